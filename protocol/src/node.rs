@@ -93,14 +93,12 @@ impl Node {
                 }
             }
             Input::BulkFailed { run, peer } => {
-                self.with_run(run, now, |machine, out| {
+                self.with_run(run, |machine, out| {
                     if machine.is_member(&peer) { machine.fail(AbortReason::MemberLost, peer, now, out) } else { None }
                 });
             }
-            Input::Trainer { run, done } => {
-                self.with_run(run, now, |machine, out| machine.trainer_done(done, now, out))
-            }
-            Input::TrainerFailed { run, culprit } => self.with_run(run, now, |machine, out| match culprit {
+            Input::Trainer { run, done } => self.with_run(run, |machine, out| machine.trainer_done(done, now, out)),
+            Input::TrainerFailed { run, culprit } => self.with_run(run, |machine, out| match culprit {
                 Some(culprit) => machine.fail(AbortReason::BadGradient, culprit, now, out),
                 None => machine.fail(AbortReason::CannotCompute, out.me(), now, out),
             }),
@@ -171,7 +169,7 @@ impl Node {
                 }
             }
             Command::StopRun { run, reason } => {
-                self.with_run(run, now, |machine, out| machine.fail(reason, out.me(), now, out));
+                self.with_run(run, |machine, out| machine.fail(reason, out.me(), now, out));
             }
         }
     }
@@ -283,10 +281,10 @@ impl Node {
     }
 
     fn run_message(&mut self, run: RunId, from: PeerId, message: &Message, now: Time) {
-        self.with_run(run, now, |machine, out| machine.message(from, message, now, out));
+        self.with_run(run, |machine, out| machine.message(from, message, now, out));
     }
 
-    fn with_run(&mut self, run: RunId, now: Time, act: impl FnOnce(&mut Machine, &mut Outbox) -> Option<Ended>) {
+    fn with_run(&mut self, run: RunId, act: impl FnOnce(&mut Machine, &mut Outbox) -> Option<Ended>) {
         if let Some(machine) = self.run.as_mut().filter(|machine| machine.run() == run) {
             let ended = act(machine, &mut self.out);
             self.run_ended(ended);
@@ -303,7 +301,7 @@ impl Node {
     fn frame_landed(&mut self, id: EffectId, delivered: bool, now: Time) {
         let Some(InFlight { to, kind, about }) = self.out.landed(id) else { return };
         match about {
-            About::Run(run) => self.with_run(run, now, |machine, out| {
+            About::Run(run) => self.with_run(run, |machine, out| {
                 if delivered {
                     machine.delivered(to);
                     None
