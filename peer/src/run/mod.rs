@@ -1,0 +1,8 @@
+//! A run on this machine: the data it needs, the thread that computes it, the
+//! chunks that wait, and the spec it was ordered by.
+
+pub(crate) mod desk;
+pub(crate) mod fetch;
+pub(crate) mod order;
+pub(crate) mod spec;
+pub(crate) mod trainer;
