@@ -1,1 +1,6 @@
+//! Scratch.
+#![allow(dead_code)]
+mod checkpoint;
+mod data;
+mod store;
 fn main() {}
