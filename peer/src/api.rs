@@ -1,0 +1,65 @@
+//! What the control API takes: the JSON of `POST /api/orders`.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// An order for a training run, as `manta train` places it on the local peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderRequest {
+    /// Absolute path of a text file, a folder or a glob; `None` for the demo text.
+    pub(crate) data: Option<PathBuf>,
+    /// Absolute path of the folder that the model is saved into.
+    pub(crate) out: PathBuf,
+    /// Whether a model that is already in `out` may be replaced.
+    pub(crate) overwrite: bool,
+    /// Name of a model preset (`crate::preset`).
+    pub(crate) preset: String,
+    /// Members to start with at least.
+    pub(crate) peers_min: u16,
+    /// Members to start with at most.
+    pub(crate) peers_max: u16,
+    pub(crate) rounds: u32,
+    pub(crate) steps_per_round: u32,
+    pub(crate) seed: u64,
+    /// How long to look for `peers_max` members before taking fewer.
+    pub(crate) patience_ms: u64,
+    /// How long to look at all.
+    pub(crate) deadline_ms: u64,
+}
+
+/// The answer to an accepted order: 202.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OrderAccepted {
+    /// Its number in `Status::orders`.
+    pub(crate) order: u64,
+}
+
+/// The body of every error answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ErrorBody {
+    /// What was wrong and what to do.
+    pub(crate) error: String,
+}
+
+/// What a running peer writes into its data directory as `peer.json` (0600), so
+/// that other commands of the same user find and may control it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PeerFile {
+    /// Address of the HTTP server.
+    pub(crate) http: std::net::SocketAddr,
+    /// Sent as `Authorization: Bearer …` with every request that changes something.
+    pub(crate) control_token: String,
+    pub(crate) peer_id: String,
+    pub(crate) ticket: String,
+    pub(crate) process_id: u32,
+}
+
+/// What the HTTP server asks of the peer's driver; bounded channel.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// Place an order.
+    Order(Box<OrderRequest>, tokio::sync::oneshot::Sender<Result<OrderAccepted, String>>),
+    /// Stop a run (by its id) or an order (by its number); errors say what there is.
+    Stop(String, tokio::sync::oneshot::Sender<Result<(), String>>),
+}

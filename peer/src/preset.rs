@@ -1,0 +1,93 @@
+//! Model sizes by name, with the batch and learning rate that suit them.
+
+use manta_gpu_kernels::model::config::ModelConfig;
+
+/// A named model with its training recipe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Preset {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) hidden_size: usize,
+    pub(crate) intermediate_size: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) key_value_heads: usize,
+    pub(crate) sequence_length: usize,
+    /// Sequences of one micro-batch.
+    pub(crate) micro_batch_sequences: u32,
+    /// Micro-batches of one member in one step.
+    pub(crate) micro_batches: u32,
+    pub(crate) learning_rate: f32,
+}
+
+/// All presets, smallest first.
+pub(crate) const PRESETS: [Preset; 3] = [
+    Preset {
+        name: "nano",
+        about: "about 0.1M parameters: a quick check",
+        hidden_size: 64,
+        intermediate_size: 176,
+        layers: 2,
+        heads: 4,
+        key_value_heads: 2,
+        sequence_length: 64,
+        micro_batch_sequences: 4,
+        micro_batches: 1,
+        learning_rate: 4e-3,
+    },
+    Preset {
+        name: "tiny",
+        about: "about 0.8M parameters: learns in minutes on a laptop",
+        hidden_size: 128,
+        intermediate_size: 344,
+        layers: 4,
+        heads: 4,
+        key_value_heads: 2,
+        sequence_length: 128,
+        micro_batch_sequences: 8,
+        micro_batches: 1,
+        learning_rate: 3e-3,
+    },
+    Preset {
+        name: "small",
+        about: "about 11M parameters: hours on a few machines",
+        hidden_size: 384,
+        intermediate_size: 1024,
+        layers: 6,
+        heads: 6,
+        key_value_heads: 3,
+        sequence_length: 256,
+        micro_batch_sequences: 4,
+        micro_batches: 4,
+        learning_rate: 1e-3,
+    },
+];
+
+impl Preset {
+    /// The preset of this name.
+    ///
+    /// # Errors
+    /// Names the presets that there are.
+    pub(crate) fn find(name: &str) -> Result<Self, String> {
+        let names = || PRESETS.map(|preset| preset.name).join(", ");
+        PRESETS.into_iter().find(|preset| preset.name == name).ok_or_else(|| format!("no preset `{name}`; there are: {}", names()))
+    }
+
+    /// The architecture, for a vocabulary of this size.
+    pub(crate) fn model(&self, vocab_size: usize) -> ModelConfig {
+        ModelConfig {
+            vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            num_key_value_heads: self.key_value_heads,
+            head_dim: self.hidden_size / self.heads,
+            max_position_embeddings: self.sequence_length,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+            initializer_range: 0.02,
+        }
+    }
+}

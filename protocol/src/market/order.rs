@@ -1,0 +1,217 @@
+//! The user's side of the market: a demand becomes reservations, and these a run.
+//!
+//! The user's own machine is always a member: it serves the data and keeps the
+//! result. Others are taken best first. If somebody refuses or does not answer,
+//! the next is asked; an order that runs out of time releases what it holds.
+
+use super::book::OrderBook;
+use super::demand::Demand;
+use super::listing::Contact;
+use super::matching;
+use super::reservation::{Answer, Confirm, RESERVATION_MAX, Release, Reserve};
+use crate::effect::Event;
+use crate::ids::{Hash, OrderId, PeerId, RunId};
+use crate::input::Wish;
+use crate::outbox::{About, Outbox};
+use crate::run::RunSpec;
+use crate::time::{Duration, Time};
+use crate::wire::Message;
+use std::collections::BTreeMap;
+
+/// How long a peer may take to answer a reservation.
+const REPLY_MAX: Duration = Duration::from_s(4);
+/// After this a peer that refused is asked again.
+const RETRY_AFTER: Duration = Duration::from_s(2);
+/// How often the demand is gossiped while members are missing.
+const DEMAND_INTERVAL: Duration = Duration::from_s(2);
+/// How much longer than needed for an answer a machine is held.
+const HOLD: Duration = Duration::from_ms(RESERVATION_MAX.as_ms() * 2 / 3);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Waiting { until: Time },
+    Held { until: Time },
+    Refused { until: Time },
+}
+
+impl Asked {
+    fn until(self) -> Time {
+        match self {
+            Self::Waiting { until } | Self::Held { until } | Self::Refused { until } => until,
+        }
+    }
+}
+
+/// How an order ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Matched(RunId),
+    Failed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Order {
+    id: OrderId,
+    spec: RunSpec,
+    demand: Demand,
+    patience_until: Time,
+    demand_at: Time,
+    hold_until: Time,
+    asked: BTreeMap<PeerId, Asked>,
+    refusals: usize,
+}
+
+impl Order {
+    pub(crate) fn new(id: OrderId, spec: RunSpec, wish: &Wish, now: Time) -> Self {
+        let demand = Demand {
+            spec: spec.hash(),
+            members_min: wish.members_min,
+            members_max: wish.members_max,
+            memory_bytes_min: wish.memory_bytes,
+            disk_bytes_min: wish.disk_bytes,
+            duration_s: wish.duration_s,
+            arithmetic_version: spec.arithmetic_version,
+            deadline: now + Duration::from_ms(wish.deadline_ms),
+        };
+        Self {
+            id,
+            spec,
+            demand,
+            patience_until: now + Duration::from_ms(wish.patience_ms.min(wish.deadline_ms)),
+            demand_at: now,
+            hold_until: now,
+            asked: BTreeMap::new(),
+            refusals: 0,
+        }
+    }
+
+    pub(crate) fn spec_hash(&self) -> Hash {
+        self.demand.spec
+    }
+
+    pub(crate) fn timeout(&self) -> Time {
+        let fixed = [self.demand.deadline, self.demand_at];
+        let asked = self.asked.values().map(|asked| asked.until());
+        // Once patience is over it asks for nothing more by itself.
+        let patience = Some(self.patience_until).filter(|until| *until > self.hold_until);
+        fixed.into_iter().chain(asked).chain(patience).min().unwrap_or(self.demand.deadline)
+    }
+
+    /// Takes the answer of `peer`.
+    pub(crate) fn answered(&mut self, peer: PeerId, answer: Answer, now: Time, out: &mut Outbox) {
+        let Some(Asked::Waiting { .. }) = self.asked.get(&peer) else { return };
+        let asked = if answer == Answer::Accepted {
+            Asked::Held { until: self.hold_until }
+        } else {
+            self.refusals += 1;
+            Asked::Refused { until: now + RETRY_AFTER }
+        };
+        self.asked.insert(peer, asked);
+        out.notify(Event::ReservationAnswered { order: self.id, peer, answer });
+    }
+
+    /// The reservation for `peer` could not be delivered.
+    pub(crate) fn unreachable(&mut self, peer: PeerId, now: Time) {
+        if let Some(asked @ Asked::Waiting { .. }) = self.asked.get_mut(&peer) {
+            *asked = Asked::Refused { until: now + RETRY_AFTER };
+            self.refusals += 1;
+        }
+    }
+
+    /// Does what the time and the order book allow.
+    pub(crate) fn advance(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) -> Option<Outcome> {
+        self.refusals +=
+            self.asked.values().filter(|asked| matches!(asked, Asked::Waiting { until } if *until <= now)).count();
+        self.asked.retain(|_, asked| asked.until() > now);
+        if now >= self.demand.deadline {
+            self.fail(book, now, out);
+            return Some(Outcome::Failed);
+        }
+        if now >= self.demand_at {
+            self.demand_at = now + DEMAND_INTERVAL;
+            out.publish(&Message::Demand(self.demand.clone()), DEMAND_INTERVAL.times(5), now);
+        }
+        let candidates = self.candidates(book, out.me());
+        let impatient = now >= self.patience_until;
+        let engaged = self.count(|asked| !matches!(asked, Asked::Refused { .. }));
+        let max = usize::from(self.demand.members_max);
+        if engaged + candidates.len() >= max || impatient {
+            for peer in candidates.iter().take(max.saturating_sub(engaged)) {
+                self.ask(*peer, now, out);
+            }
+        }
+        let held = self.count(|asked| matches!(asked, Asked::Held { .. }));
+        let waiting = self.count(|asked| matches!(asked, Asked::Waiting { .. }));
+        let enough = held == max || (impatient && waiting == 0 && held >= usize::from(self.demand.members_min));
+        let with_me = matches!(self.asked.get(&out.me()), Some(Asked::Held { .. }));
+        (enough && with_me).then(|| Outcome::Matched(self.confirm(book, now, out)))
+    }
+
+    /// Frees everything that is held, for the order is not wanted any more.
+    pub(crate) fn cancel(&mut self, now: Time, out: &mut Outbox) {
+        for peer in std::mem::take(&mut self.asked).into_keys() {
+            out.send(peer, Message::Release(Release { spec: self.demand.spec }), About::Nothing, now);
+        }
+    }
+
+    /// Who may still be asked, our own machine first.
+    fn candidates(&self, book: &OrderBook, me: PeerId) -> Vec<PeerId> {
+        let mut ranked = matching::rank(&self.demand, book.listings());
+        ranked.retain(|peer| !self.asked.contains_key(peer));
+        ranked.sort_by_key(|peer| *peer != me);
+        ranked
+    }
+
+    fn count(&self, which: impl Fn(&Asked) -> bool) -> usize {
+        self.asked.values().filter(|asked| which(asked)).count()
+    }
+
+    fn ask(&mut self, peer: PeerId, now: Time, out: &mut Outbox) {
+        self.hold_until = now + HOLD;
+        self.asked.insert(peer, Asked::Waiting { until: now + REPLY_MAX });
+        let reserve = Reserve {
+            spec: self.demand.spec,
+            memory_bytes: self.demand.memory_bytes_min,
+            duration_s: self.demand.duration_s,
+            expires_at: self.hold_until,
+        };
+        out.send(peer, Message::Reserve(reserve), About::Order(self.id), now);
+    }
+
+    fn confirm(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) -> RunId {
+        let held = self.asked.iter().filter(|(_, asked)| matches!(asked, Asked::Held { .. })).map(|(peer, _)| *peer);
+        let members: Vec<Contact> = held.map(|peer| contact(book, peer)).collect();
+        let confirm = Confirm { spec: self.spec.clone(), issued_at_ms: now.as_unix_ms(), members };
+        let run = confirm.run_id(out.me());
+        for member in &confirm.members {
+            out.send(member.peer, Message::Confirm(confirm.clone()), About::Run(run), now);
+        }
+        out.notify(Event::OrderMatched { order: self.id, run });
+        run
+    }
+
+    fn fail(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) {
+        let found = self.count(|asked| matches!(asked, Asked::Held { .. }));
+        let listings: Vec<_> = book.listings().map(|(_, listing)| listing).collect();
+        out.notify(Event::OrderFailed {
+            order: self.id,
+            found,
+            needed: usize::from(self.demand.members_min),
+            listings: listings.len(),
+            mismatches: matching::explain(&self.demand, listings),
+            refused: self.refusals,
+        });
+        self.cancel(now, out);
+    }
+}
+
+fn contact(book: &OrderBook, peer: PeerId) -> Contact {
+    // A listing may expire while its peer is held; the transport then still
+    // knows the connection over which the reservation was answered.
+    let listing = book.listing(&peer);
+    Contact {
+        peer,
+        bulk_port: listing.map_or(0, |listing| listing.bulk_port),
+        addresses: listing.map_or_else(Vec::new, |listing| listing.addresses.clone()),
+    }
+}

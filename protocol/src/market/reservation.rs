@@ -1,0 +1,165 @@
+//! Holding a machine for a run: the trainer's side, and the messages.
+//!
+//! A machine is held by at most one user at a time. A reservation frees itself
+//! when it expires; only `Confirm` turns it into a run. Everything here can be
+//! said twice without harm.
+
+use super::listing::{Contact, validate_addresses};
+use crate::ids::{Hash, PeerId, RunId};
+use crate::run::spec::RunSpec;
+use crate::time::{Duration, Time};
+use crate::wire::limits::MEMBERS_MAX;
+use crate::wire::message::Body;
+use serde::{Deserialize, Serialize};
+
+/// Longest time that a machine is held without a run.
+pub const RESERVATION_MAX: Duration = Duration::from_s(30);
+
+/// Asks to hold the machine until `expires_at`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserve {
+    /// Hash of the run's spec, as in the demand.
+    pub spec: Hash,
+    /// Memory that the run needs, in bytes.
+    pub memory_bytes: u64,
+    /// How long the run is expected to take, in seconds.
+    pub duration_s: u64,
+    /// When the hold ends by itself.
+    pub expires_at: Time,
+}
+
+/// The answer to [`Reserve`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReserveReply {
+    /// The spec that was asked for.
+    pub spec: Hash,
+    /// Whether the machine is held.
+    pub answer: Answer,
+}
+
+/// Held, or why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The machine is held until the asked time.
+    Accepted,
+    /// Somebody else holds it.
+    Busy,
+    /// The owner has withdrawn it.
+    NotOffered,
+    /// The run is longer or larger than the owner accepts.
+    BeyondTerms,
+    /// The asked time is past or too far away (clocks may differ).
+    BadExpiry,
+}
+
+/// Starts the run on all members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirm {
+    /// What to do.
+    pub spec: RunSpec,
+    /// Milliseconds since the Unix epoch; tells two runs of one spec apart.
+    pub issued_at_ms: u64,
+    /// Everyone who takes part, ascending by id; the index is the rank.
+    pub members: Vec<Contact>,
+}
+
+/// Ends a hold that no run followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The spec that the hold was for.
+    pub spec: Hash,
+}
+
+impl Body for Reserve {}
+
+impl Body for ReserveReply {}
+
+impl Body for Release {}
+
+impl Confirm {
+    /// The name of the run that this starts for `owner`.
+    pub fn run_id(&self, owner: PeerId) -> RunId {
+        let mut hasher = blake3::Hasher::new_derive_key("manta 2026-11 run id v1");
+        hasher.update(owner.as_bytes());
+        hasher.update(self.spec.hash().as_bytes());
+        hasher.update(&self.issued_at_ms.to_le_bytes());
+        RunId(*hasher.finalize().as_bytes())
+    }
+}
+
+impl Body for Confirm {
+    fn validate(&self) -> Result<(), String> {
+        self.spec.validate()?;
+        if self.members.is_empty() || self.members.len() > MEMBERS_MAX {
+            return Err(format!("{} members, 1 to {MEMBERS_MAX} are accepted", self.members.len()));
+        }
+        if !self.members.is_sorted_by(|a, b| a.peer < b.peer) {
+            return Err("members are not in ascending order of their ids".into());
+        }
+        self.members.iter().try_for_each(|member| validate_addresses(&member.addresses))
+    }
+}
+
+/// Who holds this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Nobody.
+    #[default]
+    Free,
+    /// A user, for a run that may follow.
+    Reserved { by: PeerId, spec: Hash, expires_at: Time },
+    /// A run that goes on.
+    Running(RunId),
+}
+
+/// What the owner of the machine accepts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) memory_bytes: u64,
+    pub(crate) duration_max_s: u64,
+}
+
+impl Hold {
+    /// Answers a request by `user`; `terms` is `None` while nothing is offered.
+    pub(crate) fn reserve(&mut self, user: PeerId, request: &Reserve, terms: Option<Terms>, now: Time) -> Answer {
+        self.expire(now);
+        let Some(terms) = terms else { return Answer::NotOffered };
+        if request.memory_bytes > terms.memory_bytes || request.duration_s > terms.duration_max_s {
+            return Answer::BeyondTerms;
+        }
+        if request.expires_at <= now || request.expires_at > now + RESERVATION_MAX {
+            return Answer::BadExpiry;
+        }
+        match self {
+            Self::Running(_) => return Answer::Busy,
+            Self::Reserved { by, spec, .. } if *by != user || *spec != request.spec => return Answer::Busy,
+            Self::Free | Self::Reserved { .. } => {}
+        }
+        *self = Self::Reserved { by: user, spec: request.spec, expires_at: request.expires_at };
+        Answer::Accepted
+    }
+
+    /// Whether `user` may start a run of `spec` now.
+    pub(crate) fn is_for(&self, user: PeerId, spec: Hash, now: Time) -> bool {
+        matches!(self, Self::Reserved { by, spec: held, expires_at } if *by == user && *held == spec && *expires_at > now)
+    }
+
+    pub(crate) fn release(&mut self, user: PeerId, spec: Hash) {
+        if matches!(self, Self::Reserved { by, spec: held, .. } if *by == user && *held == spec) {
+            *self = Self::Free;
+        }
+    }
+
+    pub(crate) fn expire(&mut self, now: Time) {
+        if matches!(self, Self::Reserved { expires_at, .. } if *expires_at <= now) {
+            *self = Self::Free;
+        }
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Time> {
+        match self {
+            Self::Reserved { expires_at, .. } => Some(*expires_at),
+            Self::Free | Self::Running(_) => None,
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The node: routes each input to its room and collects the effects.
+
+use crate::effect::{Effect, Event, RunStart, Verdict};
+use crate::ids::{EffectId, Hash, NetworkId, OrderId, PeerId, RunId};
+use crate::input::{Command, Input};
+use crate::market::book::{Change, HeardDemand, OrderBook};
+use crate::market::demand::Demand;
+use crate::market::listing::{Listing, Withdrawal};
+use crate::market::matching;
+use crate::market::order::{Order, Outcome};
+use crate::market::reservation::{Confirm, Hold, Reserve, ReserveReply, Terms};
+use crate::outbox::{About, InFlight, Outbox};
+use crate::run::machine::{ChunkArrived, Ended, Machine};
+use crate::run::report::{Abort, AbortReason};
+use crate::time::{Duration, Time};
+use crate::wire::limits::{CLOCK_SKEW_MAX, FRAME_LIFETIME_MAX, GOSSIP_LIFETIME_MAX, ORDERS_MAX};
+use crate::wire::{Envelope, EnvelopeError, Identity, Message};
+use std::collections::BTreeMap;
+
+/// How long a listing stands without being said again.
+const LISTING_LIFETIME: Duration = Duration::from_s(180);
+/// How often a listing is said again.
+const LISTING_INTERVAL: Duration = Duration::from_s(60);
+/// Shortest time between two announcements of our own.
+const ANNOUNCE_INTERVAL_MIN: Duration = Duration::from_ms(400);
+
+/// What a node is told at its birth.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The swarm it belongs to.
+    pub network: NetworkId,
+    /// Its secret key.
+    pub identity: Identity,
+}
+
+/// A peer's whole mind. See the [crate] documentation for how to drive it.
+#[derive(Debug)]
+pub struct Node {
+    out: Outbox,
+    book: OrderBook,
+    offer: Option<Listing>,
+    announced_at: Option<Time>,
+    announced_busy: Option<bool>,
+    announce_due: Option<Time>,
+    hold: Hold,
+    orders: BTreeMap<OrderId, Order>,
+    run: Option<Machine>,
+    expire_at: Time,
+}
+
+impl Node {
+    /// A node that knows nobody and offers nothing yet.
+    pub fn new(config: Config, now: Time) -> Self {
+        Self {
+            out: Outbox::new(config.identity, config.network),
+            book: OrderBook::default(),
+            offer: None,
+            announced_at: None,
+            announced_busy: None,
+            announce_due: None,
+            hold: Hold::Free,
+            orders: BTreeMap::new(),
+            run: None,
+            expire_at: now + LISTING_INTERVAL,
+        }
+    }
+
+    /// Takes one input. Drain [`Self::poll_effect`] afterwards.
+    pub fn handle(&mut self, input: Input, now: Time) {
+        match input {
+            Input::Command(command) => self.command(command, now),
+            Input::PeerConnected { .. } => self.announce_soon(now),
+            Input::PeerDisconnected { peer } => {
+                if let Some(run) = &mut self.run {
+                    run.disconnected(peer, now, &mut self.out);
+                }
+            }
+            Input::Gossip { message, bytes } => {
+                let verdict = self.gossip(&bytes, now);
+                self.out.push(Effect::GossipVerdict { message, verdict });
+            }
+            Input::Frame { from, bytes } => self.frame(from, &bytes, now),
+            Input::FrameDelivered { id } => self.frame_landed(id, true, now),
+            Input::FrameFailed { id } => self.frame_landed(id, false, now),
+            Input::ChunkArrived { transfer, from, run, step, phase, chunk, elements } => {
+                let arrived = ChunkArrived { transfer, from, step, phase, chunk, elements };
+                match self.run.as_mut().filter(|machine| machine.run() == run) {
+                    Some(machine) => {
+                        let ended = machine.chunk(arrived, now, &mut self.out);
+                        self.run_ended(ended);
+                    }
+                    None => self.out.push(Effect::ChunkVerdict { transfer, keep: false }),
+                }
+            }
+            Input::BulkFailed { run, peer } => {
+                self.with_run(run, |machine, out| {
+                    if machine.is_member(&peer) { machine.fail(AbortReason::MemberLost, peer, now, out) } else { None }
+                });
+            }
+            Input::Trainer { run, done } => self.with_run(run, |machine, out| machine.trainer_done(done, now, out)),
+            Input::TrainerFailed { run, culprit } => self.with_run(run, |machine, out| match culprit {
+                Some(culprit) => machine.fail(AbortReason::BadGradient, culprit, now, out),
+                None => machine.fail(AbortReason::CannotCompute, out.me(), now, out),
+            }),
+            Input::Tick => {}
+        }
+        self.settle(now);
+    }
+
+    /// The next thing that the driver should do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.out.poll_effect()
+    }
+
+    /// When to call [`Self::handle`] with [`Input::Tick`] if nothing else happens.
+    pub fn poll_timeout(&self) -> Time {
+        let orders = self.orders.values().map(Order::timeout).min();
+        let run = self.run.as_ref().map(Machine::timeout);
+        let announce = self.offer.as_ref().and(self.announce_due);
+        let waits = [Some(self.expire_at), announce, orders, run, self.hold.timeout()];
+        waits.into_iter().flatten().min().unwrap_or(self.expire_at)
+    }
+
+    /// Who this node is.
+    pub fn peer_id(&self) -> PeerId {
+        self.out.me()
+    }
+
+    /// The listings that it has heard, its own among them.
+    pub fn listings(&self) -> impl Iterator<Item = (&PeerId, &Listing)> {
+        self.book.listings()
+    }
+
+    /// The demands that it has heard.
+    pub fn demands(&self) -> impl Iterator<Item = &HeardDemand> {
+        self.book.demands()
+    }
+
+    fn command(&mut self, command: Command, now: Time) {
+        match command {
+            Command::Offer(listing) => {
+                self.offer = Some(*listing);
+                self.announce_soon(now);
+            }
+            Command::Withdraw => {
+                if self.offer.take().is_some() {
+                    let withdrawal = Message::Withdrawal(Withdrawal {});
+                    let sent = self.out.publish(&withdrawal, LISTING_LIFETIME, now);
+                    self.book.list(self.out.me(), sent.seq, sent.expires_at, None, now);
+                }
+            }
+            Command::Order { order, spec, wish } => {
+                if self.orders.len() < ORDERS_MAX {
+                    self.orders.insert(order, Order::new(order, *spec, &wish, now));
+                } else {
+                    self.out.notify(Event::OrderFailed {
+                        order,
+                        found: 0,
+                        needed: usize::from(wish.members_min),
+                        listings: 0,
+                        mismatches: BTreeMap::new(),
+                        refused: 0,
+                    });
+                }
+            }
+            Command::CancelOrder { order } => {
+                if let Some(mut order) = self.orders.remove(&order) {
+                    order.cancel(now, &mut self.out);
+                }
+            }
+            Command::StopRun { run, reason } => {
+                self.with_run(run, |machine, out| machine.fail(reason, out.me(), now, out));
+            }
+        }
+    }
+
+    fn gossip(&mut self, bytes: &[u8], now: Time) -> Verdict {
+        let envelope = match Envelope::open(bytes, self.out.network()) {
+            Ok(envelope) if envelope.message.kind().is_gossip() => envelope,
+            Ok(envelope) => return self.refuse(format!("{:?} came as gossip", envelope.message.kind())),
+            Err(error) => return self.refuse(error.to_string()),
+        };
+        if !in_time(&envelope, GOSSIP_LIFETIME_MAX, now) || envelope.author == self.out.me() {
+            return Verdict::Ignore;
+        }
+        let Envelope { id, author, seq, expires_at, message } = envelope;
+        let change = match message {
+            Message::Listing(listing) => {
+                let change = self.book.list(author, seq, expires_at, Some(listing), now);
+                if change == Change::New {
+                    self.out.notify(Event::ListingHeard { peer: author });
+                }
+                change
+            }
+            Message::Withdrawal(_) => self.book.list(author, seq, expires_at, None, now),
+            Message::Demand(demand) => self.demand_heard(id, author, expires_at, demand, now),
+            _ => return Verdict::Reject,
+        };
+        if change == Change::New { Verdict::Accept } else { Verdict::Ignore }
+    }
+
+    fn demand_heard(&mut self, id: Hash, author: PeerId, expires_at: Time, demand: Demand, now: Time) -> Change {
+        // Who asks may be new here and not have heard our offer: say it again.
+        if self.offer.as_ref().is_some_and(|offer| matching::check(&demand, offer).is_ok()) {
+            self.announce_soon(now);
+        }
+        let change = self.book.demand(id, author, expires_at, demand);
+        if change == Change::New {
+            self.out.notify(Event::DemandHeard { peer: author });
+        }
+        change
+    }
+
+    fn frame(&mut self, from: PeerId, bytes: &[u8], now: Time) {
+        let envelope = match Envelope::open(bytes, self.out.network()) {
+            Ok(envelope) => envelope,
+            Err(error) => return self.blame(from, &error),
+        };
+        if envelope.author != from || envelope.message.kind().is_gossip() {
+            self.refuse("a direct message of another author or kind".into());
+            return self
+                .out
+                .push(Effect::Misbehaviour { peer: from, what: "a direct message of another author or kind".into() });
+        }
+        if in_time(&envelope, FRAME_LIFETIME_MAX, now) {
+            self.message(from, envelope.message, now);
+        }
+    }
+
+    fn message(&mut self, from: PeerId, message: Message, now: Time) {
+        match &message {
+            Message::Reserve(request) => self.reserve_asked(from, request, now),
+            Message::ReserveReply(reply) => {
+                if let Some(order) = self.orders.values_mut().find(|order| order.spec_hash() == reply.spec) {
+                    order.answered(from, reply.answer, now, &mut self.out);
+                }
+            }
+            Message::Confirm(confirm) => self.confirmed(from, confirm, now),
+            Message::Release(release) => self.hold.release(from, release.spec),
+            Message::Ready(ready) => self.run_message(ready.run, from, &message, now),
+            Message::RoundReport(report) => self.run_message(report.run, from, &message, now),
+            Message::Abort(abort) => self.run_message(abort.run, from, &message, now),
+            Message::Heartbeat(heartbeat) => self.run_message(heartbeat.run, from, &message, now),
+            Message::Listing(_) | Message::Withdrawal(_) | Message::Demand(_) => {}
+        }
+    }
+
+    fn reserve_asked(&mut self, user: PeerId, request: &Reserve, now: Time) {
+        let terms = self
+            .offer
+            .as_ref()
+            .map(|offer| Terms { memory_bytes: offer.memory_bytes(), duration_max_s: offer.duration_max_s });
+        let answer = self.hold.reserve(user, request, terms, now);
+        let reply = Message::ReserveReply(ReserveReply { spec: request.spec, answer });
+        self.out.send(user, reply, About::Nothing, now);
+    }
+
+    /// A run begins, if its user holds this machine for it.
+    fn confirmed(&mut self, owner: PeerId, confirm: &Confirm, now: Time) {
+        let run = confirm.run_id(owner);
+        if self.run.as_ref().is_some_and(|machine| machine.run() == run) {
+            return;
+        }
+        let me = self.out.me();
+        let rank = confirm.members.binary_search_by_key(&me, |member| member.peer).ok();
+        let held = self.hold.is_for(owner, confirm.spec.hash(), now);
+        let machine = rank.filter(|_| held && self.run.is_none()).and_then(|rank| {
+            let start = RunStart { run, spec: confirm.spec.clone(), owner, members: confirm.members.clone(), rank };
+            Machine::new(start, now, &mut self.out)
+        });
+        match machine {
+            Some(machine) => {
+                self.run = Some(machine);
+                self.hold = Hold::Running(run);
+            }
+            None => {
+                let abort = Abort { run, reason: AbortReason::NotReady, culprit: me };
+                self.out.send(owner, Message::Abort(abort), About::Nothing, now);
+            }
+        }
+    }
+
+    fn run_message(&mut self, run: RunId, from: PeerId, message: &Message, now: Time) {
+        self.with_run(run, |machine, out| machine.message(from, message, now, out));
+    }
+
+    fn with_run(&mut self, run: RunId, act: impl FnOnce(&mut Machine, &mut Outbox) -> Option<Ended>) {
+        if let Some(machine) = self.run.as_mut().filter(|machine| machine.run() == run) {
+            let ended = act(machine, &mut self.out);
+            self.run_ended(ended);
+        }
+    }
+
+    fn run_ended(&mut self, ended: Option<Ended>) {
+        if ended.is_some() {
+            self.run = None;
+            self.hold = Hold::Free;
+        }
+    }
+
+    fn frame_landed(&mut self, id: EffectId, delivered: bool, now: Time) {
+        let Some(InFlight { to, kind, about }) = self.out.landed(id) else { return };
+        match about {
+            About::Run(run) => self.with_run(run, |machine, out| {
+                if delivered {
+                    machine.delivered(to);
+                    None
+                } else {
+                    machine.undelivered(to, kind, now, out)
+                }
+            }),
+            About::Order(order) if !delivered => {
+                if let Some(order) = self.orders.get_mut(&order) {
+                    order.unreachable(to, now);
+                }
+            }
+            About::Order(_) | About::Nothing => {}
+        }
+    }
+
+    /// What follows from the new state and the time, until nothing follows any more.
+    fn settle(&mut self, now: Time) {
+        self.hold.expire(now);
+        if self.offer.is_some() && self.announced_busy.is_some_and(|busy| busy != (self.hold != Hold::Free)) {
+            self.announce_soon(now);
+        }
+        if now >= self.expire_at {
+            self.expire_at = now + LISTING_INTERVAL;
+            self.book.expire(now);
+        }
+        if let Some(machine) = &mut self.run {
+            let ended = machine.tick(now, &mut self.out);
+            self.run_ended(ended);
+        }
+        loop {
+            self.announce_if_due(now);
+            self.advance_orders(now);
+            match self.out.poll_to_self() {
+                Some(message) => self.message(self.out.me(), message, now),
+                None => break,
+            }
+        }
+    }
+
+    fn advance_orders(&mut self, now: Time) {
+        let (book, out) = (&self.book, &mut self.out);
+        self.orders.retain(|_, order| match order.advance(book, now, out) {
+            None => true,
+            Some(Outcome::Matched(_) | Outcome::Failed) => false,
+        });
+    }
+
+    fn announce_soon(&mut self, now: Time) {
+        let earliest = self.announced_at.map_or(now, |at| at + ANNOUNCE_INTERVAL_MIN);
+        let due = earliest.max(now);
+        self.announce_due = Some(self.announce_due.map_or(due, |planned| planned.min(due)));
+    }
+
+    fn announce_if_due(&mut self, now: Time) {
+        let Some(offer) = &self.offer else { return };
+        if self.announce_due.is_none_or(|due| due > now) {
+            return;
+        }
+        let busy = self.hold != Hold::Free;
+        let listing = Listing { busy, ..offer.clone() };
+        let sent = self.out.publish(&Message::Listing(listing.clone()), LISTING_LIFETIME, now);
+        self.book.list(self.out.me(), sent.seq, sent.expires_at, Some(listing), now);
+        self.announced_at = Some(now);
+        self.announced_busy = Some(busy);
+        self.announce_due = Some(now + LISTING_INTERVAL);
+    }
+
+    fn refuse(&mut self, why: String) -> Verdict {
+        self.out.notify(Event::Refused { why });
+        Verdict::Reject
+    }
+
+    fn blame(&mut self, peer: PeerId, error: &EnvelopeError) {
+        self.refuse(error.to_string());
+        self.out.push(Effect::Misbehaviour { peer, what: error.to_string() });
+    }
+}
+
+/// Whether the envelope has not expired and does not claim to live too long or
+/// to come from the future.
+fn in_time(envelope: &Envelope, lifetime_max: Duration, now: Time) -> bool {
+    let not_expired = envelope.expires_at + CLOCK_SKEW_MAX > now;
+    let not_forever = envelope.expires_at <= now + lifetime_max + CLOCK_SKEW_MAX;
+    let not_ahead = envelope.seq <= (now + CLOCK_SKEW_MAX).as_unix_ms();
+    not_expired && not_forever && not_ahead
+}

@@ -1,0 +1,433 @@
+//! One training run as one member lives it.
+//!
+//! Prepare → (gradient → all-reduce → optimiser step) × steps → hash → compare
+//! → next round … → save. Members are equal: nobody leads, everybody compares.
+//! Every message may come early, late or twice. A member that is lost, differs
+//! or sends nonsense ends the run, by name.
+
+use super::allreduce::{Action, AllReduce};
+use super::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
+use super::{ChunkPlan, Phase};
+use crate::effect::{Effect, Event, RunFailure, RunStart};
+use crate::ids::{Hash, PeerId, RunId};
+use crate::input::Done;
+use crate::outbox::{About, Outbox};
+use crate::time::{Duration, Time};
+use crate::wire::Message;
+use crate::wire::message::Kind;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How often a member says that it is alive.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_s(1);
+/// A member that says nothing for so long is lost.
+const SILENCE_MAX: Duration = Duration::from_s(15);
+/// All members must have data and model after so long.
+const PREPARE_MAX: Duration = Duration::from_s(15 * 60);
+
+/// What this member waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its own data and model.
+    Preparing,
+    /// The other members' data and models.
+    Gathering,
+    /// Its own gradient.
+    Computing,
+    /// The all-reduce.
+    Reducing { since: Time },
+    /// Its own optimiser step.
+    Applying,
+    /// Its own hash.
+    Hashing,
+    /// The other members' reports.
+    Comparing,
+    /// Its own evaluation and files.
+    Saving,
+}
+
+/// Another member.
+#[derive(Clone, Copy, Debug)]
+struct Other {
+    last_heard: Time,
+    /// The transport has failed to reach it since it was last heard.
+    suspect: bool,
+    /// What the transport failed to deliver and must be said again.
+    unsaid: Option<Kind>,
+}
+
+/// What this member has measured in the current round.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    loss: LossSum,
+    compute_ms: u64,
+    reduce_ms: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    start: Arc<RunStart>,
+    plan: ChunkPlan,
+    stage: Stage,
+    step: u64,
+    /// This step's all-reduce and the next one's: a member that is done with a
+    /// step is at most one step ahead, since the next needs our own values.
+    reduce: AllReduce,
+    reduce_next: AllReduce,
+    tally: Tally,
+    others: BTreeMap<PeerId, Other>,
+    ready: BTreeMap<PeerId, Hash>,
+    /// Reports of the current round and of the next, by round and rank.
+    reports: BTreeMap<(u32, usize), RoundReport>,
+    heartbeat_at: Time,
+    prepare_until: Time,
+}
+
+/// How a run ended here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended;
+
+impl Machine {
+    /// `None` if the gradient cannot be cut for so many members.
+    pub(crate) fn new(start: RunStart, now: Time, out: &mut Outbox) -> Option<Self> {
+        let plan = start.spec.chunk_plan(start.members.len())?;
+        let me = start.me();
+        let other = Other { last_heard: now, suspect: false, unsaid: None };
+        let others = start.members.iter().map(|member| member.peer).filter(|peer| *peer != me);
+        let machine = Self {
+            others: others.map(|peer| (peer, other)).collect(),
+            reduce: AllReduce::new(plan.clone(), start.rank),
+            reduce_next: AllReduce::new(plan.clone(), start.rank),
+            start: Arc::new(start),
+            plan,
+            stage: Stage::Preparing,
+            step: 0,
+            tally: Tally::default(),
+            ready: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            heartbeat_at: now + HEARTBEAT_INTERVAL,
+            prepare_until: now + PREPARE_MAX,
+        };
+        out.push(Effect::Prepare(machine.start.clone()));
+        Some(machine)
+    }
+
+    pub(crate) fn run(&self) -> RunId {
+        self.start.run
+    }
+
+    pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
+        self.start.rank_of(peer).is_some()
+    }
+
+    pub(crate) fn timeout(&self) -> Time {
+        self.heartbeat_at
+    }
+
+    /// The trainer has done something.
+    pub(crate) fn trainer_done(&mut self, done: Done, now: Time, out: &mut Outbox) -> Option<Ended> {
+        match (self.stage, done) {
+            (Stage::Preparing, Done::Prepared { parameter_hash }) => {
+                self.stage = Stage::Gathering;
+                self.ready.insert(self.start.me(), parameter_hash);
+                self.say_to_all(&Message::Ready(Ready { run: self.run(), parameter_hash }), now, out);
+                self.start_if_all_ready(now, out)
+            }
+            (Stage::Computing, Done::Gradient { step, loss, compute_ms }) if step == self.step => {
+                self.stage = Stage::Reducing { since: now };
+                self.tally.loss = self.tally.loss.plus(loss);
+                self.tally.compute_ms += compute_ms;
+                self.reduce.local_ready();
+                self.drive_reduce(now, out);
+                None
+            }
+            (Stage::Reducing { .. }, Done::Reduced { step, chunk }) if step == self.step => {
+                self.reduce.chunk_reduced(chunk);
+                self.drive_reduce(now, out);
+                None
+            }
+            (Stage::Applying, Done::Applied { step }) if step == self.step => {
+                self.finish_step(out);
+                None
+            }
+            (Stage::Hashing, Done::Hashed { round, parameter_hash }) if round == self.round() => {
+                self.report(parameter_hash, now, out);
+                self.compare(now, out)
+            }
+            (Stage::Saving, Done::Saved) => {
+                out.push(Effect::Close { run: self.run(), failure: None });
+                Some(Ended)
+            }
+            _ => None,
+        }
+    }
+
+    /// A message of this run came from the member `from`.
+    pub(crate) fn message(&mut self, from: PeerId, message: &Message, now: Time, out: &mut Outbox) -> Option<Ended> {
+        let rank = self.start.rank_of(&from)?;
+        self.heard(from, now);
+        match message {
+            Message::Ready(ready) => {
+                let first = self.ready.insert(from, ready.parameter_hash).is_none();
+                // Our own word may have come before their `Confirm`: say it again.
+                if let (true, Some(parameter_hash)) = (first, self.ready.get(&self.start.me()).copied()) {
+                    let again = Message::Ready(Ready { run: self.run(), parameter_hash });
+                    out.send(from, again, About::Run(self.run()), now);
+                }
+                if first {
+                    out.notify(Event::MemberReady { run: self.run(), peer: from });
+                }
+                self.start_if_all_ready(now, out)
+            }
+            Message::RoundReport(report) if report.round == self.round() || report.round == self.round() + 1 => {
+                self.reports.entry((report.round, rank)).or_insert_with(|| report.clone());
+                self.compare(now, out)
+            }
+            // Passed on, for its author may have gone before telling everyone.
+            Message::Abort(abort) => self.fail(abort.reason, abort.culprit, now, out),
+            _ => None,
+        }
+    }
+
+    /// A chunk came over the bulk transport. Whether it is to be kept, and
+    /// whether the run goes on.
+    pub(crate) fn chunk(&mut self, arrived: ChunkArrived, now: Time, out: &mut Outbox) -> Option<Ended> {
+        let ChunkArrived { transfer, from, step, phase, chunk, elements } = arrived;
+        let rank = self.start.rank_of(&from);
+        let result = rank.and_then(|rank| {
+            if step == self.step && !matches!(self.stage, Stage::Applying | Stage::Hashing | Stage::Comparing) {
+                Some(self.reduce.chunk_arrived(rank, phase, chunk, elements))
+            } else if step == self.step + 1 {
+                Some(self.reduce_next.chunk_arrived(rank, phase, chunk, elements))
+            } else {
+                None
+            }
+        });
+        let keep = matches!(result, Some(Ok(())));
+        out.push(Effect::ChunkVerdict { transfer, keep });
+        if rank.is_some() {
+            self.heard(from, now);
+        }
+        if let Some(Err(refusal)) = result {
+            out.push(Effect::Misbehaviour { peer: from, what: refusal.to_string() });
+            if refusal == super::allreduce::Refusal::Length {
+                return self.fail(AbortReason::BadGradient, from, now, out);
+            }
+        }
+        if keep && step == self.step {
+            self.drive_reduce(now, out);
+        }
+        None
+    }
+
+    /// The transport delivered a message to a member.
+    pub(crate) fn delivered(&mut self, to: PeerId) {
+        if let Some(other) = self.others.get_mut(&to) {
+            other.suspect = false;
+        }
+    }
+
+    /// The transport could not deliver a message of `kind` to a member: once is
+    /// an accident, twice without a sign of life is a loss.
+    pub(crate) fn undelivered(&mut self, to: PeerId, kind: Kind, now: Time, out: &mut Outbox) -> Option<Ended> {
+        let other = self.others.get_mut(&to)?;
+        if other.suspect || kind == Kind::Confirm {
+            return self.fail(AbortReason::MemberLost, to, now, out);
+        }
+        other.suspect = true;
+        if kind != Kind::Heartbeat {
+            other.unsaid = Some(kind);
+        }
+        self.say(to, &Message::Heartbeat(Heartbeat { run: self.run() }), now, out);
+        None
+    }
+
+    /// The connection to a member was lost: ask whether it is still there.
+    pub(crate) fn disconnected(&mut self, peer: PeerId, now: Time, out: &mut Outbox) {
+        let run = self.run();
+        if let Some(other) = self.others.get_mut(&peer) {
+            other.suspect = true;
+            self.say(peer, &Message::Heartbeat(Heartbeat { run }), now, out);
+        }
+    }
+
+    /// Heartbeats, things to say again, and who has been silent for too long.
+    pub(crate) fn tick(&mut self, now: Time, out: &mut Outbox) -> Option<Ended> {
+        if now < self.heartbeat_at {
+            return None;
+        }
+        self.heartbeat_at = now + HEARTBEAT_INTERVAL;
+        if let Some((silent, _)) = self.others.iter().find(|(_, other)| now.since(other.last_heard) > SILENCE_MAX) {
+            return self.fail(AbortReason::MemberLost, *silent, now, out);
+        }
+        if now >= self.prepare_until && matches!(self.stage, Stage::Preparing | Stage::Gathering) {
+            let late = self.start.members.iter().find(|member| !self.ready.contains_key(&member.peer));
+            let culprit = late.map_or(self.start.me(), |member| member.peer);
+            return self.fail(AbortReason::NotReady, culprit, now, out);
+        }
+        let others: Vec<_> = self.others.iter_mut().map(|(peer, other)| (*peer, other.unsaid.take())).collect();
+        for (peer, unsaid) in others {
+            let message = unsaid.and_then(|kind| self.said(kind));
+            let message = message.unwrap_or(Message::Heartbeat(Heartbeat { run: self.run() }));
+            self.say(peer, &message, now, out);
+        }
+        None
+    }
+
+    /// Ends the run here and tells the others who is to blame.
+    pub(crate) fn fail(&mut self, reason: AbortReason, culprit: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
+        let abort = Message::Abort(Abort { run: self.run(), reason, culprit });
+        self.say_to_all(&abort, now, out);
+        out.push(Effect::Close { run: self.run(), failure: Some(RunFailure { reason, culprit }) });
+        Some(Ended)
+    }
+
+    fn round(&self) -> u32 {
+        u32::try_from(self.step / u64::from(self.start.spec.steps_per_round)).unwrap_or(u32::MAX)
+    }
+
+    fn heard(&mut self, from: PeerId, now: Time) {
+        if let Some(other) = self.others.get_mut(&from) {
+            other.last_heard = now;
+            other.suspect = false;
+        }
+    }
+
+    fn say(&self, to: PeerId, message: &Message, now: Time, out: &mut Outbox) {
+        out.send(to, message.clone(), About::Run(self.run()), now);
+    }
+
+    fn say_to_all(&self, message: &Message, now: Time, out: &mut Outbox) {
+        self.others.keys().for_each(|peer| self.say(*peer, message, now, out));
+    }
+
+    /// Our latest word of this kind, to say it again.
+    fn said(&self, kind: Kind) -> Option<Message> {
+        let run = self.run();
+        match kind {
+            Kind::Ready => {
+                let parameter_hash = *self.ready.get(&self.start.me())?;
+                Some(Message::Ready(Ready { run, parameter_hash }))
+            }
+            Kind::RoundReport => {
+                let mine = self.reports.iter().rev().find(|((_, rank), _)| *rank == self.start.rank);
+                mine.map(|(_, report)| Message::RoundReport(report.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    fn start_if_all_ready(&mut self, now: Time, out: &mut Outbox) -> Option<Ended> {
+        if self.stage != Stage::Gathering || self.ready.len() < self.start.members.len() {
+            return None;
+        }
+        let hashes: Vec<_> =
+            self.start.members.iter().filter_map(|member| self.ready.get(&member.peer)).copied().collect();
+        if let Some(differing) = odd_one_out(&hashes) {
+            let culprit = self.start.members[differing].peer;
+            return self.fail(AbortReason::ParametersDiffer, culprit, now, out);
+        }
+        self.compute(out);
+        None
+    }
+
+    fn compute(&mut self, out: &mut Outbox) {
+        self.stage = Stage::Computing;
+        out.push(Effect::ComputeGradient { run: self.run(), step: self.step });
+    }
+
+    fn drive_reduce(&mut self, now: Time, out: &mut Outbox) {
+        let (run, step) = (self.run(), self.step);
+        let peer = |rank: usize| self.start.members[rank].peer;
+        while let Some(action) = self.reduce.poll_action() {
+            match action {
+                Action::SendContribution { to, chunk } => {
+                    out.push(Effect::SendChunk { run, to: peer(to), step, phase: Phase::Contribution, chunk });
+                }
+                Action::Reduce { chunk } => out.push(Effect::Reduce { run, step, chunk }),
+                Action::SendSum { to, chunk } => {
+                    out.push(Effect::SendChunk { run, to: peer(to), step, phase: Phase::Sum, chunk });
+                }
+                Action::Complete => {
+                    if let Stage::Reducing { since } = self.stage {
+                        self.tally.reduce_ms += now.since(since).as_ms();
+                    }
+                    self.stage = Stage::Applying;
+                    out.push(Effect::Apply { run, step });
+                }
+            }
+        }
+    }
+
+    fn finish_step(&mut self, out: &mut Outbox) {
+        out.notify(Event::StepDone { run: self.run(), step: self.step });
+        if (self.step + 1).is_multiple_of(u64::from(self.start.spec.steps_per_round)) {
+            self.stage = Stage::Hashing;
+            out.push(Effect::HashParameters { run: self.run(), round: self.round() });
+        } else {
+            self.next_step();
+            self.compute(out);
+        }
+    }
+
+    fn next_step(&mut self) {
+        self.step += 1;
+        let fresh = AllReduce::new(self.plan.clone(), self.start.rank);
+        self.reduce = std::mem::replace(&mut self.reduce_next, fresh);
+    }
+
+    fn report(&mut self, parameter_hash: Hash, now: Time, out: &mut Outbox) {
+        self.stage = Stage::Comparing;
+        let Tally { loss, compute_ms, reduce_ms } = std::mem::take(&mut self.tally);
+        let round = self.round();
+        let report = RoundReport { run: self.run(), round, parameter_hash, loss, compute_ms, reduce_ms };
+        self.say_to_all(&Message::RoundReport(report.clone()), now, out);
+        self.reports.insert((round, self.start.rank), report);
+    }
+
+    /// Once all have reported the round: equal hashes go on, unequal ones end the run.
+    fn compare(&mut self, now: Time, out: &mut Outbox) -> Option<Ended> {
+        let round = self.round();
+        let ranks = self.start.members.len();
+        if self.stage != Stage::Comparing || self.reports.range((round, 0)..(round, ranks)).count() < ranks {
+            return None;
+        }
+        let reports: Vec<_> =
+            self.reports.range((round, 0)..(round, ranks)).map(|(_, report)| report.clone()).collect();
+        // Our own last report is kept: a member that has not got it may need it again.
+        self.reports.retain(|(of, rank), _| *of > round || (*of == round && *rank == self.start.rank));
+        let hashes: Vec<_> = reports.iter().map(|report| report.parameter_hash).collect();
+        let differing = odd_one_out(&hashes);
+        out.notify(Event::RoundDone { run: self.run(), reports });
+        if let Some(rank) = differing {
+            return self.fail(AbortReason::ParametersDiffer, self.start.members[rank].peer, now, out);
+        }
+        if self.step + 1 == self.start.spec.steps() {
+            self.stage = Stage::Saving;
+            out.push(Effect::Save { run: self.run() });
+        } else {
+            self.next_step();
+            self.compute(out);
+        }
+        None
+    }
+}
+
+/// A chunk that came in, as [`Input::ChunkArrived`](crate::Input::ChunkArrived) tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunkArrived {
+    pub(crate) transfer: u64,
+    pub(crate) from: PeerId,
+    pub(crate) step: u64,
+    pub(crate) phase: Phase,
+    pub(crate) chunk: u32,
+    pub(crate) elements: u64,
+}
+
+/// The first rank whose hash is not the commonest one (of equally common ones,
+/// the one that the lowest rank holds); `None` if all are equal.
+fn odd_one_out(hashes: &[Hash]) -> Option<usize> {
+    let count = |hash: &Hash| hashes.iter().filter(|other| *other == hash).count();
+    let commonest = hashes.iter().rev().max_by_key(|hash| count(hash))?;
+    hashes.iter().position(|hash| hash != commonest)
+}

@@ -1,0 +1,9 @@
+//! A training run: what it is, how its rounds go, how gradients are averaged.
+
+pub mod allreduce;
+pub(crate) mod machine;
+pub mod report;
+pub mod spec;
+
+pub use allreduce::{AllReduce, ChunkPlan, Phase};
+pub use spec::RunSpec;

@@ -1,0 +1,38 @@
+//! Every maximum that a stranger's bytes are held to.
+
+use crate::time::Duration;
+
+/// Longest envelope, in bytes: gossipsub's own default limit is 64 KiB.
+pub const ENVELOPE_BYTES_MAX: usize = 60 * 1024;
+/// Accepted difference between two peers' clocks.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_s(60);
+/// Longest life of a gossiped message.
+pub const GOSSIP_LIFETIME_MAX: Duration = Duration::from_s(6 * 3600);
+/// Longest life of a direct message.
+pub const FRAME_LIFETIME_MAX: Duration = Duration::from_s(60);
+/// Listings of other peers that are remembered.
+pub const LISTINGS_MAX: usize = 4096;
+/// Demands of other peers that are remembered.
+pub const DEMANDS_MAX: usize = 1024;
+/// Shortest time between two accepted gossip messages of one author and kind.
+pub const GOSSIP_INTERVAL_MIN: Duration = Duration::from_ms(100);
+/// Devices in one listing.
+pub const DEVICES_MAX: usize = 16;
+/// Network addresses in one listing.
+pub const ADDRESSES_MAX: usize = 8;
+/// Longest network address, in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 128;
+/// Longest text field (a device or region name), in bytes.
+pub const TEXT_BYTES_MAX: usize = 64;
+/// Members of one run: direct all-reduce needs a link between each pair.
+pub const MEMBERS_MAX: usize = 16;
+/// Orders that local users may have open at once.
+pub const ORDERS_MAX: usize = 4;
+/// Direct messages whose delivery is not known yet.
+pub const FRAMES_IN_FLIGHT_MAX: usize = 4096;
+/// Longest chunk of a tensor on the bulk transport, in bytes.
+pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// Chunks of one reduced vector, so that indices and bit maps stay small.
+pub const CHUNKS_MAX: usize = 65_536;
+/// Parameters of one model.
+pub const PARAMETERS_MAX: u64 = 1 << 34;

@@ -1,0 +1,103 @@
+//! Every message there is, by kind.
+
+use super::codec::{self, CodecError};
+use super::limits::ENVELOPE_BYTES_MAX;
+use crate::market::demand::Demand;
+use crate::market::listing::{Listing, Withdrawal};
+use crate::market::reservation::{Confirm, Release, Reserve, ReserveReply};
+use crate::run::report::{Abort, Heartbeat, Ready, RoundReport};
+
+/// A message's body: what it holds beyond its encoding is checked here.
+pub(crate) trait Body {
+    /// Checks every field against its limit; says which field is out of which.
+    fn validate(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+macro_rules! messages {
+    ($($(#[$doc:meta])* $kind:ident($body:ty) = $number:literal,)*) => {
+        /// The number that names a kind of message in an envelope.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($(#[$doc])* $kind = $number,)*
+        }
+
+        /// The body of an envelope.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Message {
+            $($(#[$doc])* $kind($body),)*
+        }
+
+        impl Kind {
+            /// The kind of this number.
+            pub fn from_number(number: u8) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$kind),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl Message {
+            /// Which kind of message this is.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            pub(super) fn encode_body(&self) -> Vec<u8> {
+                match self {
+                    $(Self::$kind(body) => codec::encode(body),)*
+                }
+            }
+
+            pub(super) fn decode_body(kind: Kind, bytes: &[u8]) -> Result<Self, CodecError> {
+                Ok(match kind {
+                    $(Kind::$kind => Self::$kind(codec::decode::<$body>(bytes, ENVELOPE_BYTES_MAX)?),)*
+                })
+            }
+
+            /// Checks every field against its limit.
+            pub(super) fn validate(&self) -> Result<(), String> {
+                match self {
+                    $(Self::$kind(body) => body.validate(),)*
+                }
+            }
+        }
+    };
+}
+
+messages! {
+    /// Gossip: a peer offers its machine (an ask).
+    Listing(Listing) = 1,
+    /// Gossip: a peer takes its offer back.
+    Withdrawal(Withdrawal) = 2,
+    /// Gossip: a peer looks for machines (a bid).
+    Demand(Demand) = 3,
+    /// Frame: hold your machine for my run.
+    Reserve(Reserve) = 10,
+    /// Frame: held, or why not.
+    ReserveReply(ReserveReply) = 11,
+    /// Frame: the run is on, with these members.
+    Confirm(Confirm) = 12,
+    /// Frame: the reservation is not needed any more.
+    Release(Release) = 13,
+    /// Frame: this member has the data and the model.
+    Ready(Ready) = 20,
+    /// Frame: what this member holds after a round.
+    RoundReport(RoundReport) = 21,
+    /// Frame: this member stops the run, and why.
+    Abort(Abort) = 22,
+    /// Frame: this member is alive.
+    Heartbeat(Heartbeat) = 23,
+}
+
+impl Kind {
+    /// Whether the message is for everyone (gossip) or for one peer (a frame).
+    pub fn is_gossip(self) -> bool {
+        matches!(self, Self::Listing | Self::Withdrawal | Self::Demand)
+    }
+}
