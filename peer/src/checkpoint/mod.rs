@@ -42,7 +42,9 @@ pub(crate) enum CheckpointError {
     DiskFull { directory: PathBuf, needed_bytes: u64 },
     #[error("{path}: exists and is not a folder; choose another output folder")]
     NotAFolder { path: PathBuf },
-    #[error("{path}: holds `{file}`, which Manta did not write; choose another output folder, or ask for this one to be moved aside")]
+    #[error(
+        "{path}: holds `{file}`, which Manta did not write; choose another output folder, or ask for this one to be moved aside"
+    )]
     ForeignFolder { path: PathBuf, file: String },
     #[error("the model cannot be written: {problem}")]
     Unwritable { problem: String },

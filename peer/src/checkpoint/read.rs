@@ -115,7 +115,10 @@ impl ParameterFile<'_> {
         // All tensors are f32 of the expected shapes and lie without gaps, so this is their length.
         let expected = header_bytes + layout.len() as u64 * 4;
         if file_bytes != expected {
-            return Err(malformed(self.path, format!("{file_bytes} bytes long, its header needs {expected}; it is cut or has more behind")));
+            return Err(malformed(
+                self.path,
+                format!("{file_bytes} bytes long, its header needs {expected}; it is cut or has more behind"),
+            ));
         }
         let mut parameters = vec![0.0; layout.len()];
         for name in metadata.offset_keys() {
@@ -132,7 +135,10 @@ impl ParameterFile<'_> {
         file.read_exact(&mut length).map_err(|error| self.read_failed(error, cut))?;
         let length = u64::from_le_bytes(length);
         if length > JSON_BYTES_MAX {
-            return Err(malformed(self.path, format!("a header of {length} bytes; at most {JSON_BYTES_MAX} are accepted")));
+            return Err(malformed(
+                self.path,
+                format!("a header of {length} bytes; at most {JSON_BYTES_MAX} are accepted"),
+            ));
         }
         if file_bytes - 8.min(file_bytes) < length {
             return Err(cut());
@@ -159,7 +165,11 @@ impl ParameterFile<'_> {
                 return Err(problem(&tensor.name, "type F32".into(), format!("type {:?}", info.dtype)));
             }
             if info.shape != tensor.shape {
-                return Err(problem(&tensor.name, format!("shape {:?}", tensor.shape), format!("shape {:?}", info.shape)));
+                return Err(problem(
+                    &tensor.name,
+                    format!("shape {:?}", tensor.shape),
+                    format!("shape {:?}", info.shape),
+                ));
             }
         }
         match metadata.offset_keys().into_iter().find(|name| layout.tensor(name).is_none()) {

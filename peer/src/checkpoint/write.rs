@@ -6,7 +6,9 @@
 //! is moved aside, not removed.
 
 use super::config;
-use super::{CONFIG_FILE, CheckpointError, FILES, MODEL_FILE, RUN_FILE, RunFile, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
+use super::{
+    CONFIG_FILE, CheckpointError, FILES, MODEL_FILE, RUN_FILE, RunFile, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
+};
 use crate::data::tokenizer::TokenizerKind;
 use crate::store::blobs::sync_directory;
 use crate::store::is_disk_full;
@@ -126,7 +128,8 @@ fn occupant(destination: &Path, foreign: Foreign) -> Result<Occupant, Checkpoint
 }
 
 fn write_files(folder: &Path, model: &Model<'_>, layout: &Layout) -> Result<(), CheckpointError> {
-    let config = config::to_json(model.config).map_err(|error| CheckpointError::Unwritable { problem: error.to_string() })?;
+    let config =
+        config::to_json(model.config).map_err(|error| CheckpointError::Unwritable { problem: error.to_string() })?;
     let run = RunFile { parameters_blake3: parameters_hash(model.parameters), run: model.run.clone() };
     let texts = [
         (CONFIG_FILE, Ok(config)),
@@ -279,7 +282,8 @@ fn failed(path: &Path, action: &'static str, source: io::Error) -> CheckpointErr
 
 pub(super) fn write_failed(path: &Path, needed_bytes: u64, source: io::Error) -> CheckpointError {
     if is_disk_full(&source) {
-        let directory = path.parent().unwrap_or(path).into();
+        // The folder that the unfinished one lies in, which is the one the user named.
+        let directory = path.ancestors().nth(2).unwrap_or(path).into();
         return CheckpointError::DiskFull { directory, needed_bytes };
     }
     failed(path, "write", source)

@@ -45,9 +45,13 @@ pub(crate) struct BatchKey {
 /// Why there is no such batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BatchError {
-    #[error("the {part} part has {found} bytes; one window needs {needed}: give more text or a shorter sequence length")]
+    #[error(
+        "the {part} part has {found} bytes; one window needs {needed}: give more text or a shorter sequence length"
+    )]
     PartTooShort { part: &'static str, found: usize, needed: usize },
-    #[error("a batch of {sequences} sequences of {length} tokens; 1 to {SEQUENCES_MAX} sequences of 1 token or more are accepted")]
+    #[error(
+        "a batch of {sequences} sequences of {length} tokens; 1 to {SEQUENCES_MAX} sequences of 1 token or more are accepted"
+    )]
     Shape { sequences: usize, length: usize },
     #[error("rank {rank} of {ranks}; ranks are counted from 0")]
     Rank { rank: u64, ranks: u64 },
@@ -153,8 +157,11 @@ mod tests {
 
     #[test]
     fn the_draw_is_pinned() {
-        assert_eq!(window_starts(1_000_000, &KEY, SHAPE).unwrap(), [0, 0, 0, 0]);
-        assert_eq!(window_starts(1 << 32, &BatchKey { rank: 3, ..KEY }, SHAPE).unwrap(), [0, 0, 0, 1]);
+        assert_eq!(window_starts(1_000_000, &KEY, SHAPE).unwrap(), [118_978, 849_431, 819_165, 871_214]);
+        assert_eq!(
+            window_starts(1 << 32, &BatchKey { rank: 3, ..KEY }, SHAPE).unwrap(),
+            [2_246_542_339, 730_380_493, 2_628_054_570, 4_139_948_261]
+        );
     }
 
     #[test]

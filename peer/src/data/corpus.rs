@@ -44,7 +44,9 @@ pub(crate) struct Sources {
 /// Why a corpus was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CorpusError {
-    #[error("{path}: there is no such file or folder; give --data a text file, a folder or a pattern such as 'books/*.txt'")]
+    #[error(
+        "{path}: there is no such file or folder; give --data a text file, a folder or a pattern such as 'books/*.txt'"
+    )]
     Missing { path: PathBuf },
     #[error("{path}: no file matches this pattern (hidden files and links are not looked at)")]
     NoMatch { path: PathBuf },
@@ -56,7 +58,9 @@ pub(crate) enum CorpusError {
     NotText { path: PathBuf, offset: usize },
     #[error("{path}: no text in it ({skipped_binary} files were skipped as binary, {skipped_hidden} as hidden)")]
     Empty { path: PathBuf, skipped_binary: usize, skipped_hidden: usize },
-    #[error("{path}: {found} bytes of text; at least {CORPUS_BYTES_MIN} are needed to train on some and validate on others")]
+    #[error(
+        "{path}: {found} bytes of text; at least {CORPUS_BYTES_MIN} are needed to train on some and validate on others"
+    )]
     TooSmall { path: PathBuf, found: u64 },
     #[error("{path}: more than {limit} bytes of text; leave some out")]
     TooLarge { path: PathBuf, limit: u64 },
@@ -192,8 +196,7 @@ impl Reader {
         // One byte more than there should be, to see a file that grows.
         let rest = stamp.bytes.saturating_sub(SNIFF_BYTES) + 1;
         file.take(rest).read_to_end(&mut self.bytes).map_err(unreadable)?;
-        check_text(&self.bytes[start..], true)
-            .map_err(|offset| CorpusError::NotText { path: path.into(), offset })?;
+        check_text(&self.bytes[start..], true).map_err(|offset| CorpusError::NotText { path: path.into(), offset })?;
         let after = fs::metadata(path).map(|metadata| Stamp::of(&metadata)).ok();
         if after != Some(stamp) || (self.bytes.len() - start) as u64 != stamp.bytes {
             return Err(CorpusError::Changed { path: path.into() });

@@ -167,7 +167,7 @@ mod tests {
         assert!((4 << 20..=TEXT_BYTES_MAX).contains(&bytes), "{bytes} bytes");
         assert!(corpus.sources.files() > 100);
         let text = String::from_utf8(corpus.bytes).unwrap();
-        for expected in ["impl Buf for", "pub struct Kademlia", "impl<'de, R: Read<'de>> Deserializer<R>"] {
+        for expected in ["impl Buf for", "pub struct Behaviour<TStore>", "impl<'de, R: Read<'de>> Deserializer<R>"] {
             assert!(text.contains(expected), "{expected}");
         }
     }
@@ -175,7 +175,10 @@ mod tests {
     #[test]
     fn without_sources_the_error_says_what_to_pass() {
         let error = read_crates(&[], || Err("no cargo here".into())).unwrap_err().to_string();
-        assert!(error.contains("--data PATH") && error.contains("bytes 1.") && error.contains("no cargo here"), "{error}");
+        assert!(
+            error.contains("--data PATH") && error.contains("bytes 1.") && error.contains("no cargo here"),
+            "{error}"
+        );
         let error = read_crates(&[], || Ok(BTreeMap::new())).unwrap_err().to_string();
         assert!(error.contains("--data PATH"), "{error}");
     }
