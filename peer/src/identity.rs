@@ -212,10 +212,7 @@ fn read_key(file: File, path: &Path) -> Result<Identity, IdentityError> {
         }
     }
     let mut bytes = Vec::with_capacity(SECRET_BYTES + 1);
-    file
-        .take(SECRET_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| io_error("read", path, source))?;
+    file.take(SECRET_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|source| io_error("read", path, source))?;
     match <[u8; SECRET_BYTES]>::try_from(bytes.as_slice()) {
         Ok(secret) => Ok(Identity::from_secret(secret)),
         Err(_) => Err(IdentityError::Damaged { path: path.to_owned(), found_bytes: bytes.len() as u64 }),
@@ -302,7 +299,8 @@ mod tests {
 
     #[test]
     fn the_public_key_is_that_of_rfc_8032_test_1() {
-        let secret = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60".parse::<PeerId>().expect("hex").0;
+        let secret =
+            "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60".parse::<PeerId>().expect("hex").0;
         let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
         assert_eq!(Identity::from_secret(secret).peer().to_string(), public);
     }

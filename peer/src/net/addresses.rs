@@ -63,7 +63,8 @@ pub(crate) fn advertised(listening: &[Multiaddr]) -> Vec<Multiaddr> {
     let mut kept: Vec<Multiaddr> = listening
         .iter()
         .filter(|address| {
-            ip(address).is_some_and(|ip| !ip.is_unspecified() && !is_link_local(&ip) && ip.is_loopback() == only_loopback)
+            ip(address)
+                .is_some_and(|ip| !ip.is_unspecified() && !is_link_local(&ip) && ip.is_loopback() == only_loopback)
         })
         .cloned()
         .collect();
@@ -123,10 +124,7 @@ mod tests {
     #[test]
     fn loopback_is_told_only_if_there_is_nothing_else() {
         let loopback = all(&["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/udp/1/quic-v1"]);
-        assert_eq!(
-            advertised(&loopback),
-            all(&["/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1/tcp/1"]),
-        );
+        assert_eq!(advertised(&loopback), all(&["/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1/tcp/1"]),);
         let mixed = all(&[
             "/ip4/127.0.0.1/tcp/1",
             "/ip4/192.168.1.2/tcp/1",

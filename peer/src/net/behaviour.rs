@@ -163,9 +163,8 @@ fn gossip(topics: &[String], names: &ProtocolNames) -> Result<Gossip, NetStartEr
         max_subscriptions_per_request: MAX_TOPICS,
     };
     // The envelope's own signature is the only one: gossipsub adds neither author nor sequence number.
-    let mut gossip =
-        Gossip::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
-            .map_err(|error| NetStartError::Gossip(error.to_owned()))?;
+    let mut gossip = Gossip::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
+        .map_err(|error| NetStartError::Gossip(error.to_owned()))?;
     gossip
         .with_peer_score(score_params(&wire_topics), PeerScoreThresholds::default())
         .map_err(NetStartError::Gossip)?;

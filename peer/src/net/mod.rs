@@ -7,7 +7,7 @@
 
 mod addresses;
 mod behaviour;
-// pub(crate) mod bulk;
+pub(crate) mod bulk;
 mod discovery;
 mod frame;
 pub(crate) mod swarm;

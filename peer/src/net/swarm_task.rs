@@ -219,7 +219,9 @@ impl SwarmTask {
                     self.emit(NetEvent::PeerDisconnected { peer });
                 }
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => self.on_dial_failure(peer, &error),
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                self.on_dial_failure(peer, &error)
+            }
             SwarmEvent::NewListenAddr { address, .. } => {
                 if !self.listening.contains(&address) {
                     self.listening.push(address.clone());
@@ -245,7 +247,8 @@ impl SwarmTask {
     fn on_dial_failure(&mut self, peer: libp2p::PeerId, error: &DialError) {
         tracing::debug!(%peer, %error, "could not connect");
         // Those say nothing about the peer.
-        let ours = matches!(error, DialError::DialPeerConditionFalse(_) | DialError::Aborted | DialError::Denied { .. });
+        let ours =
+            matches!(error, DialError::DialPeerConditionFalse(_) | DialError::Aborted | DialError::Denied { .. });
         if !ours {
             self.discovery.failed(peer);
         }

@@ -51,10 +51,13 @@ impl TestPeer {
         let mut peer = Self::start(config(loopback(), bootstrap));
         let mut addresses = Vec::new();
         while addresses.len() < 2 {
-            addresses.push(peer.wait(|event| match event {
-                NetEvent::Listening { address } => Some(address),
-                _ => None,
-            }).await);
+            addresses.push(
+                peer.wait(|event| match event {
+                    NetEvent::Listening { address } => Some(address),
+                    _ => None,
+                })
+                .await,
+            );
         }
         let name = to_libp2p(&peer.peer).expect("a curve point");
         for address in &mut addresses {

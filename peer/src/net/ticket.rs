@@ -47,13 +47,17 @@ pub(crate) struct Ticket {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TicketError {
     /// It does not look like one.
-    #[error("this is not a Manta ticket: expected a text that begins with \"{PREFIX}\"; copy the whole line that `manta up` prints")]
+    #[error(
+        "this is not a Manta ticket: expected a text that begins with \"{PREFIX}\"; copy the whole line that `manta up` prints"
+    )]
     NotATicket,
     /// It was a ticket once.
     #[error("this ticket is damaged ({0}); copy it again as a whole")]
     Damaged(&'static str),
     /// It comes from another release.
-    #[error("this ticket has version {found}, this program reads version {VERSION}; use the same release of manta on both machines")]
+    #[error(
+        "this ticket has version {found}, this program reads version {VERSION}; use the same release of manta on both machines"
+    )]
     OtherVersion {
         /// The version in the ticket.
         found: u8,
