@@ -3,10 +3,11 @@
 use super::chunk::Receipt;
 use super::connections::connection;
 use super::{
-    BlobError, BulkConfig, BulkEvent, BulkFailure, BulkHandle, ChunkHeader, MAX_CHUNK_BYTES, Phase, SendError,
+    BlobError, BulkConfig, BulkEvent, BulkFailure, BulkHandle, ChunkHeader, MAX_CHUNK_BYTES, SendError,
 };
 use crate::identity::Identity;
 use bytes::Bytes;
+use manta_protocol::run::Phase;
 use manta_protocol::ids::{Hash, PeerId, RunId};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
