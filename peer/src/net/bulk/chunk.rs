@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 4 | `MNTC` |
 //! | 1 | version, 1 |
-//! | 1 | phase: 0 contribution, 1 reduced |
+//! | 1 | phase: 0 contribution, 1 sum |
 //! | 2 | zero |
 //! | 32 | run id |
 //! | 4 | round |
@@ -19,6 +19,7 @@
 
 use super::BulkFailure;
 use manta_protocol::ids::RunId;
+use manta_protocol::run::Phase;
 
 /// The longest payload of a chunk, in bytes.
 pub(crate) const MAX_CHUNK_BYTES: u32 = 1 << 20;
@@ -28,15 +29,6 @@ pub(super) const PREFIX_BYTES: usize = 8;
 pub(super) const HEADER_BYTES: usize = 56;
 pub(super) const CHUNK_MAGIC: [u8; 4] = *b"MNTC";
 pub(super) const VERSION: u8 = 1;
-
-/// Which half of an all-reduce a chunk belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Phase {
-    /// A member's own values, on their way to the owner of the part (reduce-scatter).
-    Contribution,
-    /// The reduced values, from the owner of the part to a member (all-gather).
-    Reduced,
-}
 
 /// Names a chunk within the swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,10 +66,7 @@ impl ChunkHeader {
         let mut wire = [0; HEADER_BYTES];
         wire[..4].copy_from_slice(&CHUNK_MAGIC);
         wire[4] = VERSION;
-        wire[5] = match self.phase {
-            Phase::Contribution => 0,
-            Phase::Reduced => 1,
-        };
+        wire[5] = self.phase as u8;
         wire[8..40].copy_from_slice(self.run.as_bytes());
         for (field, value) in wire[40..].chunks_exact_mut(4).zip([self.round, self.step, self.index, payload_bytes]) {
             field.copy_from_slice(&value.to_be_bytes());
@@ -94,11 +83,7 @@ impl ChunkHeader {
         if version != VERSION {
             return Err(HeaderError::Version(version));
         }
-        let phase = match phase {
-            0 => Phase::Contribution,
-            1 => Phase::Reduced,
-            other => return Err(HeaderError::Phase(other)),
-        };
+        let phase = Phase::from_number(phase).ok_or(HeaderError::Phase(phase))?;
         if reserved[..2] != [0, 0] {
             return Err(HeaderError::Reserved);
         }
@@ -145,7 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn header() -> ChunkHeader {
-        ChunkHeader { run: RunId([7; 32]), round: 1, step: 2, phase: Phase::Reduced, index: 3 }
+        ChunkHeader { run: RunId([7; 32]), round: 1, step: 2, phase: Phase::Sum, index: 3 }
     }
 
     #[test]

@@ -20,9 +20,9 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use blob::{BlobError, BlobSource, MAX_BLOB_BYTES};
-pub(crate) use chunk::{ChunkHeader, MAX_CHUNK_BYTES, Phase};
-pub(crate) use endpoint::{BulkConfig, BulkStartError, Congestion};
+pub(crate) use blob::{BlobError, BlobSource};
+pub(crate) use chunk::{ChunkHeader, MAX_CHUNK_BYTES};
+pub(crate) use endpoint::{BulkConfig, BulkStartError};
 
 use crate::identity::Identity;
 use admission::Admission;
