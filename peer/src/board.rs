@@ -1,12 +1,15 @@
 //! The board that everybody may read: keeps [`Status`] in step with what happens.
 
-use crate::status::{ListingStatus, MemberStatus, OrderState, OrderStatus, RunState, RunStatus, Status};
+use crate::net::bulk::BulkCounters;
+use crate::net::swarm::NetCounters;
+use crate::status::{ListingStatus, MemberStatus, OrderState, OrderStatus, RunState, RunStatus, Status, Traffic};
 use manta_protocol::effect::{RunFailure, RunStart};
 use manta_protocol::market::listing::Listing;
 use manta_protocol::market::matching::Mismatch;
 use manta_protocol::run::report::{AbortReason, LossSum, RoundReport};
 use manta_protocol::{Hash, OrderId, PeerId, RunId, Time};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Runs and orders that are remembered.
 const HISTORY: usize = 16;
@@ -175,6 +178,21 @@ impl Board {
             status.culprit = (failure.reason != AbortReason::Stopped).then(|| failure.culprit.to_string());
             status.failure = Some(text);
         }
+    }
+}
+
+/// The transports' counters as one table.
+pub(crate) fn traffic(net: &NetCounters, bulk: &BulkCounters) -> Traffic {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Traffic {
+        gossip_bytes_sent: read(&net.gossip_published_bytes),
+        gossip_bytes_received: read(&net.gossip_received_bytes),
+        frame_bytes_sent: read(&net.frame_sent_bytes),
+        frame_bytes_received: read(&net.frame_received_bytes),
+        tensor_bytes_sent: read(&bulk.tensor_sent_bytes),
+        tensor_bytes_received: read(&bulk.tensor_received_bytes),
+        data_bytes_sent: read(&bulk.blob_sent_bytes),
+        data_bytes_received: read(&bulk.blob_received_bytes),
     }
 }
 

@@ -8,8 +8,11 @@ use crate::api::{Control, OrderAccepted, OrderRequest};
 use crate::board::{Board, describe_failure, describe_no_match};
 use crate::data::tokenizer::TokenizerKind;
 use crate::data::DataSet;
+use crate::net::addresses;
 use crate::net::bulk::{BulkEvent, BulkHandle, ChunkHeader};
-use crate::net::swarm::{self, FrameAnswer, GossipMessageId, NetCommand, NetEvent, NetHandle};
+use crate::net::frame::FrameAnswer;
+use crate::net::swarm::{self, GossipMessageId, NetCommand, NetEvent, NetHandle, NetSnapshot};
+use crate::net::ticket::Ticket;
 use crate::run::desk::Desk;
 use crate::run::fetch::{Library, blocking, fetch};
 use crate::run::order::{self, Prepared};
@@ -21,9 +24,11 @@ use crate::store::tables::Tables;
 use bytes::Bytes;
 use manta_protocol::effect::{RunFailure, RunStart, Verdict};
 use manta_protocol::input::Done;
+use manta_protocol::market::listing::{Address, Listing};
 use manta_protocol::run::Phase;
 use manta_protocol::run::report::AbortReason;
-use manta_protocol::{Command, Effect, Event, Input, Node, OrderId, PeerId, RunId, Time};
+use manta_protocol::wire::limits::ADDRESSES_MAX;
+use manta_protocol::{Command, Effect, Event, Input, NetworkId, Node, OrderId, PeerId, RunId, Time};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -67,6 +72,7 @@ struct OpenRun {
 
 /// What the driver works with.
 pub(crate) struct Parts {
+    pub(crate) network: NetworkId,
     pub(crate) node: Node,
     pub(crate) net: NetHandle,
     pub(crate) bulk: BulkHandle,
@@ -74,6 +80,8 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<BlobStore>,
     pub(crate) library: Arc<Library>,
     pub(crate) tables: Tables,
+    /// What is offered, unless nothing is.
+    pub(crate) offer: Option<Listing>,
     pub(crate) status: Status,
     pub(crate) show: watch::Sender<Arc<Status>>,
     pub(crate) multiply_adds_per_s: u64,
@@ -81,6 +89,8 @@ pub(crate) struct Parts {
 
 /// What comes in from outside.
 pub(crate) struct Sources {
+    /// What came while the peer started.
+    pub(crate) early: Vec<NetEvent>,
     pub(crate) net: mpsc::Receiver<NetEvent>,
     pub(crate) bulk: mpsc::Receiver<BulkEvent>,
     pub(crate) control: mpsc::Receiver<Control>,
@@ -97,9 +107,10 @@ pub(crate) struct Driver {
     /// The chunk that the node is being asked about.
     arriving: Option<(u64, Phase, u32, usize, Bytes)>,
     next_transfer: u64,
-    remote_ips: BTreeMap<PeerId, IpAddr>,
+    connected: BTreeMap<PeerId, Option<IpAddr>>,
     orders: BTreeMap<OrderId, OpenOrder>,
     next_order: u64,
+    addresses_changed: bool,
     run: Option<OpenRun>,
     last_now: Time,
 }
@@ -117,11 +128,19 @@ impl Driver {
             next_gossip: 0,
             arriving: None,
             next_transfer: 0,
-            remote_ips: BTreeMap::new(),
+            connected: BTreeMap::new(),
             orders: BTreeMap::new(),
             next_order: 1,
+            addresses_changed: false,
             run: None,
             last_now: Time(0),
+        }
+    }
+
+    /// Offers the machine, at the addresses where it is now.
+    fn offer(&mut self) {
+        if let Some(listing) = self.parts.offer.clone() {
+            self.input(Input::Command(Command::Offer(Box::new(listing))));
         }
     }
 
@@ -137,6 +156,10 @@ impl Driver {
     /// Runs until `stop` is done; then leaves the run and withdraws the offer.
     pub(crate) async fn run(mut self, mut sources: Sources, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        for event in std::mem::take(&mut sources.early) {
+            self.net_event(event);
+        }
+        self.offer();
         let mut show = tokio::time::interval(SHOW_INTERVAL);
         let mut remember = tokio::time::interval(REMEMBER_INTERVAL);
         loop {
@@ -148,7 +171,10 @@ impl Driver {
                 Some((run, answer)) = self.parts.trainer.answers.recv() => self.trainer_answer(run, answer),
                 Some(done) = self.tasks_done.recv() => self.task_done(done),
                 Some(control) = sources.control.recv() => self.control(control),
-                _ = show.tick() => self.show(),
+                _ = show.tick() => {
+                    self.follow_addresses().await;
+                    self.show();
+                }
                 _ = remember.tick() => self.remember().await,
                 () = tokio::time::sleep(Duration::from_nanos(wait.0)) => self.input(Input::Tick),
             }
@@ -189,14 +215,13 @@ impl Driver {
     fn net_event(&mut self, event: NetEvent) {
         match event {
             NetEvent::PeerConnected { peer, remote_ip } => {
-                if let Some(ip) = remote_ip {
-                    self.remote_ips.insert(peer, ip);
-                }
+                self.connected.insert(peer, remote_ip);
                 tracing::info!(peer = %peer.short(), "connected");
                 self.input(Input::PeerConnected { peer });
             }
             NetEvent::PeerDisconnected { peer } => {
                 tracing::info!(peer = %peer.short(), "disconnected");
+                self.connected.remove(&peer);
                 self.input(Input::PeerDisconnected { peer });
             }
             // Somebody listens now who did not before: what was said is said again.
@@ -219,8 +244,14 @@ impl Driver {
             NetEvent::ForeignPeer { peer, protocol } => {
                 tracing::warn!(peer = %peer.short(), protocol, "a peer of another network was disconnected");
             }
-            NetEvent::Listening { address } => tracing::info!(%address, "listening"),
-            NetEvent::ListeningEnded { address, reason } => tracing::warn!(%address, ?reason, "not listening any more"),
+            NetEvent::Listening { address } => {
+                tracing::info!(%address, "listening");
+                self.addresses_changed = true;
+            }
+            NetEvent::ListeningEnded { address, reason } => {
+                tracing::warn!(%address, ?reason, "not listening any more");
+                self.addresses_changed = true;
+            }
         }
     }
 
@@ -401,12 +432,12 @@ impl Driver {
         let chunk_bytes = start.spec.chunk_elements.saturating_mul(4);
         self.parts.bulk.admit(start.run, start.members.iter().map(|member| member.peer).collect(), chunk_bytes);
         for member in start.members.iter().filter(|member| member.peer != start.me()) {
-            let addresses: Vec<Vec<u8>> = member.addresses.iter().map(|address| address.0.clone()).collect();
-            let known = self.remote_ips.get(&member.peer).copied();
-            let ips = known.into_iter().chain(addresses.iter().filter_map(|bytes| swarm::ip_of(bytes)));
+            let known_at: Vec<Vec<u8>> = member.addresses.iter().map(|address| address.0.clone()).collect();
+            let known = self.connected.get(&member.peer).copied().flatten();
+            let ips = known.into_iter().chain(known_at.iter().filter_map(|bytes| addresses::ip(&addresses::from_bytes(bytes)?)));
             let sockets = dedup(ips.map(|ip| SocketAddr::new(ip, member.bulk_port)));
             self.parts.bulk.set_peer_addresses(member.peer, sockets);
-            self.command(NetCommand::AddAddresses { peer: member.peer, addresses });
+            self.command(NetCommand::AddAddresses { peer: member.peer, addresses: known_at });
         }
         self.run = Some(OpenRun { start: start.clone(), desk: Desk::default(), problem: None, closing: None });
         let (bulk, store, library) = (self.parts.bulk.clone(), self.parts.store.clone(), self.parts.library.clone());
@@ -578,8 +609,63 @@ impl Driver {
     fn show(&mut self) {
         let (net, bulk) = (self.parts.net.counters(), self.parts.bulk.counters());
         self.board.status.traffic = crate::board::traffic(net, bulk);
-        self.board.status.connected_peers = self.remote_ips_connected();
+        self.board.status.connected_peers = self.connected.keys().map(ToString::to_string).collect();
         self.board.show_listings(self.parts.node.listings());
         self.parts.show.send_replace(Arc::new(self.board.status.clone()));
     }
+
+    /// A machine that has moved (another network, a cable pulled) is offered where it is now.
+    async fn follow_addresses(&mut self) {
+        if !std::mem::take(&mut self.addresses_changed) {
+            return;
+        }
+        let Some(snapshot) = self.snapshot().await else { return };
+        let shown: Vec<_> = snapshot.advertised.iter().map(ToString::to_string).collect();
+        if shown.is_empty() || shown == self.board.status.addresses {
+            return;
+        }
+        self.board.status.ticket = Ticket::new(self.parts.network, self.parts.node.peer_id(), snapshot.advertised.clone()).to_string();
+        self.board.status.addresses = shown;
+        if let Some(offer) = &mut self.parts.offer {
+            offer.addresses = snapshot.advertised.iter().take(ADDRESSES_MAX).map(|address| Address(address.to_vec())).collect();
+        }
+        self.offer();
+    }
+
+    /// What the network task knows; `None` if it is too busy to say.
+    async fn snapshot(&self) -> Option<NetSnapshot> {
+        // Not for long: it may be waiting for us to take its events.
+        tokio::time::timeout(Duration::from_millis(200), self.parts.net.snapshot()).await.ok()?.ok()
+    }
+
+    /// Writes down which peers are known, for the next start.
+    async fn remember(&mut self) {
+        let Some(snapshot) = self.snapshot().await else { return };
+        for known in snapshot.known {
+            self.parts.tables.remember(known.peer, &known.addresses);
+        }
+    }
+}
+
+fn verdict_of(verdict: Verdict) -> swarm::Verdict {
+    match verdict {
+        Verdict::Accept => swarm::Verdict::Accept,
+        Verdict::Ignore => swarm::Verdict::Ignore,
+        Verdict::Reject => swarm::Verdict::Reject,
+    }
+}
+
+/// The step of the run, from the round and the step within it that a stranger named.
+fn global_step(start: &RunStart, round: u32, step: u32) -> u64 {
+    u64::from(round) * u64::from(start.spec.steps_per_round) + u64::from(step)
+}
+
+fn dedup(sockets: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut kept = Vec::new();
+    for socket in sockets.filter(|socket| socket.port() != 0) {
+        if !kept.contains(&socket) {
+            kept.push(socket);
+        }
+    }
+    kept
 }

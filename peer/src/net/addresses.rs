@@ -82,11 +82,6 @@ pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
-/// The IP address at the head of a multiaddr in its binary form.
-pub(crate) fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
-    from_bytes(bytes).as_ref().and_then(ip)
-}
-
 fn is_quic(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::QuicV1)
 }

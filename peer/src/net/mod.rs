@@ -5,11 +5,11 @@
 //! All of them move opaque bytes between peers whose keys are proven by the
 //! transport; what the bytes mean is decided in `manta_protocol`.
 
-mod addresses;
+pub(crate) mod addresses;
 mod behaviour;
 pub(crate) mod bulk;
 mod discovery;
-mod frame;
+pub(crate) mod frame;
 pub(crate) mod swarm;
 mod swarm_task;
 #[cfg(test)]

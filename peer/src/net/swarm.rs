@@ -7,7 +7,6 @@
 //! tasks cannot wait for each other. Invariant: each `SendFrame` that was taken
 //! is answered by exactly one `FrameDelivered` or `FrameFailed`.
 
-pub(crate) use super::addresses::{ip, ip_of};
 use super::behaviour::{self, Behaviour, ProtocolNames};
 use super::frame::{FrameAnswer, FrameFailure};
 use super::swarm_task::SwarmTask;

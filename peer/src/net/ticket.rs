@@ -97,6 +97,16 @@ impl Ticket {
         &self.addresses
     }
 
+    /// Its addresses with the peer's name at the end, so that nobody else can answer there.
+    pub(crate) fn dial_addresses(&self) -> Vec<Multiaddr> {
+        let peer = crate::identity::to_libp2p(&self.peer);
+        let named = |address: &Multiaddr| match peer {
+            Some(peer) => address.clone().with(libp2p::multiaddr::Protocol::P2p(peer)),
+            None => address.clone(),
+        };
+        self.addresses.iter().map(named).collect()
+    }
+
     fn encode_body(&self) -> Vec<u8> {
         let mut body = vec![VERSION];
         body.extend_from_slice(self.network.as_bytes());

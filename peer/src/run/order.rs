@@ -8,15 +8,13 @@ use crate::data::split::split;
 use crate::data::tokenizer::TokenizerKind;
 use crate::data::{batches, demo_text, manifest};
 use crate::preset::Preset;
-use crate::run::spec::run_spec;
+use crate::run::spec::{arithmetic, model_config, run_spec};
 use crate::store::blobs::BlobStore;
+use manta_gpu_kernels::Engine;
 use manta_protocol::input::Wish;
 use manta_protocol::run::RunSpec;
 use manta_protocol::wire::limits::MEMBERS_MAX;
 
-/// Bytes of memory for one parameter: value, gradient, sum, two moments, and
-/// the packed and transferred forms.
-const BYTES_PER_PARAMETER: u64 = 40;
 /// What the program and small things need.
 const MEMORY_BASE_BYTES: u64 = 64 << 20;
 
@@ -78,10 +76,13 @@ fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wis
     // steps reach about a third of the peak, and others may be slower than we.
     let products = u128::from(parameters) * u128::from(spec.tokens_per_member_step()) * u128::from(spec.steps()) * 3;
     let seconds = products * 10 / u128::from(multiply_adds_per_s.max(1));
+    let engine_bytes = Engine::memory_bytes(&model_config(&spec.model), &arithmetic(spec));
+    // The gradient is also here as own values, others' values of the own part, and sums.
+    let transfer_bytes = parameters.saturating_mul(4 * 4);
     Wish {
         members_min: request.peers_min,
         members_max: request.peers_max,
-        memory_bytes: parameters.saturating_mul(BYTES_PER_PARAMETER).saturating_add(spec.data_bytes).saturating_add(MEMORY_BASE_BYTES),
+        memory_bytes: [transfer_bytes, spec.data_bytes, MEMORY_BASE_BYTES].into_iter().fold(engine_bytes, u64::saturating_add),
         disk_bytes: spec.data_bytes.saturating_mul(2),
         duration_s: u64::try_from(seconds).unwrap_or(u64::MAX).saturating_add(60),
         patience_ms: request.patience_ms,

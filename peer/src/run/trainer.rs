@@ -4,8 +4,9 @@
 //! the network; nothing is shared with other threads. Work for a run that is
 //! closed, or was never prepared, is dropped without an answer.
 
+use crate::data::DataSet;
 use crate::data::batches::{self, BatchKey, BatchShape};
-use crate::data::split::DataSet;
+use crate::host;
 use crate::run::spec;
 use bytes::Bytes;
 use manta_gpu_kernels::{Engine, EngineError, EngineOptions, MicroBatchKey, reduce};
@@ -169,7 +170,8 @@ impl Model {
     fn prepare(start: Arc<RunStart>, data: Arc<DataSet>, threads: usize) -> Result<Self, Fault> {
         let run_spec = &start.spec;
         let plan = run_spec.chunk_plan(start.members.len()).ok_or("the gradient cannot be cut for so many members")?;
-        let options = EngineOptions { threads, ..EngineOptions::default() };
+        let memory_bytes_max = host::available_memory_bytes();
+        let options = EngineOptions { threads, memory_bytes_max, ..EngineOptions::default() };
         let model = spec::model_config(&run_spec.model);
         let mut engine = Engine::new(model, spec::optimizer(run_spec), spec::arithmetic(run_spec), options)?;
         engine.initialize(*run_spec.seed.0.as_bytes());
@@ -214,7 +216,7 @@ impl Model {
         let key = MicroBatchKey {
             run_seed: *run_spec.seed.0.as_bytes(),
             step,
-            micro_batch: rank * u64::from(run_spec.micro_batches) + micro_batch,
+            micro_batch: micro_batch * ranks + rank,
         };
         let sum = self.engine.accumulate_gradient(&tokens, shape.sequences, &key)?;
         Ok(LossSum { fixed: sum.fixed, tokens: sum.tokens })
