@@ -202,3 +202,42 @@ fn unusable_specifications_are_refused() {
     let odd = ModelConfig { head_dim: 7, ..model };
     assert!(matches!(refuse(odd, spec(), options), EngineError::Config(_)));
 }
+
+/// Every tensor's gradient, against the change of the loss along it.
+#[test]
+fn gradients_are_slopes_of_the_loss() {
+    let fine = ArithmeticSpec {
+        activation_digits: 2,
+        weight_digits: 2,
+        gradient_digits: 2,
+        logit_gradient_digits: 2,
+        attention_digits: 2,
+        ..spec()
+    };
+    for tie_word_embeddings in [false, true] {
+        let model = ModelConfig { tie_word_embeddings, initializer_range: 0.15, ..tiny_model() };
+        let mut engine = engine(model, fine.clone(), 2, SimdPath::Auto);
+        engine.initialize([10; 32]);
+        let tokens = micro_batch(3, 4);
+        let key = MicroBatchKey { run_seed: [10; 32], step: 0, micro_batch: 0 };
+        engine.accumulate_gradient(&tokens, 3, &key).unwrap();
+        let (start, gradient) = (engine.parameters().to_vec(), engine.gradient().to_vec());
+        for tensor in engine.layout().tensors().to_vec() {
+            let norm = gradient[tensor.range()].iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+            assert!(norm > 1e-4, "{} has no gradient", tensor.name);
+            // Far enough to see, near enough for the curvature not to matter.
+            let distance = (0.01 / norm).min(0.02);
+            let mut loss_at = |sign: f64| {
+                let mut moved = start.clone();
+                for index in tensor.range() {
+                    moved[index] += (sign * distance * f64::from(gradient[index]) / norm) as f32;
+                }
+                engine.load_parameters(moved).unwrap();
+                engine.evaluate(&tokens, 3).unwrap().nats_per_token()
+            };
+            let slope = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * distance);
+            let error = (slope - norm).abs() / norm;
+            assert!(error < 0.02, "{}: slope {slope}, norm of the gradient {norm}", tensor.name);
+        }
+    }
+}

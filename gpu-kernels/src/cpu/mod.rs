@@ -17,3 +17,5 @@ pub(crate) mod rmsnorm;
 pub(crate) mod rope;
 pub(crate) mod softmax;
 pub(crate) mod swiglu;
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! Row-scaled integers: what an f32 becomes before it is multiplied.
 //!
 //! A row with largest magnitude M has the exponent e = floor(log2 M) − 6 for
-//! one digit and − 14 for two (0 if the row is all zero), and q = x / 2^e
-//! rounded to an integer, clamped to ±127 or ±32,639. Two digits are
-//! q = 256·hi + lo with hi = (q + 128) >> 8. Nearest rounding is to even;
+//! one digit and − 13 for two (0 if the row is all zero), and q = x / 2^e
+//! rounded to an integer. One digit is clamped to ±127; two have a bit to
+//! spare, |q| ≤ 16,384, since a clamp would cost them eight bits where it acts.
+//! Two digits are q = 256·hi + lo with hi = (q + 128) >> 8. Nearest rounding is to even;
 //! stochastic rounding works on the magnitude in fixed point (24 or 16
 //! fraction bits, cut off) and adds as many random bits before cutting.
 
@@ -23,7 +24,7 @@ pub(crate) enum Rounding {
 /// 2^e and 2^−e for a row whose largest magnitude has the bits `peak`.
 #[inline(always)]
 pub(crate) fn scale_of(peak: u32, digits: usize) -> (f32, f32) {
-    let below = if digits == 1 { 6 } else { 14 };
+    let below = if digits == 1 { 6 } else { 13 };
     let field = peak >> 23;
     if field == 0 {
         return (1.0, 1.0);
@@ -34,7 +35,7 @@ pub(crate) fn scale_of(peak: u32, digits: usize) -> (f32, f32) {
 /// The largest absolute value of q.
 #[inline(always)]
 const fn limit(digits: usize) -> i32 {
-    if digits == 1 { 127 } else { 32_639 }
+    if digits == 1 { 127 } else { 16_384 }
 }
 
 /// x · 2^−e to the nearest integer, ties to even. The product is exact unless it is far under ½.

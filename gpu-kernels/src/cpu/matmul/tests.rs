@@ -13,7 +13,7 @@ fn quantize_by_definition(row: &[f32], digits: usize, rounding: Rounding, index:
     if peak == 0 {
         return (vec![0; row.len()], 0);
     }
-    let (below, limit, fraction_bits) = if digits == 1 { (6, 127, 24) } else { (14, 32_639, 16) };
+    let (below, limit, fraction_bits) = if digits == 1 { (6, 127, 24) } else { (13, 16_384, 16) };
     let top = peak >> 23;
     let integers = row.iter().enumerate().map(|(place, &x)| {
         let bits = magnitude(x);
@@ -151,7 +151,7 @@ fn sums_longer_than_32_bits_hold_stay_exact() {
 #[test]
 fn stochastic_rounding_is_unbiased() {
     let count = 1 << 15;
-    for (digits, unit) in [(1, 64.0f32), (2, 16_384.0)] {
+    for (digits, unit) in [(1, 64.0f32), (2, 8_192.0)] {
         for fraction in [0.001f32, 0.25, 0.5, 0.9] {
             // One large element fixes the scale; all others are `fraction` of its last bit.
             let mut row = vec![fraction / unit; count + 1];
