@@ -51,9 +51,10 @@ pub struct Node {
 impl Node {
     /// A node that knows nobody and offers nothing yet.
     pub fn new(config: Config, now: Time) -> Self {
+        let me = config.identity.peer_id();
         Self {
             out: Outbox::new(config.identity, config.network),
-            book: OrderBook::default(),
+            book: OrderBook::new(me),
             offer: None,
             announced_at: None,
             announced_busy: None,
@@ -93,9 +94,7 @@ impl Node {
                 }
             }
             Input::BulkFailed { run, peer } => {
-                self.with_run(run, |machine, out| {
-                    if machine.is_member(&peer) { machine.fail(AbortReason::MemberLost, peer, now, out) } else { None }
-                });
+                self.with_run(run, |machine, out| machine.lost(peer, now, out));
             }
             Input::Trainer { run, done } => self.with_run(run, |machine, out| machine.trainer_done(done, now, out)),
             Input::TrainerFailed { run, culprit } => self.with_run(run, |machine, out| match culprit {
@@ -147,6 +146,7 @@ impl Node {
                     let withdrawal = Message::Withdrawal(Withdrawal {});
                     let sent = self.out.publish(&withdrawal, LISTING_LIFETIME, now);
                     self.book.list(self.out.me(), sent.seq, sent.expires_at, None, now);
+                    self.announced_at = Some(now);
                 }
             }
             Command::Order { order, spec, wish } => {
@@ -263,7 +263,9 @@ impl Node {
         }
         let me = self.out.me();
         let rank = confirm.members.binary_search_by_key(&me, |member| member.peer).ok();
-        let held = self.hold.is_for(owner, confirm.spec.hash(), now);
+        // The owner serves the data: without it among the members nobody could start.
+        let held = self.hold.is_for(owner, confirm.spec.hash(), now)
+            && confirm.members.iter().any(|member| member.peer == owner);
         let machine = rank.filter(|_| held && self.run.is_none()).and_then(|rank| {
             let start = RunStart { run, spec: confirm.spec.clone(), owner, members: confirm.members.clone(), rank };
             Machine::new(start, now, &mut self.out)
@@ -302,16 +304,11 @@ impl Node {
         let Some(InFlight { to, kind, about }) = self.out.landed(id) else { return };
         match about {
             About::Run(run) => self.with_run(run, |machine, out| {
-                if delivered {
-                    machine.delivered(to);
-                    None
-                } else {
-                    machine.undelivered(to, kind, now, out)
-                }
+                if delivered { machine.delivered(id, to, out) } else { machine.undelivered(to, kind, now, out) }
             }),
             About::Order(order) if !delivered => {
                 if let Some(order) = self.orders.get_mut(&order) {
-                    order.unreachable(to, now);
+                    order.unreachable(to, now, &mut self.out);
                 }
             }
             About::Order(_) | About::Nothing => {}
@@ -321,9 +318,6 @@ impl Node {
     /// What follows from the new state and the time, until nothing follows any more.
     fn settle(&mut self, now: Time) {
         self.hold.expire(now);
-        if self.offer.is_some() && self.announced_busy.is_some_and(|busy| busy != (self.hold != Hold::Free)) {
-            self.announce_soon(now);
-        }
         if now >= self.expire_at {
             self.expire_at = now + LISTING_INTERVAL;
             self.book.expire(now);
@@ -333,6 +327,9 @@ impl Node {
             self.run_ended(ended);
         }
         loop {
+            if self.offer.is_some() && self.announced_busy.is_some_and(|busy| busy != (self.hold != Hold::Free)) {
+                self.announce_soon(now);
+            }
             self.announce_if_due(now);
             self.advance_orders(now);
             match self.out.poll_to_self() {
