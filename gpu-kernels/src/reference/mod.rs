@@ -12,7 +12,7 @@ mod decoder;
 mod layers;
 mod real;
 
-pub use adamw::{AdamW, AdamWSettings, Schedule};
+pub use adamw::{AdamW, learning_rate_at};
 pub use decoder::{Batch, Decoder};
 pub use real::Real;
 

@@ -4,6 +4,7 @@
 use super::*;
 use crate::model::config::ModelConfig;
 use crate::model::layout::Layout;
+use crate::spec::OptimizerConfig;
 
 /// SplitMix64 (Steele et al. 2014).
 struct Random(u64);
@@ -153,31 +154,33 @@ fn single_precision_follows_double() {
     assert!(error < 1e-5 * norm, "error {error} of a gradient of norm {norm}");
 }
 
-fn settings() -> AdamWSettings {
-    AdamWSettings {
-        learning_rate: 0.1,
-        warmup_steps: 0,
-        schedule: Schedule::Constant,
+/// A constant rate, no weight decay.
+fn optimizer() -> OptimizerConfig {
+    OptimizerConfig {
+        learning_rate: 0.125,
         beta1: 0.9,
         beta2: 0.99,
         epsilon: 1e-8,
         weight_decay: 0.0,
-        max_gradient_norm: 1.0,
+        gradient_clip_norm: 1.0,
+        warmup_steps: 0,
+        decay_start_step: 100,
+        total_steps: 100,
+        final_fraction: 1.0,
     }
 }
 
 #[test]
 fn first_step_moves_every_parameter_by_the_rate_and_decays_matrices_only() {
-    let config = config(true);
-    let layout = Layout::new(&config);
+    let layout = Layout::new(&config(true));
     let gradient: Vec<f64> = (0..layout.len()).map(|i| if i % 2 == 0 { 1e-3 } else { -1e-3 }).collect();
     let mut parameters = vec![2.0; layout.len()];
-    AdamW::new(AdamWSettings { weight_decay: 0.5, ..settings() }, &layout).step(&mut parameters, &gradient);
+    AdamW::new(&OptimizerConfig { weight_decay: 0.5, ..optimizer() }, &layout).step(&mut parameters, &gradient, 0);
     for tensor in layout.tensors() {
-        let decayed = if tensor.shape.len() == 2 { 2.0 - 0.1 * 0.5 * 2.0 } else { 2.0 };
+        let decayed = if tensor.shape.len() == 2 { 2.0 - 0.125 * 0.5 * 2.0 } else { 2.0 };
         for i in tensor.range() {
             // With both corrections the first step is the sign of the gradient, epsilon aside.
-            let expected = decayed - 0.1 * gradient[i].signum();
+            let expected = decayed - 0.125 * gradient[i].signum();
             assert!((parameters[i] - expected).abs() < 1e-5, "{}: {} against {expected}", tensor.name, parameters[i]);
         }
     }
@@ -186,12 +189,12 @@ fn first_step_moves_every_parameter_by_the_rate_and_decays_matrices_only() {
 #[test]
 fn clipping_bounds_the_norm_and_spares_small_gradients() {
     let layout = Layout::new(&config(true));
-    // The moments after a gradient of norm 10 clipped to 1 are those of the same gradient over 10.
+    // A large epsilon, so that the length of the step depends on the length of the gradient.
+    let config = OptimizerConfig { epsilon: 0.1, ..optimizer() };
     let element = 1.0 / (layout.len() as f64).sqrt();
-    let settings = AdamWSettings { epsilon: 0.1, ..settings() };
     let after = |scale: f64| {
         let mut parameters = vec![0.0; layout.len()];
-        let norm = AdamW::new(settings, &layout).step(&mut parameters, &vec![scale * element; layout.len()]);
+        let norm = AdamW::new(&config, &layout).step(&mut parameters, &vec![scale * element; layout.len()], 0);
         assert!((norm - scale).abs() < 1e-12 * scale, "{norm} against {scale}");
         parameters[0]
     };
@@ -201,13 +204,16 @@ fn clipping_bounds_the_norm_and_spares_small_gradients() {
 
 #[test]
 fn schedule_rises_stays_and_falls() {
-    let constant = AdamWSettings { warmup_steps: 4, ..settings() };
-    let falling = AdamWSettings { schedule: Schedule::LinearDecay { total_steps: 12 }, ..constant };
-    for (step, stays, falls) in
-        [(0, 0.025, 0.025), (3, 0.1, 0.1), (4, 0.1, 0.1), (8, 0.1, 0.05), (12, 0.1, 0.0), (20, 0.1, 0.0)]
-    {
-        assert!((constant.learning_rate_at(step) - stays).abs() < 1e-15, "constant at {step}");
-        assert!((falling.learning_rate_at(step) - falls).abs() < 1e-15, "falling at {step}");
+    let config = OptimizerConfig {
+        learning_rate: 1.0,
+        warmup_steps: 4,
+        decay_start_step: 8,
+        total_steps: 16,
+        final_fraction: 0.5,
+        ..optimizer()
+    };
+    for (step, rate) in [(0, 0.25), (3, 1.0), (4, 1.0), (8, 1.0), (12, 0.75), (16, 0.5), (99, 0.5)] {
+        assert_eq!(learning_rate_at(&config, step), rate, "step {step}");
     }
 }
 
@@ -218,11 +224,11 @@ fn adamw_descends_the_loss() {
     let mut decoder = Decoder::<f32>::new(&config, &parameters(&config, &mut random));
     let (inputs, targets) = (tokens(12, &config, &mut random), tokens(12, &config, &mut random));
     let batch = Batch { inputs: &inputs, targets: &targets, sequences: 2 };
-    let mut optimizer = AdamW::new(AdamWSettings { learning_rate: 0.02, ..settings() }, decoder.layout());
+    let mut adamw = AdamW::new(&OptimizerConfig { learning_rate: 0.02, ..optimizer() }, decoder.layout());
     let before = decoder.loss(batch);
-    for _ in 0..60 {
+    for step in 0..60 {
         let (_, gradient) = decoder.loss_and_gradient(batch);
-        optimizer.step(&mut decoder.parameters, &gradient);
+        adamw.step(&mut decoder.parameters, &gradient, step);
     }
     let after = decoder.loss(batch);
     assert!(after < 0.1 * before, "memorising 12 tokens: {before} to {after}");
