@@ -3,7 +3,8 @@
 
 use crate::cpu::matmul::product_parallel;
 use crate::cpu::pool::Pool;
-use crate::cpu::quantize::{Along, Packed, Rounding, View};
+use crate::cpu::pack::{Along, Packed, View};
+use crate::cpu::quantize::Rounding;
 use crate::cpu::simd::SimdPath;
 use crate::error::EngineError;
 use std::time::{Duration, Instant};

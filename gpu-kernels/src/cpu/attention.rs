@@ -5,8 +5,9 @@
 //! Tensors are `[sequence][head][position][head_dim]`.
 
 use super::matmul::product;
+use super::pack::{Along, PANEL, Packed, View};
 use super::pool::Pool;
-use super::quantize::{PANEL, Packed, Rounding, View};
+use super::quantize::Rounding;
 use super::random::Key;
 use super::reduce::add_assign;
 use super::simd::Simd;
@@ -98,8 +99,8 @@ impl Attention {
     /// counts (those behind the diagonal are not looked at).
     fn probabilities(&self, scratch: &mut AttentionScratch, inputs: Inputs<'_>, head: usize) -> u32 {
         let AttentionScratch { left, right, probabilities, .. } = scratch;
-        left.pack_rows(self.simd, self.matrix(inputs.queries, head), self.digits, Rounding::Nearest);
-        right.pack_rows(self.simd, self.matrix(inputs.keys, self.key_head(head)), self.digits, Rounding::Nearest);
+        left.pack(self.simd, self.matrix(inputs.queries, head), Along::Rows, self.digits, Rounding::Nearest);
+        right.pack(self.simd, self.matrix(inputs.keys, self.key_head(head)), Along::Rows, self.digits, Rounding::Nearest);
         probabilities.resize(self.length * self.stride(), 0.0);
         self.whole_product(left, right, probabilities, self.stride());
         softmax_causal(self.simd, probabilities, self.stride(), self.scale)
@@ -113,9 +114,9 @@ impl Attention {
                 let scratch = &mut *pool.scratch();
                 let peak = self.probabilities(scratch, inputs, head);
                 let AttentionScratch { left, right, probabilities, .. } = scratch;
-                left.pack_rows(self.simd, self.score_matrix(probabilities, head), self.digits, Rounding::Nearest);
+                left.pack(self.simd, self.score_matrix(probabilities, head), Along::Rows, self.digits, Rounding::Nearest);
                 let values = self.matrix(inputs.values, self.key_head(head));
-                right.pack_columns(self.simd, values, self.digits, Rounding::Nearest);
+                right.pack(self.simd, values, Along::Columns, self.digits, Rounding::Nearest);
                 peak.max(self.whole_product(left, right, out, self.head_dim))
             })
             .reduce(|| 0, u32::max)
@@ -171,25 +172,25 @@ impl Attention {
         scores.resize(self.length * self.stride(), 0.0);
 
         // dV[j, d] = Σ_i P[i, j]·dO[i, d]
-        left.pack_columns(simd, self.score_matrix(probabilities, head), self.digits, Rounding::Nearest);
-        right.pack_columns(simd, self.matrix(d_out, head), self.gradient_digits, stochastic(keys.output_columns));
+        left.pack(simd, self.score_matrix(probabilities, head), Along::Columns, self.digits, Rounding::Nearest);
+        right.pack(simd, self.matrix(d_out, head), Along::Columns, self.gradient_digits, stochastic(keys.output_columns));
         peak = peak.max(self.whole_product(left, right, part, self.head_dim));
         peak = peak.max(add_assign(simd, dv, part));
 
         // dP[i, j] = Σ_d dO[i, d]·V[j, d]
-        left.pack_rows(simd, self.matrix(d_out, head), self.gradient_digits, stochastic(keys.output_rows));
-        right.pack_rows(simd, self.matrix(inputs.values, key_head), self.digits, Rounding::Nearest);
+        left.pack(simd, self.matrix(d_out, head), Along::Rows, self.gradient_digits, stochastic(keys.output_rows));
+        right.pack(simd, self.matrix(inputs.values, key_head), Along::Rows, self.digits, Rounding::Nearest);
         self.whole_product(left, right, scores, self.stride());
         peak = peak.max(softmax_causal_backward(simd, probabilities, scores, self.stride(), self.scale));
 
         // dQ[i, d] = Σ_j dS[i, j]·K[j, d]
-        left.pack_rows(simd, self.score_matrix(scores, head), self.gradient_digits, stochastic(keys.scores_rows));
-        right.pack_columns(simd, self.matrix(inputs.keys, key_head), self.digits, Rounding::Nearest);
+        left.pack(simd, self.score_matrix(scores, head), Along::Rows, self.gradient_digits, stochastic(keys.scores_rows));
+        right.pack(simd, self.matrix(inputs.keys, key_head), Along::Columns, self.digits, Rounding::Nearest);
         peak = peak.max(self.whole_product(left, right, dq, self.head_dim));
 
         // dK[j, d] = Σ_i dS[i, j]·Q[i, d]
-        left.pack_columns(simd, self.score_matrix(scores, head), self.gradient_digits, stochastic(keys.scores_columns));
-        right.pack_columns(simd, self.matrix(inputs.queries, head), self.digits, Rounding::Nearest);
+        left.pack(simd, self.score_matrix(scores, head), Along::Columns, self.gradient_digits, stochastic(keys.scores_columns));
+        right.pack(simd, self.matrix(inputs.queries, head), Along::Columns, self.digits, Rounding::Nearest);
         peak = peak.max(self.whole_product(left, right, part, self.head_dim));
         peak.max(add_assign(simd, dk, part))
     }

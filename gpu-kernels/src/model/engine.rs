@@ -12,11 +12,12 @@ use super::optimizer::apply;
 use super::step::{LossSum, MicroBatchKey, OpKeys, StepReport, check_range};
 use super::weights::Weights;
 use super::workspace::Workspace;
-use crate::arithmetic::{add, canon, from_host, magnitude};
+use crate::arithmetic::{canon, from_host};
 use crate::cpu::adamw::State;
 use crate::cpu::attention::AttentionScratch;
 use crate::cpu::cross_entropy::cross_entropy;
 use crate::cpu::pool::Pool;
+use crate::cpu::reduce::sum_peak;
 use crate::cpu::rope::Rotary;
 use crate::cpu::simd::{Simd, SimdPath};
 use crate::error::EngineError;
@@ -231,7 +232,7 @@ impl Engine {
             let backward = Backward { model: &model, keys: OpKeys::new(key), gradient: &mut *micro_gradient };
             backward.run(workspace, &inputs, batch)?;
             let sums = || gradient.par_chunks(TASK_ELEMENTS).zip(micro_gradient.par_chunks(TASK_ELEMENTS));
-            let peak = sums().map(|(sum, part)| sum_peak(sum, part)).reduce(|| 0, u32::max);
+            let peak = sums().map(|(sum, part)| sum_peak(model.simd, sum, part)).reduce(|| 0, u32::max);
             check_range("gradient sum", None, peak)?;
             model.add(gradient, micro_gradient);
             Ok(LossSum { fixed, tokens: batch.tokens() as u64 })
@@ -255,10 +256,10 @@ impl Engine {
         if micro_batches == 0 {
             return Err(EngineError::Length { what: "micro_batches", expected: "at least 1".into(), found: 0 });
         }
-        let Self { simd, optimizer, layout, pool, parameters, first_moment, second_moment, .. } = self;
+        let Self { simd, optimizer, layout, pool, parameters, first_moment, second_moment, micro_gradient, .. } = self;
         let state = State { parameters, first_moment, second_moment };
         let place = (micro_batches, step);
-        let report = pool.install(|| apply(*simd, optimizer, layout, gradient_sum, place, state))?;
+        let report = pool.install(|| apply(*simd, optimizer, layout, gradient_sum, place, state, micro_gradient))?;
         self.weights.invalidate();
         self.zero_gradient();
         Ok(report)
@@ -369,11 +370,6 @@ impl Engine {
         };
         (model, &mut self.workspace)
     }
-}
-
-/// The largest magnitude in the sum of two vectors.
-fn sum_peak(a: &[f32], b: &[f32]) -> u32 {
-    a.iter().zip(b).fold(0, |peak, (&a, &b)| peak.max(magnitude(add(a, b))))
 }
 
 /// Rows of `length + 1` tokens → all but the last of each, and all but the first.

@@ -5,7 +5,8 @@
 
 use super::config::ModelConfig;
 use super::layout::Layout;
-use crate::cpu::quantize::{Along, Packed, Rounding, View};
+use crate::cpu::pack::{Along, Packed, View};
+use crate::cpu::quantize::Rounding;
 use crate::cpu::simd::Simd;
 use std::ops::Range;
 

@@ -2,7 +2,7 @@
 
 use super::config::ModelConfig;
 use crate::cpu::embedding::Segments;
-use crate::cpu::quantize::Packed;
+use crate::cpu::pack::Packed;
 
 /// What the way back needs of one block's way forward.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Tile sums with AVX2, over words of two 16-bit integers.
 
-use super::super::quantize::PANEL;
+use super::super::pack::PANEL;
 use super::{TILE_ROWS, Tile, TileInput};
 use std::arch::x86_64::*;
 

@@ -11,7 +11,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use super::quantize::{CHUNK, PANEL, Packed};
+use super::pack::{CHUNK, PANEL, Packed};
 use super::simd::Simd;
 use crate::arithmetic::{canon, magnitude};
 use rayon::prelude::*;

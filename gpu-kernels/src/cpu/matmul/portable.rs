@@ -1,6 +1,6 @@
 //! Tile sums in plain Rust, over words of two 16-bit integers.
 
-use super::super::quantize::PANEL;
+use super::super::pack::PANEL;
 use super::{TILE_ROWS, Tile, TileInput};
 
 pub(super) fn sum_tile(input: &TileInput<'_>, tile: &mut Tile) {

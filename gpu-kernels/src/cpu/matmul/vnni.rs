@@ -4,7 +4,7 @@
 //! is taken back through the sums of the left rows. Its 32-bit sums wrap, and
 //! the final value fits, so wrapping in between does no harm.
 
-use super::super::quantize::PANEL;
+use super::super::pack::PANEL;
 use super::{TILE_ROWS, Tile, TileInput};
 use std::arch::x86_64::*;
 
