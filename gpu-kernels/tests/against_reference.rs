@@ -6,7 +6,7 @@
 //! measured values. The reference itself is checked by finite differences.
 
 use manta_gpu_kernels::reference::{AdamW, Batch, Decoder, Real};
-use manta_gpu_kernels::{ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig};
+use manta_gpu_kernels::{ArithmeticSpec, Engine, EngineOptions, LossSum, MicroBatchKey, ModelConfig, OptimizerConfig};
 
 /// SplitMix64 (Steele et al. 2014).
 struct Random(u64);
@@ -169,7 +169,8 @@ fn assert_below(what: &str, value: f64, bound: f64) {
 #[test]
 fn losses_agree() {
     for case in cases() {
-        for (digits, spec, bound) in [("default", ArithmeticSpec::default(), 1.0), ("two", all_two_digits(), 1.0)] {
+        // Measured: at most 1.9e-3 nats (large, long), and 1.1e-4 with two digits (odd).
+        for (digits, spec, bound) in [("default", ArithmeticSpec::default(), 6e-3), ("two", all_two_digits(), 4e-4)] {
             let mut engine = case.engine(&spec);
             let tokens = case.tokens(&mut Random(21));
             let (inputs, targets) = split(&tokens, case.length);
@@ -187,7 +188,8 @@ fn losses_agree() {
 #[test]
 fn next_token_logits_agree() {
     for case in cases() {
-        for (digits, spec, bound) in [("default", ArithmeticSpec::default(), 1.0), ("two", all_two_digits(), 1.0)] {
+        // Measured: at most 6.3e-2 (large weights), and 5.2e-4 with two digits (odd).
+        for (digits, spec, bound) in [("default", ArithmeticSpec::default(), 0.1), ("two", all_two_digits(), 1e-3)] {
             let mut engine = case.engine(&spec);
             let context = &case.tokens(&mut Random(22))[..case.length - 1];
             let logits = Decoder::<f64>::new(&case.config, engine.parameters()).logits(context, 1);
@@ -225,22 +227,28 @@ fn compare_gradients(case: &Case, digits: &str, spec: &ArithmeticSpec, (error_bo
 #[test]
 fn gradients_agree_within_quantisation() {
     for case in cases() {
-        compare_gradients(&case, "default", &ArithmeticSpec::default(), (1.0, 1.0));
+        // Measured, worst tensor: 3.7e-2 and 6.7e-4 at initial weights; elsewhere 0.129 and
+        // 8.3e-3, the median over tensors being 0.05 to 0.1.
+        let bounds = if case.config.initializer_range == 0.02 { (0.06, 1.5e-3) } else { (0.2, 2e-2) };
+        compare_gradients(&case, "default", &ArithmeticSpec::default(), bounds);
     }
 }
 
 #[test]
 fn gradients_with_two_digits_agree_closely() {
     for case in cases() {
-        compare_gradients(&case, "two", &all_two_digits(), (1.0, 1.0));
+        // Measured, worst tensor: 1.2e-3 and 6.5e-7 (large weights).
+        compare_gradients(&case, "two", &all_two_digits(), (2e-3, 2e-6));
     }
 }
 
 /// With 8-bit gradients and everything else in 16 bits the error is that of
-/// stochastic rounding alone, so averaging over keys must remove it as 1/√n.
+/// stochastic rounding alone, so averaging over 100 keys must divide it by 10.
+/// (Not so with one digit for the gradient of the logits: of its ±127 the
+/// clamp takes up to 0.8 % off each row's largest element, the target's.)
 #[test]
 fn stochastic_rounding_is_unbiased() {
-    let spec = ArithmeticSpec { gradient_digits: 1, logit_gradient_digits: 1, ..all_two_digits() };
+    let spec = ArithmeticSpec { gradient_digits: 1, ..all_two_digits() };
     let case = &cases()[1];
     let mut engine = case.engine(&spec);
     let tokens = case.tokens(&mut Random(24));
@@ -253,17 +261,15 @@ fn stochastic_rounding_is_unbiased() {
             engine.accumulate_gradient(&tokens, case.sequences, &case.key(micro_batch)).unwrap();
         }
         let mean: Vec<f64> = engine.gradient().iter().map(|&g| f64::from(g) / keys as f64).collect();
-        let tensors = engine.layout().tensors().iter();
+        // The gradient of the final norm comes before any rounding to one digit.
+        let tensors = engine.layout().tensors().iter().filter(|tensor| tensor.name != "model.norm.weight");
         tensors.map(|tensor| relative_error(&mean[tensor.range()], &expected[tensor.range()])).collect::<Vec<f64>>()
     };
     let (one, many) = (error_of_mean(1), error_of_mean(100));
     for (place, (one, many)) in one.iter().zip(&many).enumerate() {
-        assert_below(&format!("tensor {place}: error {many:.1e} of 100 keys over {one:.1e} of one"), many / one, 1.0);
+        // Measured: 0.098 to 0.122.
+        assert_below(&format!("tensor {place}: {many:.1e} of 100 keys over {one:.1e} of one"), many / one, 0.15);
     }
-}
-
-fn training_optimizer() -> OptimizerConfig {
-    OptimizerConfig { warmup_steps: 10, decay_start_step: 90, total_steps: 120, ..Default::default() }
 }
 
 #[test]
@@ -294,11 +300,19 @@ fn adamw_steps_agree() {
         let report = engine.apply_gradient(&sum, micro_batches, step).unwrap();
         let before = parameters.clone();
         let norm = adamw.step(&mut parameters, &mean, step);
-        if norm > 1.0 { clipped += 1 } else { whole += 1 }
+        if norm > 1.0 {
+            clipped += 1
+        } else {
+            whole += 1
+        }
         let change = relative_error(&before, &parameters);
         let error = relative_error(&to_f64(engine.parameters()), &parameters);
-        assert_below(&format!("norm in step {step}"), (f64::from(report.gradient_norm) - norm).abs() / norm, 1.0);
-        assert_below(&format!("parameters after step {step}, over the step of {change:.1e}"), error / change, 1.0);
+        // Measured: at most 8.6e-8.
+        assert_below(&format!("norm in step {step}"), (f64::from(report.gradient_norm) - norm).abs() / norm, 3e-7);
+        // Measured: at most 1.5e-7 of the parameters, which are f32, so it accumulates.
+        assert_below(&format!("parameters after step {step}"), error, 1e-6);
+        // Nothing could be seen if the steps were not much larger than that.
+        assert_below(&format!("bound over step {step}"), 1e-6 / change, 1e-3);
     }
     assert!(clipped > 0 && whole > 0, "{clipped} gradients clipped, {whole} not");
 }
@@ -319,61 +333,63 @@ fn text(bytes: usize) -> Vec<u32> {
     text.bytes().take(bytes).map(u32::from).collect()
 }
 
-/// Losses of one training run.
-struct Curve {
-    /// Mean training loss of every ten steps.
-    training: Vec<f64>,
-    /// Loss on text not trained on, after the last step.
-    validation: f64,
-}
-
 const STEPS: u64 = 120;
 const LENGTH: usize = 32;
-const SEQUENCES: usize = 8;
+/// Of a micro-batch, of which a step has two.
+const SEQUENCES: usize = 4;
 
+/// One run's start and data.
 struct Training {
     config: ModelConfig,
+    optimizer: OptimizerConfig,
     parameters: Vec<f32>,
-    /// For each step, two micro-batches.
+    /// The micro-batches of each step.
     batches: Vec<[Vec<u32>; 2]>,
     validation: Vec<u32>,
 }
 
 impl Training {
     fn new(seed: u8) -> Self {
-        let config = ModelConfig { vocab_size: 128, ..cases()[0].config.clone() };
-        let mut engine = Self::engine(&config, &ArithmeticSpec::default());
-        engine.initialize([seed; 32]);
+        // Training from these values is well conditioned: f64 and f32 curves differ by 3e-6
+        // at most, so differences seen are the quantisation's and not chaos.
+        let config = ModelConfig { vocab_size: 128, initializer_range: 0.06, ..cases()[0].config.clone() };
+        let optimizer = OptimizerConfig {
+            learning_rate: 2e-3,
+            warmup_steps: 10,
+            decay_start_step: 90,
+            total_steps: STEPS,
+            ..Default::default()
+        };
         let text = text(24_000);
         let (train, validation) = text.split_at(20_000);
         let mut random = Random(u64::from(seed));
-        let mut rows = || {
+        let mut rows = || -> Vec<u32> {
             let starts: Vec<usize> = (0..SEQUENCES).map(|_| random.below(train.len() - LENGTH)).collect();
-            starts.into_iter().flat_map(|start| &train[start..=start + LENGTH]).copied().collect::<Vec<u32>>()
+            starts.into_iter().flat_map(|start| &train[start..=start + LENGTH]).copied().collect()
         };
         let batches = (0..STEPS).map(|_| [rows(), rows()]).collect();
         let validation = validation[..validation.len() / (LENGTH + 1) * (LENGTH + 1)].to_vec();
-        Self { config, parameters: engine.parameters().to_vec(), batches, validation }
+        let mut training = Self { config, optimizer, parameters: Vec::new(), batches, validation };
+        let mut engine = training.engine(&ArithmeticSpec::default());
+        engine.initialize([seed; 32]);
+        training.parameters = engine.parameters().to_vec();
+        training
     }
 
-    fn engine(config: &ModelConfig, spec: &ArithmeticSpec) -> Engine {
-        let spec =
-            ArithmeticSpec { micro_batch_sequences: SEQUENCES, sequence_length: LENGTH, ..spec.clone() };
+    fn engine(&self, spec: &ArithmeticSpec) -> Engine {
+        let spec = ArithmeticSpec { micro_batch_sequences: SEQUENCES, sequence_length: LENGTH, ..spec.clone() };
         let options = EngineOptions { threads: 1, ..Default::default() };
-        Engine::new(config.clone(), training_optimizer(), spec, options).unwrap()
+        Engine::new(self.config.clone(), self.optimizer.clone(), spec, options).unwrap()
     }
 
-    fn curve(losses: &[f64], validation: f64) -> Curve {
-        let training = losses.chunks(10).map(|ten| ten.iter().sum::<f64>() / 10.0).collect();
-        Curve { training, validation }
-    }
-
-    fn exact(&self, spec: &ArithmeticSpec) -> Curve {
-        let mut engine = Self::engine(&self.config, spec);
+    /// Trains the engine: the mean training loss of every ten steps, then the
+    /// loss on text not trained on.
+    fn exact(&self, spec: &ArithmeticSpec) -> Vec<f64> {
+        let mut engine = self.engine(spec);
         engine.load_parameters(self.parameters.clone()).unwrap();
         let mut losses = Vec::new();
         for (step, micro_batches) in (0..).zip(&self.batches) {
-            let mut loss = manta_gpu_kernels::LossSum::default();
+            let mut loss = LossSum::default();
             for (micro_batch, tokens) in (0..).zip(micro_batches) {
                 let key = MicroBatchKey { run_seed: [6; 32], step, micro_batch };
                 loss += engine.accumulate_gradient(tokens, SEQUENCES, &key).unwrap();
@@ -381,13 +397,14 @@ impl Training {
             engine.apply_own_gradient(2, step).unwrap();
             losses.push(loss.nats_per_token());
         }
-        let rows = self.validation.len() / (LENGTH + 1);
-        Self::curve(&losses, engine.evaluate(&self.validation, rows).unwrap().nats_per_token())
+        let validation = engine.evaluate(&self.validation, self.validation.len() / (LENGTH + 1)).unwrap();
+        checkpoints(&losses, validation.nats_per_token())
     }
 
-    fn plain<R: Real>(&self) -> Curve {
+    /// The same with the reference.
+    fn plain<R: Real>(&self) -> Vec<f64> {
         let mut decoder = Decoder::<R>::new(&self.config, &self.parameters);
-        let mut adamw = AdamW::new(&training_optimizer(), decoder.layout());
+        let mut adamw = AdamW::new(&self.optimizer, decoder.layout());
         let mut losses = Vec::new();
         for (step, micro_batches) in (0..).zip(&self.batches) {
             let (inputs, targets) = split(&micro_batches.concat(), LENGTH);
@@ -397,27 +414,43 @@ impl Training {
             losses.push(loss.to_f64());
         }
         let (inputs, targets) = split(&self.validation, LENGTH);
-        let sequences = inputs.len() / LENGTH;
-        let validation = decoder.loss(Batch { inputs: &inputs, targets: &targets, sequences });
-        Self::curve(&losses, validation.to_f64())
+        let batch = Batch { inputs: &inputs, targets: &targets, sequences: inputs.len() / LENGTH };
+        checkpoints(&losses, decoder.loss(batch).to_f64())
     }
+}
+
+fn checkpoints(losses: &[f64], validation: f64) -> Vec<f64> {
+    losses.chunks(10).map(|ten| ten.iter().sum::<f64>() / 10.0).chain([validation]).collect()
+}
+
+/// The largest distance between two curves; NaN if either has one.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |largest, d| if d <= largest { largest } else { d })
 }
 
 #[test]
 fn loss_curve_follows_single_precision() {
+    // Measured: 4.2e-3 and 6.8e-3 nats, and 2.7e-5 with two digits.
+    const BOUND: f64 = 0.015;
+    const BOUND_OF_TWO_DIGITS: f64 = 1e-4;
     for seed in [1, 2] {
         let training = Training::new(seed);
-        let begin = std::time::Instant::now();
         let plain = training.plain::<f32>();
-        println!("f32 {:?}", begin.elapsed());
-        let double = training.plain::<f64>();
-        let begin = std::time::Instant::now();
+        println!("f32 loss, every ten steps, then of validation: {plain:.3?}");
+        let (first, validation) = (plain[0], plain[plain.len() - 1]);
+        assert!(first > 4.0 && validation < 0.6, "f32 has to learn: {first} to {validation}");
         let exact = training.exact(&ArithmeticSpec::default());
-        println!("exact {:?}", begin.elapsed());
-        let two = training.exact(&all_two_digits());
-        for i in 0..12 {
-            println!("{i} f32 {:.4} f64 {:+.1e} exact {:+.4} two {:+.1e}", plain.training[i], double.training[i]-plain.training[i], exact.training[i]-plain.training[i], two.training[i]-plain.training[i]);
+        assert_below(&format!("distance of the curves, seed {seed}"), distance(&exact, &plain), BOUND);
+        if seed == 1 {
+            let exact = training.exact(&all_two_digits());
+            assert_below("distance of the curves, two digits", distance(&exact, &plain), BOUND_OF_TWO_DIGITS);
+            // The looser bound still tells a learning rate that is 5 % off: measured 4.7e-2.
+            let learning_rate = 0.95 * training.optimizer.learning_rate;
+            let optimizer = OptimizerConfig { learning_rate, ..training.optimizer.clone() };
+            let slower = Training { optimizer, ..training }.plain::<f32>();
+            let seen = distance(&slower, &plain);
+            assert!(seen > 2.0 * BOUND, "a slower run is only {seen} away");
         }
-        println!("val f32 {:.4} f64 {:+.1e} exact {:+.4} two {:+.1e}", plain.validation, double.validation-plain.validation, exact.validation-plain.validation, two.validation-plain.validation);
     }
 }
