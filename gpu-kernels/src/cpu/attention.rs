@@ -5,7 +5,7 @@
 //! Tensors are `[sequence][head][position][head_dim]`.
 
 use super::matmul::product;
-use super::pack::{Along, PANEL, Packed, View};
+use super::pack::{Along, PANEL, Packed, Packing, View};
 use super::pool::Pool;
 use super::quantize::Rounding;
 use super::random::Key;
@@ -99,8 +99,16 @@ impl Attention {
     /// counts (those behind the diagonal are not looked at).
     fn probabilities(&self, scratch: &mut AttentionScratch, inputs: Inputs<'_>, head: usize) -> u32 {
         let AttentionScratch { left, right, probabilities, .. } = scratch;
-        left.pack(self.simd, self.matrix(inputs.queries, head), Along::Rows, self.digits, Rounding::Nearest);
-        right.pack(self.simd, self.matrix(inputs.keys, self.key_head(head)), Along::Rows, self.digits, Rounding::Nearest);
+        left.pack(
+            self.simd,
+            self.matrix(inputs.queries, head),
+            Packing::left(Along::Rows, self.digits, Rounding::Nearest),
+        );
+        right.pack(
+            self.simd,
+            self.matrix(inputs.keys, self.key_head(head)),
+            Packing::right(Along::Rows, self.digits, Rounding::Nearest),
+        );
         probabilities.resize(self.length * self.stride(), 0.0);
         self.whole_product(left, right, probabilities, self.stride());
         softmax_causal(self.simd, probabilities, self.stride(), self.scale)
@@ -114,9 +122,13 @@ impl Attention {
                 let scratch = &mut *pool.scratch();
                 let peak = self.probabilities(scratch, inputs, head);
                 let AttentionScratch { left, right, probabilities, .. } = scratch;
-                left.pack(self.simd, self.score_matrix(probabilities, head), Along::Rows, self.digits, Rounding::Nearest);
+                left.pack(
+                    self.simd,
+                    self.score_matrix(probabilities, head),
+                    Packing::left(Along::Rows, self.digits, Rounding::Nearest),
+                );
                 let values = self.matrix(inputs.values, self.key_head(head));
-                right.pack(self.simd, values, Along::Columns, self.digits, Rounding::Nearest);
+                right.pack(self.simd, values, Packing::right(Along::Columns, self.digits, Rounding::Nearest));
                 peak.max(self.whole_product(left, right, out, self.head_dim))
             })
             .reduce(|| 0, u32::max)
@@ -134,7 +146,8 @@ impl Attention {
         out: Gradients<'_>,
     ) -> u32 {
         let group = self.query_heads / self.key_heads;
-        let key_heads = out.keys.par_chunks_exact_mut(self.head_len()).zip(out.values.par_chunks_exact_mut(self.head_len()));
+        let key_heads =
+            out.keys.par_chunks_exact_mut(self.head_len()).zip(out.values.par_chunks_exact_mut(self.head_len()));
         out.queries
             .par_chunks_exact_mut(group * self.head_len())
             .zip(key_heads)
@@ -172,25 +185,57 @@ impl Attention {
         scores.resize(self.length * self.stride(), 0.0);
 
         // dV[j, d] = Σ_i P[i, j]·dO[i, d]
-        left.pack(simd, self.score_matrix(probabilities, head), Along::Columns, self.digits, Rounding::Nearest);
-        right.pack(simd, self.matrix(d_out, head), Along::Columns, self.gradient_digits, stochastic(keys.output_columns));
+        left.pack(
+            simd,
+            self.score_matrix(probabilities, head),
+            Packing::left(Along::Columns, self.digits, Rounding::Nearest),
+        );
+        right.pack(
+            simd,
+            self.matrix(d_out, head),
+            Packing::right(Along::Columns, self.gradient_digits, stochastic(keys.output_columns)),
+        );
         peak = peak.max(self.whole_product(left, right, part, self.head_dim));
         peak = peak.max(add_assign(simd, dv, part));
 
         // dP[i, j] = Σ_d dO[i, d]·V[j, d]
-        left.pack(simd, self.matrix(d_out, head), Along::Rows, self.gradient_digits, stochastic(keys.output_rows));
-        right.pack(simd, self.matrix(inputs.values, key_head), Along::Rows, self.digits, Rounding::Nearest);
+        left.pack(
+            simd,
+            self.matrix(d_out, head),
+            Packing::left(Along::Rows, self.gradient_digits, stochastic(keys.output_rows)),
+        );
+        right.pack(
+            simd,
+            self.matrix(inputs.values, key_head),
+            Packing::right(Along::Rows, self.digits, Rounding::Nearest),
+        );
         self.whole_product(left, right, scores, self.stride());
         peak = peak.max(softmax_causal_backward(simd, probabilities, scores, self.stride(), self.scale));
 
         // dQ[i, d] = Σ_j dS[i, j]·K[j, d]
-        left.pack(simd, self.score_matrix(scores, head), Along::Rows, self.gradient_digits, stochastic(keys.scores_rows));
-        right.pack(simd, self.matrix(inputs.keys, key_head), Along::Columns, self.digits, Rounding::Nearest);
+        left.pack(
+            simd,
+            self.score_matrix(scores, head),
+            Packing::left(Along::Rows, self.gradient_digits, stochastic(keys.scores_rows)),
+        );
+        right.pack(
+            simd,
+            self.matrix(inputs.keys, key_head),
+            Packing::right(Along::Columns, self.digits, Rounding::Nearest),
+        );
         peak = peak.max(self.whole_product(left, right, dq, self.head_dim));
 
         // dK[j, d] = Σ_i dS[i, j]·Q[i, d]
-        left.pack(simd, self.score_matrix(scores, head), Along::Columns, self.gradient_digits, stochastic(keys.scores_columns));
-        right.pack(simd, self.matrix(inputs.queries, head), Along::Columns, self.digits, Rounding::Nearest);
+        left.pack(
+            simd,
+            self.score_matrix(scores, head),
+            Packing::left(Along::Columns, self.gradient_digits, stochastic(keys.scores_columns)),
+        );
+        right.pack(
+            simd,
+            self.matrix(inputs.queries, head),
+            Packing::right(Along::Columns, self.digits, Rounding::Nearest),
+        );
         peak = peak.max(self.whole_product(left, right, part, self.head_dim));
         peak.max(add_assign(simd, dk, part))
     }

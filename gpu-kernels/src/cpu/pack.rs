@@ -1,9 +1,10 @@
 //! Row-scaled integers in the order in which the product kernels read them.
 //!
-//! Rows stand in panels of 16. A panel holds, digit after digit and group after
-//! group of the contracted axis, one 32-bit word for each of its rows: four
-//! consecutive i8, or two i16 where the kernel wants those. The order in memory
-//! is no part of the arithmetic.
+//! A 32-bit word holds a group of the contracted axis: four consecutive i8, or
+//! two i16 where the kernel wants those. Rows stand in panels of 16: digit after
+//! digit and group after group, one word for each row of the panel. Only left
+//! operands that are packed along their rows keep each row's words together,
+//! which spares a transposition. The order in memory is no part of the arithmetic.
 
 use super::quantize::{Rounding, digit_of, quantize_line, scale_of};
 use super::simd::Simd;
@@ -57,6 +58,38 @@ pub(crate) enum Along {
     Columns,
 }
 
+/// Which operand of a product the matrix becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
+}
+
+/// How to pack: everything but the matrix itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packing {
+    pub(crate) side: Side,
+    pub(crate) along: Along,
+    /// 1 or 2.
+    pub(crate) digits: usize,
+    pub(crate) rounding: Rounding,
+}
+
+impl Packing {
+    pub(crate) fn left(along: Along, digits: usize, rounding: Rounding) -> Self {
+        Self { side: Side::Left, along, digits, rounding }
+    }
+
+    pub(crate) fn right(along: Along, digits: usize, rounding: Rounding) -> Self {
+        Self { side: Side::Right, along, digits, rounding }
+    }
+
+    /// Whether the words of a row stand together.
+    fn row_major(&self) -> bool {
+        (self.side, self.along) == (Side::Left, Along::Rows)
+    }
+}
+
 /// A matrix as row-scaled digits, packed for the product kernels.
 #[derive(Default)]
 pub(crate) struct Packed {
@@ -66,7 +99,8 @@ pub(crate) struct Packed {
     pub(crate) groups: usize,
     pub(crate) chunks: usize,
     pub(crate) digits: usize,
-    /// `[panel][digit][group][row in panel]`
+    /// Whether `words` are `[row][digit][group]` instead of `[panel][digit][group][row in panel]`.
+    pub(crate) row_major: bool,
     pub(crate) words: Vec<u32>,
     /// 2^e of each row; 1 in padding.
     pub(crate) scales: Vec<f32>,
@@ -83,8 +117,9 @@ struct Panels<'a> {
 
 impl Packed {
     /// Takes the shape that packing `view` needs; the length of a panel's words and sums.
-    fn reshape(&mut self, simd: Simd, view: &View<'_>, along: Along, digits: usize) -> (usize, usize) {
-        let (rows, k) = match along {
+    fn reshape(&mut self, simd: Simd, view: &View<'_>, packing: &Packing) -> (usize, usize) {
+        let digits = packing.digits;
+        let (rows, k) = match packing.along {
             Along::Rows => (view.rows, view.columns),
             Along::Columns => (view.columns, view.rows),
         };
@@ -94,6 +129,7 @@ impl Packed {
         self.groups = k.div_ceil(simd.group());
         self.chunks = k.div_ceil(CHUNK);
         self.digits = digits;
+        self.row_major = packing.row_major();
         let (words, sums) = (digits * self.groups * PANEL, digits * self.chunks * PANEL);
         self.words.resize(panels * words, 0);
         self.scales.resize(panels * PANEL, 1.0);
@@ -102,70 +138,56 @@ impl Packed {
     }
 
     /// Packs `view` on the calling thread.
-    pub(crate) fn pack(&mut self, simd: Simd, view: View<'_>, along: Along, digits: usize, rounding: Rounding) {
-        let (words, sums) = self.reshape(simd, &view, along, digits);
+    pub(crate) fn pack(&mut self, simd: Simd, view: View<'_>, packing: Packing) {
+        let (words, sums) = self.reshape(simd, &view, &packing);
         let words = self.words.chunks_mut(BLOCK_PANELS * words);
         let blocks = words.zip(self.scales.chunks_mut(BLOCK)).zip(self.sums.chunks_mut(BLOCK_PANELS * sums));
         for (block, ((words, scales), sums)) in blocks.enumerate() {
-            pack_block(simd, &view, along, block, (digits, rounding), Panels { words, scales, sums });
+            pack_block(simd, &view, block, &packing, Panels { words, scales, sums });
         }
     }
 
     /// [`Packed::pack`] on all threads of the current pool.
-    pub(crate) fn pack_parallel(
-        &mut self,
-        simd: Simd,
-        view: View<'_>,
-        along: Along,
-        digits: usize,
-        rounding: Rounding,
-    ) {
-        let (words, sums) = self.reshape(simd, &view, along, digits);
+    pub(crate) fn pack_parallel(&mut self, simd: Simd, view: View<'_>, packing: Packing) {
+        let (words, sums) = self.reshape(simd, &view, &packing);
         let words = self.words.par_chunks_mut(BLOCK_PANELS * words);
         let blocks = words.zip(self.scales.par_chunks_mut(BLOCK)).zip(self.sums.par_chunks_mut(BLOCK_PANELS * sums));
         blocks.enumerate().for_each(|(block, ((words, scales), sums))| {
-            pack_block(simd, &view, along, block, (digits, rounding), Panels { words, scales, sums });
+            pack_block(simd, &view, block, &packing, Panels { words, scales, sums });
         });
     }
 }
 
-fn pack_block(
-    simd: Simd,
-    view: &View<'_>,
-    along: Along,
-    block: usize,
-    how: (usize, Rounding),
-    into: Panels<'_>,
-) {
-    match (along, simd.group()) {
-        (Along::Rows, 4) => rows_by_four(simd, view, block, how, into),
-        (Along::Rows, _) => rows_by_two(simd, view, block, how, into),
-        (Along::Columns, 4) => columns_by_four(simd, view, block, how, into),
-        (Along::Columns, _) => columns_by_two(simd, view, block, how, into),
+fn pack_block(simd: Simd, view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+    match (packing.along, simd.group()) {
+        (Along::Rows, 4) => rows_by_four(simd, view, block, packing, into),
+        (Along::Rows, _) => rows_by_two(simd, view, block, packing, into),
+        (Along::Columns, 4) => columns_by_four(simd, view, block, packing, into),
+        (Along::Columns, _) => columns_by_two(simd, view, block, packing, into),
     }
 }
 
 dispatch! {
-    fn rows_by_four(view: &View<'_>, block: usize, how: (usize, Rounding), into: Panels<'_>) {
-        pack_rows::<4>(view, block, how, into);
+    fn rows_by_four(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+        pack_rows::<4>(view, block, packing, into);
     }
 }
 
 dispatch! {
-    fn rows_by_two(view: &View<'_>, block: usize, how: (usize, Rounding), into: Panels<'_>) {
-        pack_rows::<2>(view, block, how, into);
+    fn rows_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+        pack_rows::<2>(view, block, packing, into);
     }
 }
 
 dispatch! {
-    fn columns_by_four(view: &View<'_>, block: usize, how: (usize, Rounding), into: Panels<'_>) {
-        pack_columns::<4>(view, block, how, into);
+    fn columns_by_four(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+        pack_columns::<4>(view, block, packing, into);
     }
 }
 
 dispatch! {
-    fn columns_by_two(view: &View<'_>, block: usize, how: (usize, Rounding), into: Panels<'_>) {
-        pack_columns::<2>(view, block, how, into);
+    fn columns_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+        pack_columns::<2>(view, block, packing, into);
     }
 }
 
@@ -180,9 +202,27 @@ fn word<const GROUP: usize>(digits: [i32; GROUP]) -> u32 {
     word
 }
 
+/// Narrows the digits of a run to the words of its groups.
 #[inline(always)]
-fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, how: (usize, Rounding), into: Panels<'_>) {
-    let (digits, _) = how;
+fn write_words<const GROUP: usize>(digits: &[i32], words: &mut [u32]) {
+    if GROUP == 4 {
+        let mut narrow = [0u8; PIECE];
+        for (to, &digit) in narrow[..digits.len()].iter_mut().zip(digits) {
+            *to = digit as u8;
+        }
+        for (word, bytes) in words.iter_mut().zip(narrow[..digits.len()].chunks_exact(4)) {
+            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+    } else {
+        for (word, pair) in words.iter_mut().zip(digits.chunks_exact(2)) {
+            *word = pair[0] as u32 & 0xffff | (pair[1] as u32) << 16;
+        }
+    }
+}
+
+#[inline(always)]
+fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+    let digits = packing.digits;
     let (groups, chunks) = (view.columns.div_ceil(GROUP), view.columns.div_ceil(CHUNK));
     let rows = (view.rows - block * BLOCK).min(BLOCK);
     if rows < into.scales.len() {
@@ -193,6 +233,7 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, how: (usize, Rou
     }
     into.sums.fill(0);
     let (mut integers, mut one_digit) = ([0i32; PIECE], [0i32; PIECE]);
+    let mut words = [0u32; PIECE];
     for row in 0..rows {
         let (line, index) = view.line(block * BLOCK + row, 0, view.columns);
         let (scale, inverse) = scale_of(crate::arithmetic::peak(line), digits);
@@ -200,7 +241,7 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, how: (usize, Rou
         let (panel, lane) = (row / PANEL, row % PANEL);
         for (number, values) in line.chunks(PIECE).enumerate() {
             let piece_index = index.wrapping_add((number * PIECE) as u32);
-            quantize_line(values, |_| inverse, how, piece_index, &mut integers);
+            quantize_line(values, |_| inverse, (digits, packing.rounding), piece_index, &mut integers);
             let length = values.len().div_ceil(GROUP) * GROUP;
             integers[values.len()..length].fill(0);
             for digit in 0..digits {
@@ -211,10 +252,16 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, how: (usize, Rou
                 }
                 let plane = panel * digits + digit;
                 into.sums[(plane * chunks + number * PIECE / CHUNK) * PANEL + lane] += sum;
-                let first = plane * groups + number * PIECE / GROUP;
-                let words = into.words[first * PANEL..].chunks_exact_mut(PANEL);
-                for (to, group) in words.zip(one_digit[..length].chunks_exact(GROUP)) {
-                    to[lane] = word::<GROUP>(std::array::from_fn(|place| group[place]));
+                let first = number * PIECE / GROUP;
+                if packing.row_major() {
+                    let start = (row * digits + digit) * groups + first;
+                    write_words::<GROUP>(&one_digit[..length], &mut into.words[start..start + length / GROUP]);
+                } else {
+                    write_words::<GROUP>(&one_digit[..length], &mut words);
+                    let to = into.words[(plane * groups + first) * PANEL..].chunks_exact_mut(PANEL);
+                    for (to, &word) in to.zip(&words[..length / GROUP]) {
+                        to[lane] = word;
+                    }
                 }
             }
         }
@@ -222,8 +269,8 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, how: (usize, Rou
 }
 
 #[inline(always)]
-fn pack_columns<const GROUP: usize>(view: &View<'_>, block: usize, how: (usize, Rounding), into: Panels<'_>) {
-    let (digits, _) = how;
+fn pack_columns<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+    let (digits, how) = (packing.digits, (packing.digits, packing.rounding));
     let (groups, chunks) = (view.rows.div_ceil(GROUP), view.rows.div_ceil(CHUNK));
     let first = block * BLOCK;
     let columns = (view.columns - first).min(BLOCK);
@@ -255,8 +302,7 @@ fn pack_columns<const GROUP: usize>(view: &View<'_>, block: usize, how: (usize, 
         let end = ((group + 1) * GROUP).min(view.rows);
         for digit in 0..digits {
             for lane in 0..padded.min(BLOCK) {
-                let each: [i32; GROUP] =
-                    std::array::from_fn(|place| digit_of(integers[place][lane], digits, digit));
+                let each: [i32; GROUP] = std::array::from_fn(|place| digit_of(integers[place][lane], digits, digit));
                 words[lane] = word(each);
                 totals[digit][lane] += each.iter().sum::<i32>();
             }

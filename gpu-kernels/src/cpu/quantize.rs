@@ -45,12 +45,16 @@ fn nearest(x: f32, inverse: f32, digits: usize) -> i32 {
     (shifted.to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32).clamp(-limit(digits), limit(digits))
 }
 
-/// x · 2^−e up or down at random. The conversion cuts off; all products are exact or under its last bit.
+/// x · 2^−e up or down at random, in fixed point.
 #[inline(always)]
 fn stochastic(x: f32, inverse: f32, digits: usize, random: u32) -> i32 {
-    let fraction_bits = if digits == 1 { 24 } else { 16 };
-    let unit = f32::from_bits((127 + fraction_bits) << 23);
-    let fixed = ((f32::from_bits(magnitude(x)) * inverse) * unit) as i32 as u32;
+    // |x|·2^−e = mantissa · 2^(left − drop − fraction_bits), where `drop` is how far
+    // x lies under the row's largest element in powers of two.
+    let (fraction_bits, below, left) = if digits == 1 { (24, 6, 7) } else { (16, 13, 6) };
+    let bits = magnitude(x);
+    let mantissa = if bits == 0 { 0 } else { bits & 0x007f_ffff | 0x0080_0000 };
+    let drop = (254 + below - (inverse.to_bits() >> 23)).wrapping_sub(bits >> 23);
+    let fixed = (mantissa << left) >> drop.min(31);
     let rounded = (fixed.wrapping_add(random >> (32 - fraction_bits)) >> fraction_bits) as i32;
     let sign = x.to_bits() as i32 >> 31;
     (rounded.min(limit(digits)) ^ sign) - sign

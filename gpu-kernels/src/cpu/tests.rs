@@ -120,9 +120,10 @@ fn cross_entropy_of_rows() {
     let logits: Vec<f32> = values(width * rows, 6).iter().map(|x| x * 8.0).collect();
     let targets: Vec<u32> = (0..rows as u32).map(|row| row * 13 % width as u32).collect();
     let formula = |logits: &[f64]| -> f64 {
-        let losses = logits.chunks(width).zip(&targets).map(|(row, &target)| {
-            row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[target as usize]
-        });
+        let losses = logits
+            .chunks(width)
+            .zip(&targets)
+            .map(|(row, &target)| row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[target as usize]);
         losses.sum::<f64>() / rows as f64
     };
     let found = on_every_path(|simd| {
@@ -185,8 +186,12 @@ fn causal_attention() {
             let mut parts = [queries, queries, keys, keys].map(|count| vec![f32::NAN; count]);
             let [out, dq, dk, dv] = &mut parts;
             let inputs = Inputs { queries: &q, keys: &k, values: &v };
-            let sites =
-                AttentionKeys { output_rows: [1, 2], output_columns: [3, 4], scores_rows: [5, 6], scores_columns: [7, 8] };
+            let sites = AttentionKeys {
+                output_rows: [1, 2],
+                output_columns: [3, 4],
+                scores_rows: [5, 6],
+                scores_columns: [7, 8],
+            };
             pool.install(|| {
                 attention(simd).forward(&pool, inputs, out);
                 let gradients = Gradients { queries: dq, keys: dk, values: dv };

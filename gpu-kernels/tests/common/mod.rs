@@ -1,8 +1,6 @@
 //! Small models and batches that the tests share.
 
-use manta_gpu_kernels::{
-    ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
-};
+use manta_gpu_kernels::{ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath};
 
 /// Two layers, odd sizes, grouped queries, an untied head.
 pub(crate) fn tiny_model() -> ModelConfig {

@@ -2,13 +2,18 @@
 
 use super::*;
 use crate::arithmetic::FLUSH_BITS;
-use crate::cpu::pack::{Along, View};
+use crate::cpu::pack::{Along, Packing, View};
 use crate::cpu::quantize::Rounding;
 use crate::cpu::random::mix;
 use crate::cpu::simd::SimdPath;
 
 /// A row's integers and exponent, by bit operations as `docs/arithmetic.md` has them.
-fn quantize_by_definition(row: &[f32], digits: usize, rounding: Rounding, index: impl Fn(usize) -> u32) -> (Vec<i64>, i32) {
+fn quantize_by_definition(
+    row: &[f32],
+    digits: usize,
+    rounding: Rounding,
+    index: impl Fn(usize) -> u32,
+) -> (Vec<i64>, i32) {
     let peak = row.iter().map(|&x| magnitude(x)).max().unwrap_or(0);
     if peak == 0 {
         return (vec![0; row.len()], 0);
@@ -89,15 +94,23 @@ fn check(rows: usize, columns: usize, k: usize, digits: (usize, usize), rounding
         let (mut left, mut right) = (Packed::default(), Packed::default());
         // A larger matrix before leaves its remains in the buffers.
         let large = vec![3.0; (rows + 20) * (k + 9)];
-        left.pack(simd, View::whole(&large, rows + 20, k + 9), Along::Rows, digits.0, Rounding::Nearest);
+        left.pack(simd, View::whole(&large, rows + 20, k + 9), Packing::left(Along::Rows, digits.0, Rounding::Nearest));
         match along {
             Along::Rows => {
-                left.pack(simd, View::whole(&a, rows, k), Along::Rows, digits.0, rounding);
-                right.pack(simd, View::whole(&b, columns, k), Along::Rows, digits.1, Rounding::Nearest);
+                left.pack(simd, View::whole(&a, rows, k), Packing::left(Along::Rows, digits.0, rounding));
+                right.pack(simd, View::whole(&b, columns, k), Packing::right(Along::Rows, digits.1, Rounding::Nearest));
             }
             Along::Columns => {
-                left.pack(simd, View::whole(&transposed(&a, rows), k, rows), Along::Columns, digits.0, rounding);
-                right.pack(simd, View::whole(&transposed(&b, columns), k, columns), Along::Columns, digits.1, Rounding::Nearest);
+                left.pack(
+                    simd,
+                    View::whole(&transposed(&a, rows), k, rows),
+                    Packing::left(Along::Columns, digits.0, rounding),
+                );
+                right.pack(
+                    simd,
+                    View::whole(&transposed(&b, columns), k, columns),
+                    Packing::right(Along::Columns, digits.1, Rounding::Nearest),
+                );
             }
         }
         let mut out = vec![f32::NAN; rows * columns];
@@ -141,9 +154,10 @@ fn sums_longer_than_32_bits_hold_stay_exact() {
     let ones = vec![1.999_999_9; CHUNK];
     for path in SimdPath::available() {
         let simd = path.resolve().unwrap();
-        let (mut left, mut out) = (Packed::default(), [0.0]);
-        left.pack(simd, View::whole(&ones, 1, CHUNK), Along::Rows, 1, Rounding::Nearest);
-        product_parallel(simd, &left, &left, &mut out);
+        let (mut left, mut right, mut out) = (Packed::default(), Packed::default(), [0.0]);
+        left.pack(simd, View::whole(&ones, 1, CHUNK), Packing::left(Along::Rows, 1, Rounding::Nearest));
+        right.pack(simd, View::whole(&ones, 1, CHUNK), Packing::right(Along::Rows, 1, Rounding::Nearest));
+        product_parallel(simd, &left, &right, &mut out);
         assert_eq!(out[0], (127.0 * 127.0 * CHUNK as f32) / 4096.0, "{path:?}");
     }
 }
@@ -160,8 +174,8 @@ fn stochastic_rounding_is_unbiased() {
             let simd = SimdPath::Auto.resolve().unwrap();
             let (mut left, mut right, mut out) = (Packed::default(), Packed::default(), [0.0]);
             let rounding = Rounding::Stochastic([1, 2]);
-            left.pack(simd, View::whole(&row, 1, count + 1), Along::Rows, digits, rounding);
-            right.pack(simd, View::whole(&ones, 1, count + 1), Along::Rows, 1, Rounding::Nearest);
+            left.pack(simd, View::whole(&row, 1, count + 1), Packing::left(Along::Rows, digits, rounding));
+            right.pack(simd, View::whole(&ones, 1, count + 1), Packing::right(Along::Rows, 1, Rounding::Nearest));
             product_parallel(simd, &left, &right, &mut out);
             let mean = (f64::from(out[0]) - 1.0) * f64::from(unit) / count as f64;
             let deviation = (f64::from(fraction * (1.0 - fraction)) / count as f64).sqrt();

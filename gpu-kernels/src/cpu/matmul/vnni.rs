@@ -10,8 +10,7 @@ use std::arch::x86_64::*;
 
 /// Only called where AVX-512 F, BW and VNNI were detected.
 pub(super) fn sum_tile(input: &TileInput<'_>, tile: &mut Tile) {
-    assert!(input.groups > 0 && input.left.len() >= (input.groups - 1) * PANEL + TILE_ROWS);
-    assert!(input.right.iter().all(|panel| panel.len() >= input.groups * PANEL));
+    input.check();
     // SAFETY: the dispatcher has detected the instruction sets, and the lengths were checked above.
     unsafe {
         match input.panels {
@@ -32,13 +31,14 @@ unsafe fn sum_panels<const PANELS: usize>(input: &TileInput<'_>, tile: &mut Tile
     for group in 0..input.groups {
         let mut columns = [offset; PANELS];
         for (columns, panel) in columns.iter_mut().zip(&input.right) {
-            // SAFETY: group < groups, so 16 words lie ahead.
+            // SAFETY: group < groups, so 16 words lie ahead (`check`).
             let words = unsafe { _mm512_loadu_si512(panel.as_ptr().add(group * PANEL).cast()) };
             *columns = _mm512_xor_si512(words, offset);
         }
         for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: 8 words of the left rows lie ahead.
-            let word = _mm512_set1_epi32(unsafe { *left.add(group * PANEL + row) } as i32);
+            // SAFETY: row < 8, so this word exists (`check`).
+            let word =
+                _mm512_set1_epi32(unsafe { *left.add(row * input.row_stride + group * input.group_stride) } as i32);
             for (sum, &columns) in sums.iter_mut().zip(&columns) {
                 *sum = _mm512_dpbusd_epi32(*sum, columns, word);
             }
