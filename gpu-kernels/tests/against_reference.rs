@@ -429,28 +429,37 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |largest, d| if d <= largest { largest } else { d })
 }
 
+/// How far the default arithmetic's loss curve may be from that of f32, in nats.
+/// Measured: 4.2e-3 and 6.8e-3 with seeds 1 and 2.
+const CURVE_BOUND: f64 = 0.015;
+
+/// Compares the default arithmetic's curve with that of f32, which has to learn; returns the latter.
+fn compare_curves(training: &Training) -> Vec<f64> {
+    let plain = training.plain::<f32>();
+    println!("f32 loss, every ten steps, then of validation: {plain:.3?}");
+    let (first, validation) = (plain[0], plain[plain.len() - 1]);
+    assert!(first > 4.0 && validation < 0.6, "f32 has to learn: {first} to {validation}");
+    let exact = training.exact(&ArithmeticSpec::default());
+    assert_below("distance of the curves", distance(&exact, &plain), CURVE_BOUND);
+    plain
+}
+
 #[test]
 fn loss_curve_follows_single_precision() {
-    // Measured: 4.2e-3 and 6.8e-3 nats, and 2.7e-5 with two digits.
-    const BOUND: f64 = 0.015;
-    const BOUND_OF_TWO_DIGITS: f64 = 1e-4;
-    for seed in [1, 2] {
-        let training = Training::new(seed);
-        let plain = training.plain::<f32>();
-        println!("f32 loss, every ten steps, then of validation: {plain:.3?}");
-        let (first, validation) = (plain[0], plain[plain.len() - 1]);
-        assert!(first > 4.0 && validation < 0.6, "f32 has to learn: {first} to {validation}");
-        let exact = training.exact(&ArithmeticSpec::default());
-        assert_below(&format!("distance of the curves, seed {seed}"), distance(&exact, &plain), BOUND);
-        if seed == 1 {
-            let exact = training.exact(&all_two_digits());
-            assert_below("distance of the curves, two digits", distance(&exact, &plain), BOUND_OF_TWO_DIGITS);
-            // The looser bound still tells a learning rate that is 5 % off: measured 4.7e-2.
-            let learning_rate = 0.95 * training.optimizer.learning_rate;
-            let optimizer = OptimizerConfig { learning_rate, ..training.optimizer.clone() };
-            let slower = Training { optimizer, ..training }.plain::<f32>();
-            let seen = distance(&slower, &plain);
-            assert!(seen > 2.0 * BOUND, "a slower run is only {seen} away");
-        }
-    }
+    let training = Training::new(1);
+    let plain = compare_curves(&training);
+    // The bound would tell a learning rate that is 5 % off: measured 4.7e-2.
+    let learning_rate = 0.95 * training.optimizer.learning_rate;
+    let optimizer = OptimizerConfig { learning_rate, ..training.optimizer.clone() };
+    let seen = distance(&Training { optimizer, ..training }.plain::<f32>(), &plain);
+    assert!(seen > 2.0 * CURVE_BOUND, "a slower run is only {seen} away");
+}
+
+#[test]
+fn loss_curve_with_two_digits_follows_closely() {
+    let training = Training::new(2);
+    let plain = compare_curves(&training);
+    let exact = training.exact(&all_two_digits());
+    // Measured: 3.0e-5; leaving out the weight decay would be seen as 7e-3.
+    assert_below("distance of the curves with two digits", distance(&exact, &plain), 1e-4);
 }
