@@ -111,8 +111,9 @@ impl Checkers {
             if machine == user { own_until } else { self.asked.get(&(machine, user, spec)).copied().unwrap_or(now) };
         match self.promises.get(&machine) {
             Some(Promise::Running(run)) => self.violation(format!("{machine:?} runs {run:?} and is promised again")),
+            // What a user's order gives back to its own machine, no message shows.
             Some(Promise::Held { user: other, spec: held, until })
-                if (*other, *held) != (user, spec) && *until > now =>
+                if (*other, *held) != (user, spec) && *other != machine && *until > now =>
             {
                 self.violation(format!("{machine:?} is held by {other:?} and promised to {user:?}"));
             }
