@@ -1,1 +1,11 @@
+//! `manta`: the one program. Every participant runs the same peer.
+
+#![allow(dead_code)] // Until the driver that uses all of it is merged.
+
+mod api;
+mod http;
+mod metrics;
+mod preset;
+mod status;
+
 fn main() {}
