@@ -1,6 +1,7 @@
 //! What this peer keeps on disk.
 
 pub(crate) mod blobs;
+pub(crate) mod tables;
 
 use std::io;
 
