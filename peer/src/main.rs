@@ -1,10 +1,9 @@
 //! `manta`: the one program. Every participant runs the same peer.
 
-#![allow(dead_code)] // Until the commands are merged.
-
 mod api;
 mod board;
 mod checkpoint;
+mod cli;
 mod data;
 mod driver;
 mod host;
@@ -18,4 +17,6 @@ mod status;
 mod store;
 mod up;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

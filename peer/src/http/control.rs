@@ -38,15 +38,15 @@ fn carries_token(headers: &HeaderMap, token: &str) -> bool {
 }
 
 pub(super) async fn order(State(shared): State<Arc<Shared>>, body: Result<Bytes, BytesRejection>) -> Response {
-    let request = match body.map_err(unreadable).and_then(|body| parse(&body)) {
+    let request = match read(body) {
         Ok(request) => request,
-        Err(response) => return response,
+        Err((status, problem)) => return refuse(status, problem),
     };
     let answer = ask(&shared.server.control, |reply| Control::Order(Box::new(request), reply)).await;
     match answer {
         Ok(Ok(accepted)) => (StatusCode::ACCEPTED, Json(accepted)).into_response(),
         Ok(Err(problem)) => refuse(StatusCode::CONFLICT, problem),
-        Err(response) => response,
+        Err(problem) => refuse(StatusCode::SERVICE_UNAVAILABLE, problem),
     }
 }
 
@@ -57,24 +57,22 @@ pub(super) async fn stop(State(shared): State<Arc<Shared>>, Path(id): Path<Strin
     match ask(&shared.server.control, |reply| Control::Stop(id, reply)).await {
         Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Ok(Err(problem)) => refuse(StatusCode::NOT_FOUND, problem),
-        Err(response) => response,
+        Err(problem) => refuse(StatusCode::SERVICE_UNAVAILABLE, problem),
     }
 }
 
-fn unreadable(rejection: BytesRejection) -> Response {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return refuse(rejection.status(), format!("the body is longer than {BODY_BYTES_MAX} bytes"));
-    }
-    refuse(rejection.status(), format!("cannot read the body: {}", rejection.body_text()))
-}
-
-fn parse(body: &[u8]) -> Result<OrderRequest, Response> {
-    let request = serde_json::from_slice(body)
-        .map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("the body is not an order in JSON: {error}")))?;
-    match check(&request) {
-        Ok(()) => Ok(request),
-        Err(problem) => Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, problem)),
-    }
+/// The order in the body, or the answer's status and text.
+fn read(body: Result<Bytes, BytesRejection>) -> Result<OrderRequest, (StatusCode, String)> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            (rejection.status(), format!("the body is longer than {BODY_BYTES_MAX} bytes"))
+        }
+        status => (status, format!("cannot read the body: {}", rejection.body_text())),
+    })?;
+    let request = serde_json::from_slice(&body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not an order in JSON: {error}")))?;
+    check(&request).map_err(|problem| (StatusCode::UNPROCESSABLE_ENTITY, problem))?;
+    Ok(request)
 }
 
 /// What can be judged without the driver.
@@ -94,18 +92,16 @@ fn check(request: &OrderRequest) -> Result<(), String> {
     }
 }
 
-/// One question to the driver and its answer.
+/// One question to the driver and its answer, or why there is none.
 async fn ask<T>(
     control: &mpsc::Sender<Control>,
     question: impl FnOnce(oneshot::Sender<T>) -> Control,
-) -> Result<T, Response> {
-    let gone = || refuse(StatusCode::SERVICE_UNAVAILABLE, "the peer is shutting down");
+) -> Result<T, &'static str> {
+    const GONE: &str = "the peer is shutting down";
     let (reply, answer) = oneshot::channel();
     match control.try_send(question(reply)) {
-        Ok(()) => answer.await.map_err(|_| gone()),
-        Err(mpsc::error::TrySendError::Full(_)) => {
-            Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting; try again"))
-        }
-        Err(mpsc::error::TrySendError::Closed(_)) => Err(gone()),
+        Ok(()) => answer.await.map_err(|_| GONE),
+        Err(mpsc::error::TrySendError::Full(_)) => Err("too many requests are waiting; try again"),
+        Err(mpsc::error::TrySendError::Closed(_)) => Err(GONE),
     }
 }
