@@ -1,6 +1,6 @@
 //! Prints tokens per second of training steps on one thread, for each instruction set.
 //!
-//! `cargo run --release -p manta-gpu-kernels --example step_speed [seconds] [threads]`
+//! `cargo run --release -p manta-gpu-kernels --example step_speed [seconds] [threads] [path]`
 
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
@@ -27,7 +27,11 @@ fn main() -> Result<(), EngineError> {
     let spec = ArithmeticSpec::default();
     let rate = manta_gpu_kernels::measure_multiply_adds_per_s(300, threads)?;
     println!("8-bit product: {:.1} billion multiply-adds a second", rate as f64 / 1e9);
+    let wanted = std::env::args().nth(3);
     for simd in SimdPath::available() {
+        if wanted.as_ref().is_some_and(|wanted| *wanted != format!("{simd:?}")) {
+            continue;
+        }
         let options = EngineOptions { threads, simd, ..Default::default() };
         let mut engine = Engine::new(model.clone(), OptimizerConfig::default(), spec.clone(), options)?;
         engine.initialize([1; 32]);

@@ -2,8 +2,9 @@
 //! computed depends on it.
 
 use crate::cpu::matmul::product_parallel;
+use crate::cpu::pack::{Along, Packed, Packing, View};
 use crate::cpu::pool::Pool;
-use crate::cpu::quantize::{Along, Packed, Rounding, View};
+use crate::cpu::quantize::Rounding;
 use crate::cpu::simd::SimdPath;
 use crate::error::EngineError;
 use std::time::{Duration, Instant};
@@ -24,8 +25,8 @@ pub fn measure_multiply_adds_per_s(duration_ms: u64, threads: usize) -> Result<u
     let (mut left, mut right) = (Packed::default(), Packed::default());
     Ok(pool.install(|| {
         let view = View::whole(&values, SIDE, SIDE);
-        left.pack_parallel(simd, view, Along::Rows, 1, Rounding::Nearest);
-        right.pack_parallel(simd, view, Along::Columns, 1, Rounding::Nearest);
+        left.pack_parallel(simd, view, Packing::left(Along::Rows, 1, Rounding::Nearest));
+        right.pack_parallel(simd, view, Packing::right(Along::Columns, 1, Rounding::Nearest));
         product_parallel(simd, &left, &right, &mut out);
         let (start, limit) = (Instant::now(), Duration::from_millis(duration_ms));
         let mut products = 0u64;

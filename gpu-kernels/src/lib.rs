@@ -12,6 +12,7 @@ mod error;
 pub mod functions;
 pub mod model;
 pub mod reduce;
+pub mod reference;
 pub mod spec;
 
 pub use benchmark::measure_multiply_adds_per_s;

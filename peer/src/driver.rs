@@ -80,8 +80,10 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<BlobStore>,
     pub(crate) library: Arc<Library>,
     pub(crate) tables: Tables,
-    /// What is offered, unless nothing is.
-    pub(crate) offer: Option<Listing>,
+    /// What is offered.
+    pub(crate) listing: Listing,
+    /// To everybody, or only to orders of this peer.
+    pub(crate) offer_public: bool,
     pub(crate) status: Status,
     pub(crate) show: watch::Sender<Arc<Status>>,
     pub(crate) multiply_adds_per_s: u64,
@@ -139,9 +141,9 @@ impl Driver {
 
     /// Offers the machine, at the addresses where it is now.
     fn offer(&mut self) {
-        if let Some(listing) = self.parts.offer.clone() {
-            self.input(Input::Command(Command::Offer(Box::new(listing))));
-        }
+        let listing = Box::new(self.parts.listing.clone());
+        let command = if self.parts.offer_public { Command::Offer(listing) } else { Command::OfferToSelf(listing) };
+        self.input(Input::Command(command));
     }
 
     /// Hands one input to the node and carries out all that follows.
@@ -330,6 +332,10 @@ impl Driver {
             TaskDone::DataFetched(start, Ok(data)) => {
                 if self.run.as_ref().is_some_and(|open| open.start.run == start.run) {
                     self.ask(start.run, Work::Prepare { start: start.clone(), data: Arc::new(data) });
+                } else {
+                    // The run was closed meanwhile; what the fetching has opened is closed after it.
+                    self.parts.bulk.release(&start.run);
+                    self.parts.library.close(&start.run);
                 }
             }
             TaskDone::DataFetched(start, Err(problem)) => self.cannot_compute(start.run, problem, None),
@@ -429,8 +435,6 @@ impl Driver {
         let now = self.last_now;
         tracing::info!(run = %start.run.short(), members = start.members.len(), rank = start.rank, "a run begins");
         self.board.run_began(&start, now);
-        let chunk_bytes = start.spec.chunk_elements.saturating_mul(4);
-        self.parts.bulk.admit(start.run, start.members.iter().map(|member| member.peer).collect(), chunk_bytes);
         for member in start.members.iter().filter(|member| member.peer != start.me()) {
             let known_at: Vec<Vec<u8>> = member.addresses.iter().map(|address| address.0.clone()).collect();
             let known = self.connected.get(&member.peer).copied().flatten();
@@ -626,9 +630,8 @@ impl Driver {
         }
         self.board.status.ticket = Ticket::new(self.parts.network, self.parts.node.peer_id(), snapshot.advertised.clone()).to_string();
         self.board.status.addresses = shown;
-        if let Some(offer) = &mut self.parts.offer {
-            offer.addresses = snapshot.advertised.iter().take(ADDRESSES_MAX).map(|address| Address(address.to_vec())).collect();
-        }
+        let addresses = snapshot.advertised.iter().take(ADDRESSES_MAX).map(|address| Address(address.to_vec()));
+        self.parts.listing.addresses = addresses.collect();
         self.offer();
     }
 

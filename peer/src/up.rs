@@ -129,13 +129,16 @@ pub(crate) async fn run(
     let node_identity = manta_protocol::wire::Identity::from_secret(*identity.secret());
     let node = Node::new(Config { network, identity: node_identity }, unix_now());
     let trainer = Trainer::start(options.threads)?;
-    let parts = Parts { network, node, net: net.handle.clone(), bulk, trainer, store, library, tables, offer: options.offer.then_some(listing), status: status.clone(), show, multiply_adds_per_s: speed };
+    let parts = Parts { network, node, net: net.handle.clone(), bulk, trainer, store, library, tables, listing,
+        offer_public: options.offer, status: status.clone(), show, multiply_adds_per_s: speed };
     let driver = Driver::new(parts);
     ready(&peer_file, &status);
     driver.run(Sources { early, net: net.events, bulk: bulk_events, control: controls }, stop).await;
 
     server.abort();
-    peer_file.remove(data_dir);
+    if let Err(error) = peer_file.remove(data_dir) {
+        tracing::debug!(%error, "the peer file was not removed");
+    }
     // The network task ends by itself after its farewells; it must not hold us.
     let _ = tokio::time::timeout(Duration::from_secs(2), net.task).await;
     Ok(())

@@ -39,6 +39,8 @@ pub struct Node {
     out: Outbox,
     book: OrderBook,
     offer: Option<Listing>,
+    /// Whether others hear of the offer.
+    offer_public: bool,
     announced_at: Option<Time>,
     announced_busy: Option<bool>,
     announce_due: Option<Time>,
@@ -51,10 +53,12 @@ pub struct Node {
 impl Node {
     /// A node that knows nobody and offers nothing yet.
     pub fn new(config: Config, now: Time) -> Self {
+        let me = config.identity.peer_id();
         Self {
             out: Outbox::new(config.identity, config.network),
-            book: OrderBook::default(),
+            book: OrderBook::new(me),
             offer: None,
+            offer_public: false,
             announced_at: None,
             announced_busy: None,
             announce_due: None,
@@ -93,9 +97,7 @@ impl Node {
                 }
             }
             Input::BulkFailed { run, peer } => {
-                self.with_run(run, |machine, out| {
-                    if machine.is_member(&peer) { machine.fail(AbortReason::MemberLost, peer, now, out) } else { None }
-                });
+                self.with_run(run, |machine, out| machine.lost(peer, now, out));
             }
             Input::Trainer { run, done } => self.with_run(run, |machine, out| machine.trainer_done(done, now, out)),
             Input::TrainerFailed { run, culprit } => self.with_run(run, |machine, out| match culprit {
@@ -138,15 +140,15 @@ impl Node {
 
     fn command(&mut self, command: Command, now: Time) {
         match command {
-            Command::Offer(listing) => {
-                self.offer = Some(*listing);
-                self.announce_soon(now);
-            }
+            Command::Offer(listing) => self.set_offer(*listing, true, now),
+            Command::OfferToSelf(listing) => self.set_offer(*listing, false, now),
             Command::Withdraw => {
                 if self.offer.take().is_some() {
                     let withdrawal = Message::Withdrawal(Withdrawal {});
+                    // Said even if nobody was to hear of the offer: an earlier one may have been public.
                     let sent = self.out.publish(&withdrawal, LISTING_LIFETIME, now);
                     self.book.list(self.out.me(), sent.seq, sent.expires_at, None, now);
+                    self.announced_at = Some(now);
                 }
             }
             Command::Order { order, spec, wish } => {
@@ -172,6 +174,12 @@ impl Node {
                 self.with_run(run, |machine, out| machine.fail(reason, out.me(), now, out));
             }
         }
+    }
+
+    fn set_offer(&mut self, listing: Listing, public: bool, now: Time) {
+        self.offer = Some(listing);
+        self.offer_public = public;
+        self.announce_soon(now);
     }
 
     fn gossip(&mut self, bytes: &[u8], now: Time) -> Verdict {
@@ -246,9 +254,11 @@ impl Node {
     }
 
     fn reserve_asked(&mut self, user: PeerId, request: &Reserve, now: Time) {
+        let ours = user == self.out.me();
         let terms = self
             .offer
             .as_ref()
+            .filter(|_| self.offer_public || ours)
             .map(|offer| Terms { memory_bytes: offer.memory_bytes(), duration_max_s: offer.duration_max_s });
         let answer = self.hold.reserve(user, request, terms, now);
         let reply = Message::ReserveReply(ReserveReply { spec: request.spec, answer });
@@ -263,7 +273,9 @@ impl Node {
         }
         let me = self.out.me();
         let rank = confirm.members.binary_search_by_key(&me, |member| member.peer).ok();
-        let held = self.hold.is_for(owner, confirm.spec.hash(), now);
+        // The owner serves the data: without it among the members nobody could start.
+        let held = self.hold.is_for(owner, confirm.spec.hash(), now)
+            && confirm.members.iter().any(|member| member.peer == owner);
         let machine = rank.filter(|_| held && self.run.is_none()).and_then(|rank| {
             let start = RunStart { run, spec: confirm.spec.clone(), owner, members: confirm.members.clone(), rank };
             Machine::new(start, now, &mut self.out)
@@ -302,16 +314,11 @@ impl Node {
         let Some(InFlight { to, kind, about }) = self.out.landed(id) else { return };
         match about {
             About::Run(run) => self.with_run(run, |machine, out| {
-                if delivered {
-                    machine.delivered(to);
-                    None
-                } else {
-                    machine.undelivered(to, kind, now, out)
-                }
+                if delivered { machine.delivered(id, to, out) } else { machine.undelivered(to, kind, now, out) }
             }),
             About::Order(order) if !delivered => {
                 if let Some(order) = self.orders.get_mut(&order) {
-                    order.unreachable(to, now);
+                    order.unreachable(to, now, &mut self.out);
                 }
             }
             About::Order(_) | About::Nothing => {}
@@ -321,9 +328,6 @@ impl Node {
     /// What follows from the new state and the time, until nothing follows any more.
     fn settle(&mut self, now: Time) {
         self.hold.expire(now);
-        if self.offer.is_some() && self.announced_busy.is_some_and(|busy| busy != (self.hold != Hold::Free)) {
-            self.announce_soon(now);
-        }
         if now >= self.expire_at {
             self.expire_at = now + LISTING_INTERVAL;
             self.book.expire(now);
@@ -333,6 +337,9 @@ impl Node {
             self.run_ended(ended);
         }
         loop {
+            if self.offer.is_some() && self.announced_busy.is_some_and(|busy| busy != (self.hold != Hold::Free)) {
+                self.announce_soon(now);
+            }
             self.announce_if_due(now);
             self.advance_orders(now);
             match self.out.poll_to_self() {
@@ -363,8 +370,13 @@ impl Node {
         }
         let busy = self.hold != Hold::Free;
         let listing = Listing { busy, ..offer.clone() };
-        let sent = self.out.publish(&Message::Listing(listing.clone()), LISTING_LIFETIME, now);
-        self.book.list(self.out.me(), sent.seq, sent.expires_at, Some(listing), now);
+        let (seq, expires_at) = if self.offer_public {
+            let sent = self.out.publish(&Message::Listing(listing.clone()), LISTING_LIFETIME, now);
+            (sent.seq, sent.expires_at)
+        } else {
+            (self.out.next_seq(now), now + LISTING_LIFETIME)
+        };
+        self.book.list(self.out.me(), seq, expires_at, Some(listing), now);
         self.announced_at = Some(now);
         self.announced_busy = Some(busy);
         self.announce_due = Some(now + LISTING_INTERVAL);

@@ -79,11 +79,12 @@ impl Outbox {
         Published { seq, expires_at: now + lifetime }
     }
 
-    /// Sends `message` to one peer; to ourselves without a network.
-    pub(crate) fn send(&mut self, to: PeerId, message: Message, about: About, now: Time) {
+    /// Sends `message` to one peer, under the returned id; to ourselves without
+    /// a network and an id.
+    pub(crate) fn send(&mut self, to: PeerId, message: Message, about: About, now: Time) -> Option<EffectId> {
         if to == self.me {
             self.to_self.push_back(message);
-            return;
+            return None;
         }
         // Deliveries are reported in order of sending at the latest by the
         // transport's own timeout; what is older than this many is lost.
@@ -96,6 +97,7 @@ impl Outbox {
         self.next_effect += 1;
         self.in_flight.insert(id, InFlight { to, kind: message.kind(), about });
         self.push(Effect::SendFrame { id, to, bytes });
+        Some(id)
     }
 
     /// What the direct message of this effect was about; known once.
@@ -113,7 +115,7 @@ impl Outbox {
 
     /// Rises with every message, and past what an earlier life of this peer
     /// used, as long as the clock has not been set back.
-    fn next_seq(&mut self, now: Time) -> u64 {
+    pub(crate) fn next_seq(&mut self, now: Time) -> u64 {
         self.last_seq = now.as_unix_ms().max(self.last_seq + 1);
         self.last_seq
     }

@@ -41,48 +41,58 @@ pub(crate) struct State<'a> {
     pub(crate) second_moment: &'a mut [f32],
 }
 
-/// New parameter and moments of one element.
+/// New moments of one element.
 #[inline(always)]
-fn update(scalars: &Scalars, gradient: f32, parameter: f32, first: f32, second: f32) -> [f32; 3] {
+fn moments(scalars: &Scalars, gradient: f32, first: f32, second: f32) -> (f32, f32) {
     let g = mul(canon(gradient), scalars.gradient_scale);
     let first = add(mul(scalars.beta1, first), mul(scalars.one_minus_beta1, g));
     let second = add(mul(scalars.beta2, second), mul(scalars.one_minus_beta2, mul(g, g)));
+    (first, second)
+}
+
+/// New parameter of one element from its new moments.
+#[inline(always)]
+fn parameter(scalars: &Scalars, old: f32, first: f32, second: f32) -> f32 {
     let denominator = add(sqrt(mul(second, scalars.correction2)), scalars.epsilon);
     let direction = mul(mul(first, scalars.correction1), reciprocal(denominator));
-    [sub(mul(parameter, scalars.decay), mul(scalars.learning_rate, direction)), first, second]
+    sub(mul(old, scalars.decay), mul(scalars.learning_rate, direction))
 }
 
-/// The largest magnitude that [`step`] would write, so that it can be refused before it begins.
-pub(crate) fn preview(simd: Simd, scalars: &Scalars, gradient: &[f32], state: &State<'_>) -> u32 {
+/// Computes the new parameters into `new` and returns the largest magnitude
+/// that the step would write, so that it can be refused before it begins.
+pub(crate) fn preview(simd: Simd, scalars: &Scalars, gradient: &[f32], state: &State<'_>, new: &mut [f32]) -> u32 {
     let moments = state.first_moment.par_chunks(NORM_BLOCK).zip(state.second_moment.par_chunks(NORM_BLOCK));
     let vectors = gradient.par_chunks(NORM_BLOCK).zip(state.parameters.par_chunks(NORM_BLOCK)).zip(moments);
-    vectors.map(|((g, p), (m, v))| preview_block(simd, scalars, g, p, (m, v))).reduce(|| 0, u32::max)
+    vectors
+        .zip(new.par_chunks_mut(NORM_BLOCK))
+        .map(|(((g, p), (m, v)), new)| preview_block(simd, scalars, (g, p), (m, v), new))
+        .reduce(|| 0, u32::max)
 }
 
-/// Takes the step.
-pub(crate) fn step(simd: Simd, scalars: &Scalars, gradient: &[f32], state: State<'_>) {
+/// Takes the step whose new parameters [`preview`] has computed.
+pub(crate) fn step(simd: Simd, scalars: &Scalars, gradient: &[f32], state: State<'_>, new: &[f32]) {
     let moments = state.first_moment.par_chunks_mut(NORM_BLOCK).zip(state.second_moment.par_chunks_mut(NORM_BLOCK));
-    let vectors = gradient.par_chunks(NORM_BLOCK).zip(state.parameters.par_chunks_mut(NORM_BLOCK)).zip(moments);
-    vectors.for_each(|((g, p), (m, v))| step_block(simd, scalars, g, p, (m, v)));
+    gradient.par_chunks(NORM_BLOCK).zip(moments).for_each(|(g, (m, v))| step_moments(simd, scalars, g, m, v));
+    state.parameters.copy_from_slice(new);
 }
 
 dispatch! {
-    fn preview_block(scalars: &Scalars, g: &[f32], p: &[f32], moments: (&[f32], &[f32])) -> u32 {
-        let (m, v) = moments;
+    fn preview_block(scalars: &Scalars, inputs: (&[f32], &[f32]), state: (&[f32], &[f32]), new: &mut [f32]) -> u32 {
+        let ((g, p), (m, v)) = (inputs, state);
         let mut peak = 0;
-        for ((&g, &p), (&m, &v)) in g.iter().zip(p).zip(m.iter().zip(v)) {
-            let [p, m, v] = update(scalars, g, p, m, v);
-            peak = peak.max(magnitude(p)).max(magnitude(m)).max(magnitude(v));
+        for (((&g, &p), (&m, &v)), new) in g.iter().zip(p).zip(m.iter().zip(v)).zip(new) {
+            let (m, v) = moments(scalars, g, m, v);
+            *new = parameter(scalars, p, m, v);
+            peak = peak.max(magnitude(*new).max(magnitude(m)).max(magnitude(v)));
         }
         peak
     }
 }
 
 dispatch! {
-    fn step_block(scalars: &Scalars, g: &[f32], p: &mut [f32], moments: (&mut [f32], &mut [f32])) {
-        let (m, v) = moments;
-        for ((&g, p), (m, v)) in g.iter().zip(p).zip(m.iter_mut().zip(v)) {
-            [*p, *m, *v] = update(scalars, g, *p, *m, *v);
+    fn step_moments(scalars: &Scalars, g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        for ((&g, m), v) in g.iter().zip(m).zip(v) {
+            (*m, *v) = moments(scalars, g, *m, *v);
         }
     }
 }

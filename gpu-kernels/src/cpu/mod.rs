@@ -8,6 +8,7 @@ pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
 pub(crate) mod matmul;
+pub(crate) mod pack;
 pub(crate) mod pool;
 pub(crate) mod quantize;
 pub(crate) mod random;
@@ -16,3 +17,5 @@ pub(crate) mod rmsnorm;
 pub(crate) mod rope;
 pub(crate) mod softmax;
 pub(crate) mod swiglu;
+#[cfg(test)]
+mod tests;

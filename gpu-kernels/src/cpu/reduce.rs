@@ -3,7 +3,7 @@
 //! Lane l adds elements l, l + 32, l + 64, … in that order, starting from +0;
 //! then lane l adds lane l + s for s = 16, 8, 4, 2, 1.
 
-use crate::arithmetic::{add, larger, mul};
+use crate::arithmetic::{add, larger, magnitude, mul};
 
 /// Number of lanes of the tree.
 pub(crate) const LANES: usize = 32;
@@ -79,12 +79,23 @@ dispatch! {
 }
 
 dispatch! {
+    /// The largest magnitude in the sum of two vectors.
+    pub(crate) fn sum_peak(a: &[f32], b: &[f32]) -> u32 {
+        let mut peak = 0;
+        for (&a, &b) in a.iter().zip(b) {
+            peak = peak.max(magnitude(add(a, b)));
+        }
+        peak
+    }
+}
+
+dispatch! {
     /// `accumulator += values`, element by element; the largest magnitude of the result.
     pub(crate) fn add_assign(accumulator: &mut [f32], values: &[f32]) -> u32 {
         let mut peak = 0;
         for (sum, &value) in accumulator.iter_mut().zip(values) {
             *sum = add(*sum, value);
-            peak = peak.max(crate::arithmetic::magnitude(*sum));
+            peak = peak.max(magnitude(*sum));
         }
         peak
     }

@@ -8,7 +8,8 @@ use super::workspace::{BlockSaved, Workspace};
 use crate::cpu::attention::{AttentionKeys, Gradients, Inputs};
 use crate::cpu::embedding::scatter_add;
 use crate::cpu::matmul::product_parallel;
-use crate::cpu::quantize::{Along, Packed, Rounding, View};
+use crate::cpu::pack::{Along, Packed, Packing, View};
+use crate::cpu::quantize::Rounding;
 use crate::cpu::rope::Turn;
 use crate::cpu::swiglu;
 use crate::error::EngineError;
@@ -50,9 +51,9 @@ impl Backward<'_> {
     ) -> (u32, u32) {
         let simd = self.model.simd;
         let view = View::whole(dy, dy.len() / linear.rows, linear.rows);
-        left.pack_parallel(simd, view, Along::Rows, rounding.digits, rounding.rows);
+        left.pack_parallel(simd, view, Packing::left(Along::Rows, rounding.digits, rounding.rows));
         let dx_peak = product_parallel(simd, left, &linear.backward, dx);
-        left.pack_parallel(simd, view, Along::Columns, rounding.digits, rounding.columns);
+        left.pack_parallel(simd, view, Packing::left(Along::Columns, rounding.digits, rounding.columns));
         let dw = &mut self.gradient[linear.range.clone()];
         (dx_peak, product_parallel(simd, left, x, dw))
     }

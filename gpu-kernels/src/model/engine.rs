@@ -12,11 +12,12 @@ use super::optimizer::apply;
 use super::step::{LossSum, MicroBatchKey, OpKeys, StepReport, check_range};
 use super::weights::Weights;
 use super::workspace::Workspace;
-use crate::arithmetic::{add, canon, from_host, magnitude};
+use crate::arithmetic::{canon, from_host};
 use crate::cpu::adamw::State;
 use crate::cpu::attention::AttentionScratch;
 use crate::cpu::cross_entropy::cross_entropy;
 use crate::cpu::pool::Pool;
+use crate::cpu::reduce::sum_peak;
 use crate::cpu::rope::Rotary;
 use crate::cpu::simd::{Simd, SimdPath};
 use crate::error::EngineError;
@@ -86,7 +87,8 @@ impl Engine {
         model.validate()?;
         arithmetic.validate(&model)?;
         optimizer.validate()?;
-        let needed_bytes = Self::memory_bytes(&model, &arithmetic);
+        let pool = Pool::new(options.threads)?;
+        let needed_bytes = Self::memory_bytes(&model, &arithmetic, pool.threads());
         if needed_bytes > options.memory_bytes_max {
             return Err(EngineError::Memory { needed_bytes, limit_bytes: options.memory_bytes_max });
         }
@@ -94,7 +96,7 @@ impl Engine {
         let zeros = || vec![0.0; layout.len()];
         Ok(Self {
             simd: options.simd.resolve()?,
-            pool: Pool::new(options.threads)?,
+            pool,
             parameters: zeros(),
             first_moment: zeros(),
             second_moment: zeros(),
@@ -110,8 +112,8 @@ impl Engine {
         })
     }
 
-    /// Estimated memory of an engine for a valid model, in bytes.
-    pub fn memory_bytes(model: &ModelConfig, arithmetic: &ArithmeticSpec) -> u64 {
+    /// Estimated memory of an engine for a valid model on `threads` threads, in bytes.
+    pub fn memory_bytes(model: &ModelConfig, arithmetic: &ArithmeticSpec, threads: usize) -> u64 {
         let digits = [
             arithmetic.activation_digits,
             arithmetic.weight_digits,
@@ -120,8 +122,12 @@ impl Engine {
         ];
         let digits = u64::from(digits.into_iter().max().unwrap_or(1));
         let parameters = Layout::new(model).len() as u64;
+        // Each thread holds two score matrices and one packed.
+        let length = arithmetic.sequence_length as u64;
+        let scratch = threads as u64 * length * length.next_multiple_of(32) * (8 + 4);
         // Five f32 vectors and two packed forms of up to two bytes a digit.
-        parameters * (20 + 4 * digits) + Workspace::bytes(model, arithmetic.micro_batch_tokens() as u64, digits)
+        let workspace = Workspace::bytes(model, arithmetic.micro_batch_tokens() as u64, digits);
+        parameters * (20 + 4 * digits) + workspace + scratch
     }
 
     /// Sets the parameters to the Gaussian initial values of `run_seed`, and
@@ -231,7 +237,7 @@ impl Engine {
             let backward = Backward { model: &model, keys: OpKeys::new(key), gradient: &mut *micro_gradient };
             backward.run(workspace, &inputs, batch)?;
             let sums = || gradient.par_chunks(TASK_ELEMENTS).zip(micro_gradient.par_chunks(TASK_ELEMENTS));
-            let peak = sums().map(|(sum, part)| sum_peak(sum, part)).reduce(|| 0, u32::max);
+            let peak = sums().map(|(sum, part)| sum_peak(model.simd, sum, part)).reduce(|| 0, u32::max);
             check_range("gradient sum", None, peak)?;
             model.add(gradient, micro_gradient);
             Ok(LossSum { fixed, tokens: batch.tokens() as u64 })
@@ -255,10 +261,10 @@ impl Engine {
         if micro_batches == 0 {
             return Err(EngineError::Length { what: "micro_batches", expected: "at least 1".into(), found: 0 });
         }
-        let Self { simd, optimizer, layout, pool, parameters, first_moment, second_moment, .. } = self;
+        let Self { simd, optimizer, layout, pool, parameters, first_moment, second_moment, micro_gradient, .. } = self;
         let state = State { parameters, first_moment, second_moment };
         let place = (micro_batches, step);
-        let report = pool.install(|| apply(*simd, optimizer, layout, gradient_sum, place, state))?;
+        let report = pool.install(|| apply(*simd, optimizer, layout, gradient_sum, place, state, micro_gradient))?;
         self.weights.invalidate();
         self.zero_gradient();
         Ok(report)
@@ -369,11 +375,6 @@ impl Engine {
         };
         (model, &mut self.workspace)
     }
-}
-
-/// The largest magnitude in the sum of two vectors.
-fn sum_peak(a: &[f32], b: &[f32]) -> u32 {
-    a.iter().zip(b).fold(0, |peak, (&a, &b)| peak.max(magnitude(add(a, b))))
 }
 
 /// Rows of `length + 1` tokens → all but the last of each, and all but the first.

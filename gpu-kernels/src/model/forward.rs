@@ -8,7 +8,8 @@ use crate::arithmetic::from_host;
 use crate::cpu::attention::{Attention, Inputs};
 use crate::cpu::embedding::gather;
 use crate::cpu::matmul::product_parallel;
-use crate::cpu::quantize::{Along, Packed, Rounding, View};
+use crate::cpu::pack::{Along, Packed, Packing, View};
+use crate::cpu::quantize::Rounding;
 use crate::cpu::reduce::add_assign;
 use crate::cpu::rmsnorm::RmsNorm;
 use crate::cpu::rope::{HeadLayout, Turn};
@@ -84,19 +85,12 @@ impl Model<'_> {
     }
 
     /// y = x · Wᵀ; keeps x packed along the tokens if `saved` is given.
-    fn linear(
-        &self,
-        linear: &Linear,
-        x: &[f32],
-        left: &mut Packed,
-        saved: Option<&mut Packed>,
-        y: &mut [f32],
-    ) -> u32 {
+    fn linear(&self, linear: &Linear, x: &[f32], left: &mut Packed, saved: Option<&mut Packed>, y: &mut [f32]) -> u32 {
         let view = View::whole(x, x.len() / linear.columns, linear.columns);
         let digits = self.spec.activation_digits.into();
-        left.pack_parallel(self.simd, view, Along::Rows, digits, Rounding::Nearest);
+        left.pack_parallel(self.simd, view, Packing::left(Along::Rows, digits, Rounding::Nearest));
         if let Some(saved) = saved {
-            saved.pack_parallel(self.simd, view, Along::Columns, digits, Rounding::Nearest);
+            saved.pack_parallel(self.simd, view, Packing::right(Along::Columns, digits, Rounding::Nearest));
         }
         product_parallel(self.simd, left, &linear.forward, y)
     }

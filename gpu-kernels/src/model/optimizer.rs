@@ -27,7 +27,8 @@ fn correction(beta: f32, step: u64) -> f32 {
     from_host(1.0 / (1.0 - power(f64::from(beta), step + 1)))
 }
 
-/// Takes one step, or fails and changes nothing.
+/// Takes one step, or fails and changes nothing but `scratch`, which is as
+/// long as the parameters.
 pub(crate) fn apply(
     simd: Simd,
     config: &OptimizerConfig,
@@ -35,6 +36,7 @@ pub(crate) fn apply(
     gradient_sum: &[f32],
     (micro_batches, number): (u32, u64),
     state: State<'_>,
+    scratch: &mut [f32],
 ) -> Result<StepReport, EngineError> {
     let mean_scale = from_host(1.0 / f64::from(micro_batches));
     let gradient_norm = mul(norm(simd, gradient_sum), mean_scale);
@@ -64,7 +66,8 @@ pub(crate) fn apply(
             first_moment: &mut first_moment[range.clone()],
             second_moment: &mut second_moment[range.clone()],
         };
-        let peak = preview(simd, &scalars(tensor.shape.len() == 2), &gradient_sum[range], &part);
+        let scalars = scalars(tensor.shape.len() == 2);
+        let peak = preview(simd, &scalars, &gradient_sum[range.clone()], &part, &mut scratch[range]);
         check_range("adamw", None, peak)?;
     }
     for tensor in layout.tensors() {
@@ -74,7 +77,8 @@ pub(crate) fn apply(
             first_moment: &mut first_moment[range.clone()],
             second_moment: &mut second_moment[range.clone()],
         };
-        step(simd, &scalars(tensor.shape.len() == 2), &gradient_sum[range], part);
+        let scalars = scalars(tensor.shape.len() == 2);
+        step(simd, &scalars, &gradient_sum[range.clone()], part, &scratch[range]);
     }
     Ok(StepReport { gradient_norm, learning_rate })
 }

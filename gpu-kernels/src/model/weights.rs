@@ -5,7 +5,8 @@
 
 use super::config::ModelConfig;
 use super::layout::Layout;
-use crate::cpu::quantize::{Along, Packed, Rounding, View};
+use crate::cpu::pack::{Along, Packed, Packing, View};
+use crate::cpu::quantize::Rounding;
 use crate::cpu::simd::Simd;
 use std::ops::Range;
 
@@ -98,10 +99,10 @@ impl Weights {
         for linear in self.linears() {
             let view = View::whole(&parameters[linear.range.clone()], linear.rows, linear.columns);
             if forward {
-                linear.forward.pack_parallel(simd, view, Along::Rows, digits, Rounding::Nearest);
+                linear.forward.pack_parallel(simd, view, Packing::right(Along::Rows, digits, Rounding::Nearest));
             }
             if backward {
-                linear.backward.pack_parallel(simd, view, Along::Columns, digits, Rounding::Nearest);
+                linear.backward.pack_parallel(simd, view, Packing::right(Along::Columns, digits, Rounding::Nearest));
             }
         }
         self.forward_packed = true;

@@ -12,7 +12,7 @@ use libp2p::gossipsub::{
 use libp2p::kad::{self, store::MemoryStore};
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::{NetworkBehaviour, behaviour::toggle::Toggle};
-use libp2p::{PeerId, StreamProtocol, connection_limits, identify, identity::Keypair, mdns, ping};
+use libp2p::{PeerId, StreamProtocol, connection_limits, identify, identity::Keypair, mdns, memory_connection_limits, ping};
 use manta_protocol::ids::NetworkId;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub(crate) const MAX_GOSSIP_BYTES: usize = 60 * 1024;
 /// The most topics that a peer may know.
 pub(crate) const MAX_TOPICS: usize = 64;
 
+/// New connections are refused while this process holds more of the machine's memory.
+const MEMORY_SHARE_MAX: f64 = 0.9;
 const MAX_PENDING_INCOMING: u32 = 64;
 const MAX_PENDING_OUTGOING: u32 = 64;
 const MAX_ESTABLISHED_INCOMING: u32 = 128;
@@ -40,6 +42,7 @@ type Gossip = gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
+    memory: memory_connection_limits::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) kad: kad::Behaviour<MemoryStore>,
@@ -85,6 +88,7 @@ pub(crate) fn build(keypair: &Keypair, config: &NetConfig, names: &ProtocolNames
     let local = keypair.public().to_peer_id();
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits()),
+        memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE_MAX),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(15))),
         identify: identify::Behaviour::new(
             identify::Config::new(names.identify(), keypair.public())

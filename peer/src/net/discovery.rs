@@ -74,7 +74,9 @@ impl Discovery {
     /// Begins the quick rounds again: the set of peers has changed.
     pub(crate) fn hurry(&mut self) {
         self.rounds = 0;
-        self.timer.as_mut().reset(Instant::now() + FIRST_INTERVAL);
+        // Never later than planned, or peers that come and go could put the next round off for ever.
+        let soon = (Instant::now() + FIRST_INTERVAL).min(self.timer.deadline());
+        self.timer.as_mut().reset(soon);
     }
 
     /// Adds addresses that the user gave, and dials them.
@@ -187,6 +189,17 @@ mod tests {
         assert_eq!(interval(100, false), LAST_INTERVAL);
         assert_eq!(interval(100, true), LONELY_INTERVAL);
         assert_eq!(interval(u32::MAX, false), LAST_INTERVAL);
+    }
+
+    #[tokio::test]
+    async fn peers_that_come_and_go_cannot_put_off_a_round() {
+        let mut discovery = Discovery::new(PeerId::random(), Vec::new(), 32);
+        discovery.timer.as_mut().reset(Instant::now() + LAST_INTERVAL);
+        discovery.hurry();
+        let planned = discovery.timer.deadline();
+        assert!(planned <= Instant::now() + FIRST_INTERVAL);
+        discovery.hurry();
+        assert_eq!(discovery.timer.deadline(), planned);
     }
 
     #[tokio::test]

@@ -31,6 +31,11 @@ pub(crate) const EVENT_BACKLOG_MAX: usize = 1024;
 /// Peers to be connected to, by default.
 pub(crate) const DEFAULT_TARGET_CONNECTIONS: usize = 32;
 
+/// What a peer may make us hold back on one connection; frames and gossip messages are at most 64 KiB.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
+/// Streams that a peer may have open on one connection; with yamux each may hold back 256 KiB.
+const MAX_STREAMS: u32 = 128;
 /// Long: a swarm of our size keeps its connections, and discovery would only make them again.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -384,11 +389,18 @@ fn build_swarm(config: &NetConfig, names: &ProtocolNames) -> Result<Swarm<Behavi
     let keypair = config.identity.keypair();
     let behaviour = behaviour::build(keypair, config, names)?;
     let transports = || {
+        let mut yamux = yamux::Config::default();
+        yamux.set_max_num_streams(MAX_STREAMS as usize);
         let builder = SwarmBuilder::with_existing_identity(keypair.clone())
             .with_tokio()
-            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, || yamux)
             .map_err(|error| NetStartError::Transport(error.to_string()))?;
-        Ok::<_, NetStartError>(builder.with_quic())
+        Ok::<_, NetStartError>(builder.with_quic_config(|mut quic| {
+            quic.max_connection_data = CONNECTION_WINDOW_BYTES;
+            quic.max_stream_data = STREAM_WINDOW_BYTES;
+            quic.max_concurrent_stream_limit = MAX_STREAMS;
+            quic
+        }))
     };
     // The two ways to resolve names give builders of different types.
     macro_rules! finish {

@@ -1,6 +1,6 @@
 //! The loop that owns the libp2p swarm; its contract is in [`super::swarm`].
 
-use super::addresses;
+use super::addresses::{self, MAX_ADDRESSES_PER_PEER};
 use super::behaviour::{Behaviour, BehaviourEvent, MAX_GOSSIP_BYTES, ProtocolNames};
 use super::discovery::Discovery;
 use super::frame::{FrameAnswer, FrameFailure, Outbox};
@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 
+/// Addresses of one peer in the routing table; beyond it the ones no longer told are dropped.
+const MAX_ROUTED_ADDRESSES: usize = 2 * MAX_ADDRESSES_PER_PEER;
 /// The most peers reported by a snapshot.
 const MAX_KNOWN_PEERS: usize = 256;
 
@@ -169,10 +171,34 @@ impl SwarmTask {
     fn add_addresses(&mut self, peer: &PeerId, addresses: &[Vec<u8>]) {
         let Some(name) = to_libp2p(peer).filter(|name| name != self.swarm.local_peer_id()) else { return };
         let parsed = addresses.iter().filter_map(|bytes| addresses::from_bytes(bytes));
-        for address in addresses::dialable(&name, parsed, true) {
-            self.swarm.behaviour_mut().kad.add_address(&name, address);
-        }
+        let told = addresses::dialable(&name, parsed, self.on_loopback());
+        self.route(&name, told);
         self.discovery.hurry();
+    }
+
+    /// Whether this peer can be reached from its own machine only, as in a demo.
+    fn on_loopback(&self) -> bool {
+        self.listening.iter().all(|address| addresses::ip(address).is_some_and(|ip| ip.is_loopback()))
+    }
+
+    /// Puts what was told of a peer into the routing table, within bounds: a peer may tell something new for ever.
+    fn route(&mut self, peer: &libp2p::PeerId, told: Vec<Multiaddr>) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        for address in &told {
+            kad.add_address(peer, address.clone());
+        }
+        let known: Vec<Multiaddr> = kad
+            .kbucket(*peer)
+            .and_then(|bucket| {
+                let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer)?;
+                Some(entry.node.value.iter().cloned().collect())
+            })
+            .unwrap_or_default();
+        if known.len() > MAX_ROUTED_ADDRESSES {
+            for stale in known.iter().filter(|address| !told.contains(&addresses::split_peer((*address).clone()).0)) {
+                kad.remove_address(peer, stale);
+            }
+        }
     }
 
     fn snapshot(&mut self) -> NetSnapshot {
@@ -276,8 +302,9 @@ impl SwarmTask {
                     Ok(found) => found.peers,
                     Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
                 };
+                let same_host = self.on_loopback();
                 for found in peers {
-                    let addresses = addresses::dialable(&found.peer_id, found.addrs, true);
+                    let addresses = addresses::dialable(&found.peer_id, found.addrs, same_host);
                     self.discovery.found(&mut self.swarm, found.peer_id, addresses);
                 }
             }
@@ -285,8 +312,9 @@ impl SwarmTask {
                 self.discovery.found(&mut self.swarm, peer, Vec::new());
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                let same_host = self.on_loopback();
                 for (peer, address) in found {
-                    let addresses = addresses::dialable(&peer, [address], true);
+                    let addresses = addresses::dialable(&peer, [address], same_host);
                     self.discovery.found(&mut self.swarm, peer, addresses);
                 }
             }
@@ -307,9 +335,7 @@ impl SwarmTask {
         }
         // The address at which the peer sees us tells whether it is on this machine.
         let same_host = addresses::ip(&info.observed_addr).is_some_and(|ip| ip.is_loopback());
-        for address in addresses::dialable(&peer, info.listen_addrs, same_host) {
-            self.swarm.behaviour_mut().kad.add_address(&peer, address);
-        }
+        self.route(&peer, addresses::dialable(&peer, info.listen_addrs, same_host));
     }
 
     fn on_gossip(&mut self, event: gossipsub::Event) {

@@ -303,3 +303,18 @@ async fn a_port_in_use_is_named_with_advice() {
     let error = start(config(vec![websocket], Vec::new())).expect_err("not a transport of ours").to_string();
     assert!(error.contains("/ip4/0.0.0.0/udp/4001/quic-v1"), "{error}");
 }
+
+#[tokio::test]
+#[ignore = "needs an interface with multicast and leaves this machine; run it with --ignored on a network of your own"]
+async fn peers_of_a_local_network_find_each_other() {
+    let local = || NetConfig { listen: None, mdns: true, ..config(Vec::new(), Vec::new()) };
+    let (mut a, mut b) = (TestPeer::start(local()), TestPeer::start(local()));
+    let names = [a.peer, b.peer];
+    for (one, other) in [(&mut a, names[1]), (&mut b, names[0])] {
+        let remote_ip = one.wait(|event| match event {
+            NetEvent::PeerConnected { peer, remote_ip } if peer == other => remote_ip,
+            _ => None,
+        });
+        assert!(!remote_ip.await.is_loopback());
+    }
+}

@@ -65,7 +65,8 @@ pub(crate) fn source(store: Arc<BlobStore>, library: Arc<Library>) -> impl BlobS
     }
 }
 
-/// Brings the data of a run here and opens it to the members.
+/// Brings the data of a run here, admits the members on the bulk transport and
+/// lets them read what is here.
 ///
 /// # Errors
 /// What was missing or wrong, whose it was, and what to do.
@@ -86,6 +87,12 @@ pub(crate) async fn fetch(start: Arc<RunStart>, bulk: BulkHandle, store: Arc<Blo
     if found != start.spec.data_bytes {
         return Err(format!("the run's data was announced with {} bytes, its manifest says {found}", start.spec.data_bytes));
     }
+    // The owner has everything and is asked at once; whoever is admitted may ask.
+    if start.owner == start.me() {
+        library.open(&start, &manifest);
+    }
+    let chunk_bytes = start.spec.chunk_elements.saturating_mul(4);
+    bulk.admit(start.run, start.members.iter().map(|member| member.peer).collect(), chunk_bytes);
     let missing: Vec<Hash> = manifest.chunks.iter().copied().filter(|hash| !store.contains(hash)).collect();
     tracing::info!(chunks = manifest.chunks.len(), missing = missing.len(), "the data of the run");
     let mut fetches = futures::stream::iter(missing).map(from_owner).buffer_unordered(FETCHES);

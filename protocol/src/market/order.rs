@@ -24,12 +24,15 @@ const REPLY_MAX: Duration = Duration::from_s(4);
 const RETRY_AFTER: Duration = Duration::from_s(2);
 /// How often the demand is gossiped while members are missing.
 const DEMAND_INTERVAL: Duration = Duration::from_s(2);
-/// How much longer than needed for an answer a machine is held.
+/// How long a machine is held for the order.
 const HOLD: Duration = Duration::from_ms(RESERVATION_MAX.as_ms() * 2 / 3);
+/// A hold counts as lost so long before it ends, for the word that starts the
+/// run needs time to arrive, and clocks differ.
+const CONFIRM_MARGIN: Duration = Duration::from_s(4);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
-    Waiting { until: Time },
+    Waiting { until: Time, hold_until: Time },
     Held { until: Time },
     Refused { until: Time },
 }
@@ -37,7 +40,7 @@ enum Asked {
 impl Asked {
     fn until(self) -> Time {
         match self {
-            Self::Waiting { until } | Self::Held { until } | Self::Refused { until } => until,
+            Self::Waiting { until, .. } | Self::Held { until } | Self::Refused { until } => until,
         }
     }
 }
@@ -55,8 +58,8 @@ pub(crate) struct Order {
     spec: RunSpec,
     demand: Demand,
     patience_until: Time,
+    impatient: bool,
     demand_at: Time,
-    hold_until: Time,
     asked: BTreeMap<PeerId, Asked>,
     refusals: usize,
 }
@@ -78,8 +81,8 @@ impl Order {
             spec,
             demand,
             patience_until: now + Duration::from_ms(wish.patience_ms.min(wish.deadline_ms)),
+            impatient: false,
             demand_at: now,
-            hold_until: now,
             asked: BTreeMap::new(),
             refusals: 0,
         }
@@ -92,16 +95,15 @@ impl Order {
     pub(crate) fn timeout(&self) -> Time {
         let fixed = [self.demand.deadline, self.demand_at];
         let asked = self.asked.values().map(|asked| asked.until());
-        // Once patience is over it asks for nothing more by itself.
-        let patience = Some(self.patience_until).filter(|until| *until > self.hold_until);
+        let patience = (!self.impatient).then_some(self.patience_until);
         fixed.into_iter().chain(asked).chain(patience).min().unwrap_or(self.demand.deadline)
     }
 
     /// Takes the answer of `peer`.
     pub(crate) fn answered(&mut self, peer: PeerId, answer: Answer, now: Time, out: &mut Outbox) {
-        let Some(Asked::Waiting { .. }) = self.asked.get(&peer) else { return };
+        let Some(Asked::Waiting { hold_until, .. }) = self.asked.get(&peer).copied() else { return };
         let asked = if answer == Answer::Accepted {
-            Asked::Held { until: self.hold_until }
+            Asked::Held { until: hold_until - CONFIRM_MARGIN }
         } else {
             self.refusals += 1;
             Asked::Refused { until: now + RETRY_AFTER }
@@ -111,18 +113,40 @@ impl Order {
     }
 
     /// The reservation for `peer` could not be delivered.
-    pub(crate) fn unreachable(&mut self, peer: PeerId, now: Time) {
-        if let Some(asked @ Asked::Waiting { .. }) = self.asked.get_mut(&peer) {
-            *asked = Asked::Refused { until: now + RETRY_AFTER };
+    pub(crate) fn unreachable(&mut self, peer: PeerId, now: Time, out: &mut Outbox) {
+        if let Some(Asked::Waiting { .. }) = self.asked.get(&peer) {
             self.refusals += 1;
+            self.give_up(peer, now, out);
+        }
+    }
+
+    /// Leaves `peer` to others for a while. It may hold its machine for us even
+    /// so (only its answer was lost): it is told not to.
+    fn give_up(&mut self, peer: PeerId, now: Time, out: &mut Outbox) {
+        self.asked.insert(peer, Asked::Refused { until: now + RETRY_AFTER });
+        out.send(peer, Message::Release(Release { spec: self.demand.spec }), About::Nothing, now);
+    }
+
+    /// What has run out of time: silent peers are not asked again at once, or
+    /// the best of them would keep the next one from being asked at all.
+    fn lapse(&mut self, now: Time, out: &mut Outbox) {
+        let lapsed: Vec<_> =
+            self.asked.iter().filter(|(_, asked)| asked.until() <= now).map(|(p, a)| (*p, *a)).collect();
+        for (peer, asked) in lapsed {
+            match asked {
+                Asked::Refused { .. } => drop(self.asked.remove(&peer)),
+                Asked::Waiting { .. } => {
+                    self.refusals += 1;
+                    self.give_up(peer, now, out);
+                }
+                Asked::Held { .. } => self.give_up(peer, now, out),
+            }
         }
     }
 
     /// Does what the time and the order book allow.
     pub(crate) fn advance(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) -> Option<Outcome> {
-        self.refusals +=
-            self.asked.values().filter(|asked| matches!(asked, Asked::Waiting { until } if *until <= now)).count();
-        self.asked.retain(|_, asked| asked.until() > now);
+        self.lapse(now, out);
         if now >= self.demand.deadline {
             self.fail(book, now, out);
             return Some(Outcome::Failed);
@@ -132,17 +156,17 @@ impl Order {
             out.publish(&Message::Demand(self.demand.clone()), DEMAND_INTERVAL.times(5), now);
         }
         let candidates = self.candidates(book, out.me());
-        let impatient = now >= self.patience_until;
+        self.impatient = now >= self.patience_until;
         let engaged = self.count(|asked| !matches!(asked, Asked::Refused { .. }));
         let max = usize::from(self.demand.members_max);
-        if engaged + candidates.len() >= max || impatient {
+        if engaged + candidates.len() >= max || self.impatient {
             for peer in candidates.iter().take(max.saturating_sub(engaged)) {
                 self.ask(*peer, now, out);
             }
         }
         let held = self.count(|asked| matches!(asked, Asked::Held { .. }));
         let waiting = self.count(|asked| matches!(asked, Asked::Waiting { .. }));
-        let enough = held == max || (impatient && waiting == 0 && held >= usize::from(self.demand.members_min));
+        let enough = held == max || (self.impatient && waiting == 0 && held >= usize::from(self.demand.members_min));
         let with_me = matches!(self.asked.get(&out.me()), Some(Asked::Held { .. }));
         (enough && with_me).then(|| Outcome::Matched(self.confirm(book, now, out)))
     }
@@ -167,13 +191,13 @@ impl Order {
     }
 
     fn ask(&mut self, peer: PeerId, now: Time, out: &mut Outbox) {
-        self.hold_until = now + HOLD;
-        self.asked.insert(peer, Asked::Waiting { until: now + REPLY_MAX });
+        let hold_until = now + HOLD;
+        self.asked.insert(peer, Asked::Waiting { until: now + REPLY_MAX, hold_until });
         let reserve = Reserve {
             spec: self.demand.spec,
             memory_bytes: self.demand.memory_bytes_min,
             duration_s: self.demand.duration_s,
-            expires_at: self.hold_until,
+            expires_at: hold_until,
         };
         out.send(peer, Message::Reserve(reserve), About::Order(self.id), now);
     }

@@ -133,8 +133,8 @@ pub enum Action {
 /// Why a chunk was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No such chunk, or not this sender's to send to us.
-    #[error("the chunk does not exist or is not the sender's to send here")]
+    /// No such chunk, or not this sender's to send to us now.
+    #[error("the chunk does not exist or is not the sender's to send here now")]
     NotYours,
     /// Its length is not the planned one.
     #[error("the chunk's length is not the planned one")]
@@ -200,7 +200,8 @@ impl AllReduce {
         let owner = self.plan.owner(chunk).ok_or(Refusal::NotYours)?;
         let entitled = match phase {
             Phase::Contribution => owner == self.me && from != self.me && from < self.plan.ranks(),
-            Phase::Sum => owner == from && from != self.me,
+            // No honest sum can be there before our own values went into it.
+            Phase::Sum => owner == from && from != self.me && self.local_ready,
         };
         if !entitled {
             return Err(Refusal::NotYours);

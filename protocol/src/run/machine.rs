@@ -9,7 +9,7 @@ use super::allreduce::{Action, AllReduce};
 use super::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
 use super::{ChunkPlan, Phase};
 use crate::effect::{Effect, Event, RunFailure, RunStart};
-use crate::ids::{Hash, PeerId, RunId};
+use crate::ids::{EffectId, Hash, PeerId, RunId};
 use crate::input::Done;
 use crate::outbox::{About, Outbox};
 use crate::time::{Duration, Time};
@@ -44,6 +44,8 @@ enum Stage {
     Comparing,
     /// Its own evaluation and files.
     Saving,
+    /// Nothing but that every other member has its last report.
+    Leaving { until: Time },
 }
 
 /// Another member.
@@ -54,6 +56,8 @@ struct Other {
     suspect: bool,
     /// What the transport failed to deliver and must be said again.
     unsaid: Option<Kind>,
+    /// Our latest report on its way to it.
+    report: Option<EffectId>,
 }
 
 /// What this member has measured in the current round.
@@ -92,7 +96,7 @@ impl Machine {
     pub(crate) fn new(start: RunStart, now: Time, out: &mut Outbox) -> Option<Self> {
         let plan = start.spec.chunk_plan(start.members.len())?;
         let me = start.me();
-        let other = Other { last_heard: now, suspect: false, unsaid: None };
+        let other = Other { last_heard: now, suspect: false, unsaid: None, report: None };
         let others = start.members.iter().map(|member| member.peer).filter(|peer| *peer != me);
         let machine = Self {
             others: others.map(|peer| (peer, other)).collect(),
@@ -155,8 +159,8 @@ impl Machine {
                 self.compare(now, out)
             }
             (Stage::Saving, Done::Saved) => {
-                out.push(Effect::Close { run: self.run(), failure: None });
-                Some(Ended)
+                self.stage = Stage::Leaving { until: now + SILENCE_MAX };
+                self.leave_if_heard(out)
             }
             _ => None,
         }
@@ -183,8 +187,13 @@ impl Machine {
                 self.reports.entry((report.round, rank)).or_insert_with(|| report.clone());
                 self.compare(now, out)
             }
+            // The last round is agreed: there is nothing left to stop.
+            Message::Abort(_) if self.is_agreed() => None,
             // Passed on, for its author may have gone before telling everyone.
-            Message::Abort(abort) => self.fail(abort.reason, abort.culprit, now, out),
+            Message::Abort(abort) => {
+                let culprit = if self.is_member(&abort.culprit) { abort.culprit } else { from };
+                self.fail(abort.reason, culprit, now, out)
+            }
             _ => None,
         }
     }
@@ -220,11 +229,12 @@ impl Machine {
         None
     }
 
-    /// The transport delivered a message to a member.
-    pub(crate) fn delivered(&mut self, to: PeerId) {
-        if let Some(other) = self.others.get_mut(&to) {
-            other.suspect = false;
-        }
+    /// The transport delivered the message `id` to a member.
+    pub(crate) fn delivered(&mut self, id: EffectId, to: PeerId, out: &mut Outbox) -> Option<Ended> {
+        let other = self.others.get_mut(&to)?;
+        other.suspect = false;
+        other.report = other.report.filter(|report| *report != id);
+        self.leave_if_heard(out)
     }
 
     /// The transport could not deliver a message of `kind` to a member: once is
@@ -232,11 +242,12 @@ impl Machine {
     pub(crate) fn undelivered(&mut self, to: PeerId, kind: Kind, now: Time, out: &mut Outbox) -> Option<Ended> {
         let other = self.others.get_mut(&to)?;
         if other.suspect || kind == Kind::Confirm {
-            return self.fail(AbortReason::MemberLost, to, now, out);
+            return self.lost(to, now, out);
         }
         other.suspect = true;
         if kind != Kind::Heartbeat {
-            other.unsaid = Some(kind);
+            // Of two things to say again, the later in the course of the run counts.
+            other.unsaid = other.unsaid.max(Some(kind));
         }
         self.say(to, &Message::Heartbeat(Heartbeat { run: self.run() }), now, out);
         None
@@ -257,8 +268,13 @@ impl Machine {
             return None;
         }
         self.heartbeat_at = now + HEARTBEAT_INTERVAL;
-        if let Some((silent, _)) = self.others.iter().find(|(_, other)| now.since(other.last_heard) > SILENCE_MAX) {
-            return self.fail(AbortReason::MemberLost, *silent, now, out);
+        if matches!(self.stage, Stage::Leaving { until } if until <= now) {
+            return Some(self.close(out));
+        }
+        let silent = |(_, other): &(&PeerId, &Other)| now.since(other.last_heard) > SILENCE_MAX;
+        let silent: Vec<_> = self.others.iter().filter(silent).map(|(peer, _)| *peer).collect();
+        if let Some(ended) = silent.into_iter().find_map(|peer| self.lost(peer, now, out)) {
+            return Some(ended);
         }
         if now >= self.prepare_until && matches!(self.stage, Stage::Preparing | Stage::Gathering) {
             let late = self.start.members.iter().find(|member| !self.ready.contains_key(&member.peer));
@@ -274,12 +290,46 @@ impl Machine {
         None
     }
 
+    /// A member is gone. That ends the run, unless its last word is here.
+    pub(crate) fn lost(&mut self, peer: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
+        let rank = self.start.rank_of(&peer)?;
+        let reported = self.stage == Stage::Comparing && self.reports.contains_key(&(self.round(), rank));
+        if self.is_agreed() || (reported && self.is_last_step()) {
+            if let Some(other) = self.others.get_mut(&peer) {
+                other.report = None;
+            }
+            return self.leave_if_heard(out);
+        }
+        self.fail(AbortReason::MemberLost, peer, now, out)
+    }
+
     /// Ends the run here and tells the others who is to blame.
     pub(crate) fn fail(&mut self, reason: AbortReason, culprit: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
         let abort = Message::Abort(Abort { run: self.run(), reason, culprit });
         self.say_to_all(&abort, now, out);
         out.push(Effect::Close { run: self.run(), failure: Some(RunFailure { reason, culprit }) });
         Some(Ended)
+    }
+
+    /// Whether all members agree on the last round, so that none is needed any more.
+    fn is_agreed(&self) -> bool {
+        matches!(self.stage, Stage::Saving | Stage::Leaving { .. })
+    }
+
+    fn is_last_step(&self) -> bool {
+        self.step + 1 == self.start.spec.steps()
+    }
+
+    /// A member that left before its last report was delivered would leave the
+    /// others waiting for it.
+    fn leave_if_heard(&self, out: &mut Outbox) -> Option<Ended> {
+        let heard = self.others.values().all(|other| other.report.is_none());
+        (heard && matches!(self.stage, Stage::Leaving { .. })).then(|| self.close(out))
+    }
+
+    fn close(&self, out: &mut Outbox) -> Ended {
+        out.push(Effect::Close { run: self.run(), failure: None });
+        Ended
     }
 
     fn round(&self) -> u32 {
@@ -293,12 +343,16 @@ impl Machine {
         }
     }
 
-    fn say(&self, to: PeerId, message: &Message, now: Time, out: &mut Outbox) {
-        out.send(to, message.clone(), About::Run(self.run()), now);
+    fn say(&mut self, to: PeerId, message: &Message, now: Time, out: &mut Outbox) {
+        let id = out.send(to, message.clone(), About::Run(self.run()), now);
+        if let (Message::RoundReport(_), Some(other)) = (message, self.others.get_mut(&to)) {
+            other.report = id;
+        }
     }
 
-    fn say_to_all(&self, message: &Message, now: Time, out: &mut Outbox) {
-        self.others.keys().for_each(|peer| self.say(*peer, message, now, out));
+    fn say_to_all(&mut self, message: &Message, now: Time, out: &mut Outbox) {
+        let others: Vec<_> = self.others.keys().copied().collect();
+        others.into_iter().for_each(|peer| self.say(peer, message, now, out));
     }
 
     /// Our latest word of this kind, to say it again.
@@ -398,11 +452,11 @@ impl Machine {
         self.reports.retain(|(of, rank), _| *of > round || (*of == round && *rank == self.start.rank));
         let hashes: Vec<_> = reports.iter().map(|report| report.parameter_hash).collect();
         let differing = odd_one_out(&hashes);
-        out.notify(Event::RoundDone { run: self.run(), reports });
         if let Some(rank) = differing {
             return self.fail(AbortReason::ParametersDiffer, self.start.members[rank].peer, now, out);
         }
-        if self.step + 1 == self.start.spec.steps() {
+        out.notify(Event::RoundDone { run: self.run(), reports });
+        if self.is_last_step() {
             self.stage = Stage::Saving;
             out.push(Effect::Save { run: self.run() });
         } else {

@@ -6,7 +6,7 @@
 use crate::ids::Hash;
 use crate::seed::Seed;
 use crate::wire::codec;
-use crate::wire::limits::{CHUNK_BYTES_MAX, MEMBERS_MAX, PARAMETERS_MAX};
+use crate::wire::limits::{CHUNK_BYTES_MAX, CHUNKS_MAX, MEMBERS_MAX, PARAMETERS_MAX};
 use serde::{Deserialize, Serialize};
 
 /// An f32 by its bits; finite and not negative in every valid spec.
@@ -219,7 +219,10 @@ impl RunSpec {
         in_range("rounds", self.rounds, 1, 1 << 24)?;
         in_range("steps_per_round", self.steps_per_round, 1, 1 << 12)?;
         in_range("chunk_elements", self.chunk_elements, 1, (CHUNK_BYTES_MAX / size_of::<f32>()) as u32)?;
-        if self.chunk_plan(MEMBERS_MAX).is_none() {
+        // Each member's part may end in one more chunk that is not full: this
+        // bound holds for every number of members.
+        let chunks = self.model.parameters().map(|count| count.div_ceil(u64::from(self.chunk_elements)));
+        if chunks.is_none_or(|chunks| chunks + MEMBERS_MAX as u64 > CHUNKS_MAX as u64) {
             return Err(format!("chunk_elements = {} cuts the gradient too finely", self.chunk_elements));
         }
         let optimizer = &self.optimizer;

@@ -1,6 +1,6 @@
 //! Tile sums with AVX2, over words of two 16-bit integers.
 
-use super::super::quantize::PANEL;
+use super::super::pack::PANEL;
 use super::{TILE_ROWS, Tile, TileInput};
 use std::arch::x86_64::*;
 
@@ -9,9 +9,8 @@ const ROWS: usize = 4;
 
 /// Only called where AVX2 was detected.
 pub(super) fn sum_tile(input: &TileInput<'_>, tile: &mut Tile) {
-    assert!(input.groups > 0 && input.left.len() >= (input.groups - 1) * PANEL + TILE_ROWS);
+    input.check();
     for panel in 0..input.panels {
-        assert!(input.right[panel].len() >= input.groups * PANEL);
         for first in (0..TILE_ROWS).step_by(ROWS) {
             // SAFETY: the dispatcher has detected AVX2, and the lengths were checked above.
             unsafe { sum_rows(input, first, panel, tile) };
@@ -25,14 +24,17 @@ unsafe fn sum_rows(input: &TileInput<'_>, first: usize, panel: usize, tile: &mut
     let right = input.right[panel].as_ptr();
     let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
     for group in 0..input.groups {
-        // SAFETY: group < groups, so 16 words of the panel and 8 of the left rows lie ahead.
+        // SAFETY: group < groups, so 16 words of the panel lie ahead (`check`).
         let (low, high) = unsafe {
             let at = right.add(group * PANEL).cast::<__m256i>();
             (_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1)))
         };
         for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: as above.
-            let word = _mm256_set1_epi32(unsafe { *left.add(group * PANEL + first + row) } as i32);
+            // SAFETY: first + row < 8, so this word exists (`check`).
+            let word =
+                _mm256_set1_epi32(
+                    unsafe { *left.add((first + row) * input.row_stride + group * input.group_stride) } as i32
+                );
             sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(low, word));
             sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(high, word));
         }

@@ -11,7 +11,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use super::quantize::{CHUNK, PANEL, Packed};
+use super::pack::{CHUNK, PANEL, Packed};
 use super::simd::Simd;
 use crate::arithmetic::{canon, magnitude};
 use rayon::prelude::*;
@@ -30,8 +30,11 @@ pub(crate) struct Tile(pub(crate) [[i32; TILE_COLUMNS]; TILE_ROWS]);
 
 /// What a tile kernel reads: words of 8 left rows and of one or two right panels.
 pub(crate) struct TileInput<'a> {
-    /// `[group][16]`, starting at the tile's first row; 8 words of each group are read.
+    /// Words of the tile's 8 rows, from the first row's first group.
     pub(crate) left: &'a [u32],
+    /// Words from one left row to the next, and from one group to the next.
+    pub(crate) row_stride: usize,
+    pub(crate) group_stride: usize,
     /// `[group][16]` for each panel of columns.
     pub(crate) right: [&'a [u32]; 2],
     /// 1 or 2.
@@ -39,6 +42,15 @@ pub(crate) struct TileInput<'a> {
     pub(crate) groups: usize,
     /// Sums of the left rows' digits.
     pub(crate) left_sums: [i32; TILE_ROWS],
+}
+
+impl TileInput<'_> {
+    /// Panics unless every word that a kernel reads is there.
+    fn check(&self) {
+        let last = (TILE_ROWS - 1) * self.row_stride + (self.groups - 1) * self.group_stride;
+        assert!(self.groups > 0 && last < self.left.len());
+        assert!(self.right.iter().all(|panel| panel.len() >= self.groups * PANEL));
+    }
 }
 
 fn sum_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile) {
@@ -84,6 +96,7 @@ pub(crate) fn product(
     for column_panel in (0..right_panels).step_by(2) {
         let column = column_panel * PANEL;
         let columns = (right.rows - column).min(TILE_COLUMNS);
+        let first_words = right_words(simd, right, column_panel, 0, 0);
         let column_scales = &right.scales[column..(column + TILE_COLUMNS).min(right.scales.len())];
         for row in (panels.start * PANEL..(panels.end * PANEL).min(left.rows)).step_by(TILE_ROWS) {
             let rows = (left.rows - row).min(TILE_ROWS);
@@ -91,9 +104,8 @@ pub(crate) fn product(
             let target = Target { row_scales: &left.scales[row..row + rows], column_scales, columns, stride };
             let out = &mut out[place..];
             peak = peak.max(if narrow {
-                let input = tile_input(simd, left, right, (row, column_panel), (0, 0), 0);
-                sum_tile(simd, &input, &mut tile);
-                scale_narrow(simd, &tile, &target, out)
+                let input = tile_input(simd, left, first_words, row, 0, 0);
+                narrow_tile(simd, &input, &mut tile, &target, out)
             } else {
                 let sums = wide_sums(simd, left, right, (row, column_panel));
                 scale_wide(simd, &sums, &target, out)
@@ -103,39 +115,59 @@ pub(crate) fn product(
     peak
 }
 
-struct Target<'a> {
+/// Where a tile's values go, and the powers of two that scale them.
+pub(crate) struct Target<'a> {
     row_scales: &'a [f32],
     column_scales: &'a [f32],
     columns: usize,
     stride: usize,
 }
 
+/// A tile whose sums fit 32 bits; the largest magnitude in it.
+fn narrow_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile, target: &Target<'_>, out: &mut [f32]) -> u32 {
+    match simd {
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx512Vnni => vnni::product_tile(input, target, out),
+        _ => {
+            sum_tile(simd, input, tile);
+            scale_narrow(simd, tile, target, out)
+        }
+    }
+}
+
+/// The right operand's words of one digit and chunk in one or two panels from `panel`.
+fn right_words(simd: Simd, right: &Packed, panel: usize, digit: usize, chunk: usize) -> ([&[u32]; 2], usize) {
+    let first = chunk * CHUNK / simd.group();
+    let groups = (right.groups - first).min(CHUNK / simd.group());
+    let panels = (right.rows.div_ceil(PANEL) - panel).min(2);
+    let words = |panel: usize| {
+        let start = ((panel * right.digits + digit) * right.groups + first) * PANEL;
+        &right.words[start..start + groups * PANEL]
+    };
+    ([words(panel), words(panel + panels - 1)], panels)
+}
+
+/// Completes the input with the left operand's words of 8 rows from `row`.
 fn tile_input<'a>(
     simd: Simd,
     left: &'a Packed,
-    right: &'a Packed,
-    (row, column_panel): (usize, usize),
-    (left_digit, right_digit): (usize, usize),
+    (right, panels): ([&'a [u32]; 2], usize),
+    row: usize,
+    digit: usize,
     chunk: usize,
 ) -> TileInput<'a> {
     let first = chunk * CHUNK / simd.group();
-    let groups = (left.groups - first).min(CHUNK / simd.group());
-    let words = |packed: &'a Packed, panel: usize, digit: usize| {
-        let start = ((panel * packed.digits + digit) * packed.groups + first) * PANEL;
-        &packed.words[start..start + groups * PANEL]
-    };
-    let panels = (right.rows.div_ceil(PANEL) - column_panel).min(2);
-    let left_panel = row / PANEL;
-    let sums_at = ((left_panel * left.digits + left_digit) * left.chunks + chunk) * PANEL + row % PANEL;
+    let (panel, lane) = (row / PANEL, row % PANEL);
+    let sums_at = ((panel * left.digits + digit) * left.chunks + chunk) * PANEL + lane;
     let mut left_sums = [0; TILE_ROWS];
     left_sums.copy_from_slice(&left.sums[sums_at..sums_at + TILE_ROWS]);
-    TileInput {
-        left: &words(left, left_panel, left_digit)[row % PANEL..],
-        right: [words(right, column_panel, right_digit), words(right, column_panel + panels - 1, right_digit)],
-        panels,
-        groups,
-        left_sums,
-    }
+    let (start, row_stride, group_stride) = if left.row_major {
+        ((row * left.digits + digit) * left.groups + first, left.digits * left.groups, 1)
+    } else {
+        (((panel * left.digits + digit) * left.groups + first) * PANEL + lane, 1, PANEL)
+    };
+    let groups = right[0].len() / PANEL;
+    TileInput { left: &left.words[start..], row_stride, group_stride, right, panels, groups, left_sums }
 }
 
 /// Exact 64-bit sums over all digits and chunks.
@@ -143,7 +175,7 @@ fn wide_sums(
     simd: Simd,
     left: &Packed,
     right: &Packed,
-    place: (usize, usize),
+    (row, column_panel): (usize, usize),
 ) -> [[i64; TILE_COLUMNS]; TILE_ROWS] {
     let mut sums = [[0i64; TILE_COLUMNS]; TILE_ROWS];
     let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
@@ -152,7 +184,8 @@ fn wide_sums(
             // The last digit of an operand weighs 1, the one before it 256.
             let shift = 8 * (left.digits - 1 - left_digit + right.digits - 1 - right_digit);
             for chunk in 0..left.chunks {
-                let input = tile_input(simd, left, right, place, (left_digit, right_digit), chunk);
+                let words = right_words(simd, right, column_panel, right_digit, chunk);
+                let input = tile_input(simd, left, words, row, left_digit, chunk);
                 sum_tile(simd, &input, &mut tile);
                 for (sums, tile) in sums.iter_mut().zip(&tile.0) {
                     for (sum, &part) in sums.iter_mut().zip(tile) {

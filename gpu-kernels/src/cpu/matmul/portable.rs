@@ -1,6 +1,6 @@
 //! Tile sums in plain Rust, over words of two 16-bit integers.
 
-use super::super::quantize::PANEL;
+use super::super::pack::PANEL;
 use super::{TILE_ROWS, Tile, TileInput};
 
 pub(super) fn sum_tile(input: &TileInput<'_>, tile: &mut Tile) {
@@ -8,8 +8,9 @@ pub(super) fn sum_tile(input: &TileInput<'_>, tile: &mut Tile) {
         for row in 0..TILE_ROWS {
             let mut sums = [0i32; PANEL];
             let words = input.right[panel].chunks_exact(PANEL);
-            for (right, left) in words.zip(input.left.chunks(PANEL)) {
-                let (left_low, left_high) = halves(left[row]);
+            for (group, right) in words.enumerate() {
+                let left = input.left[row * input.row_stride + group * input.group_stride];
+                let (left_low, left_high) = halves(left);
                 for lane in 0..PANEL {
                     let (low, high) = halves(right[lane]);
                     sums[lane] += left_low * low + left_high * high;

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 4 | `MNTC` |
 //! | 1 | version, 1 |
-//! | 1 | phase: 0 contribution, 1 reduced |
+//! | 1 | phase: 0 contribution, 1 sum |
 //! | 2 | zero |
 //! | 32 | run id |
 //! | 4 | round |

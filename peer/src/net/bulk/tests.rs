@@ -2,13 +2,11 @@
 
 use super::chunk::Receipt;
 use super::connections::connection;
-use super::{
-    BlobError, BulkConfig, BulkEvent, BulkFailure, BulkHandle, ChunkHeader, MAX_CHUNK_BYTES, SendError,
-};
+use super::{BlobError, BulkConfig, BulkEvent, BulkFailure, BulkHandle, ChunkHeader, MAX_CHUNK_BYTES, SendError};
 use crate::identity::Identity;
 use bytes::Bytes;
-use manta_protocol::run::Phase;
 use manta_protocol::ids::{Hash, PeerId, RunId};
+use manta_protocol::run::Phase;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
@@ -283,7 +281,7 @@ async fn blobs_are_verified_and_missing_forbidden_and_corrupt_ones_told_apart() 
     let b = TestPeer::serving(move |asked: &Hash, _: &PeerId| match asked {
         asked if *asked == hash => Some(readable.clone()),
         asked if *asked == forged => Some(Bytes::from_static(b"something else")),
-        asked if *asked == too_long => Some(Bytes::from(vec![0; (super::MAX_BLOB_BYTES + 1) as usize])),
+        asked if *asked == too_long => Some(Bytes::from(vec![0; (super::blob::MAX_BLOB_BYTES + 1) as usize])),
         _ => None,
     });
     let a = TestPeer::start();
