@@ -57,13 +57,15 @@ impl PeerFile {
         Ok(())
     }
 
-    /// Removes the file if it is still this peer's. One that stays is harmless:
-    /// whoever reads it finds nobody at the address.
-    pub(crate) fn remove(&self, data_dir: &Path) {
-        if Self::read(data_dir).is_ok_and(|found| found == *self)
-            && let Err(error) = fs::remove_file(Self::path(data_dir))
-        {
-            tracing::warn!(%error, folder = %data_dir.display(), "cannot remove peer.json");
+    /// Removes the file if it is still this peer's.
+    ///
+    /// # Errors
+    /// When it cannot be removed, which is harmless: whoever reads it finds
+    /// nobody at the address.
+    pub(crate) fn remove(&self, data_dir: &Path) -> io::Result<()> {
+        match Self::read(data_dir) {
+            Ok(found) if found == *self => fs::remove_file(Self::path(data_dir)),
+            _ => Ok(()),
         }
     }
 }
@@ -94,9 +96,9 @@ mod tests {
             let mode = fs::metadata(PeerFile::path(folder.path())).expect("is there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
-        first.remove(folder.path());
+        first.remove(folder.path()).expect("leaves it");
         assert_eq!(PeerFile::read(folder.path()).expect("still there"), second);
-        second.remove(folder.path());
+        second.remove(folder.path()).expect("removes it");
         let error = PeerFile::read(folder.path()).expect_err("gone").to_string();
         assert!(error.contains("`manta up`") && error.contains(&folder.path().display().to_string()), "{error}");
     }
