@@ -47,21 +47,23 @@ On real machines:
                                         train with every peer that is free
   manta generate model --prompt 'Once'  let the model write";
 
+const GLOBAL_HEADING: &str = "Options of every command";
+
 /// What every command takes.
 #[derive(Args, Debug)]
 struct Global {
     /// Which logs to show on standard error, as in `debug` or `warn,manta=debug`
     /// [env: MANTA_LOG] [default: info for `up`, else warn]
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, display_order = 1000, value_name = "FILTER")]
     log: Option<String>,
 
     /// Write logs as JSON, one object a line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, display_order = 1000)]
     log_json: bool,
 
     /// Where the peer keeps its identity and data [env: MANTA_DATA_DIR]
     /// [default: the user's data folder]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, display_order = 1000, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 

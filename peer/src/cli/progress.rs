@@ -88,6 +88,8 @@ pub(super) struct Progress {
     bars: Option<Bars>,
     shown_at: Option<Instant>,
     shown: String,
+    /// What was not due yet.
+    pending: Option<String>,
 }
 
 struct Bars {
@@ -101,7 +103,7 @@ impl Progress {
     pub(super) fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bars = terminal.then(|| Bars { all: MultiProgress::new(), overall: None, members: Vec::new() });
-        Self { bars, shown_at: None, shown: String::new() }
+        Self { bars, shown_at: None, shown: String::new(), pending: None }
     }
 
     /// A line that stays.
@@ -122,16 +124,24 @@ impl Progress {
     }
 
     fn show_line(&mut self, line: String, now: Instant) {
-        let due = self.shown_at.is_none_or(|shown_at| now.duration_since(shown_at) >= LINE_INTERVAL);
-        if due && line != self.shown {
-            eprintln!("{line}");
-            self.shown_at = Some(now);
-            self.shown = line;
+        if line == self.shown {
+            return;
         }
+        if self.shown_at.is_some_and(|shown_at| now.duration_since(shown_at) < LINE_INTERVAL) {
+            self.pending = Some(line);
+            return;
+        }
+        eprintln!("{line}");
+        self.shown_at = Some(now);
+        self.shown = line;
+        self.pending = None;
     }
 
     /// Leaves the last state on screen.
     pub(super) fn finish(self) {
+        if let Some(line) = self.pending {
+            eprintln!("{line}");
+        }
         let Some(bars) = self.bars else { return };
         for bar in bars.members.iter().chain(&bars.overall) {
             bar.abandon();
@@ -215,14 +225,14 @@ mod tests {
 
     #[test]
     fn lines_come_when_due_and_changed() {
-        let mut progress = Progress { bars: None, shown_at: None, shown: String::new() };
+        let mut progress = Progress { bars: None, shown_at: None, shown: String::new(), pending: None };
         let start = Instant::now();
         progress.show_line("a".into(), start);
         assert_eq!(progress.shown, "a");
         progress.show_line("b".into(), start + LINE_INTERVAL / 2);
-        assert_eq!(progress.shown, "a", "too early");
+        assert_eq!((progress.shown.as_str(), progress.pending.as_deref()), ("a", Some("b")), "too early");
         progress.show_line("c".into(), start + LINE_INTERVAL);
-        assert_eq!(progress.shown, "c");
+        assert_eq!((progress.shown.as_str(), progress.pending.as_deref()), ("c", None));
         progress.show_line("c".into(), start + LINE_INTERVAL * 3);
         assert_eq!(progress.shown_at, Some(start + LINE_INTERVAL), "nothing new");
     }

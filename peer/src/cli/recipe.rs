@@ -47,6 +47,6 @@ fn preset(name: &str) -> Result<Preset, String> {
 }
 
 fn preset_help() -> String {
-    let presets = PRESETS.map(|preset| format!("{} ({})", preset.name, preset.about));
-    format!("Size of the model: {}", presets.join("; "))
+    let presets = PRESETS.map(|preset| format!("\n- {}: {}", preset.name, preset.about));
+    format!("Size of the model{}", presets.concat())
 }

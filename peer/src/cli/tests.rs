@@ -58,7 +58,7 @@ fn wrong_arguments_are_explained() {
         ("manta up --http 8420", "invalid socket address"),
         ("manta up --duration-max soon", "6h"),
         ("manta generate d", "--prompt <TEXT>"),
-        ("manta generate d --prompt x --temperature -1", "--temperature"),
+        ("manta generate d --prompt x --temperature -1", "a number from 0 to 100"),
         ("manta demo --device cuda", "[possible values: native]"),
         ("manta stop", "<RUN|ORDER>"),
     ] {
@@ -72,7 +72,7 @@ fn the_help_teaches() {
     for (command, parts) in [
         ("", &["manta demo  ", "manta up --join TICKET", "MANTA_DATA_DIR", "MANTA_LOG"][..]),
         ("up", &["Examples:", "--no-offer", "second peer on this machine", "[default: 127.0.0.1:8420]"]),
-        ("train", &["Examples:", "manta stop", "tiny (about 0.8M parameters", "[default: 1..16]"]),
+        ("train", &["Examples:", "manta stop", "- tiny: about 0.8M parameters", "[default: 1..16]"]),
         ("generate", &["Examples:", "--temperature 0"]),
         ("demo", &["Examples:", "tail -n 1", "[default: 4]"]),
         ("stop", &["manta status"]),

@@ -32,7 +32,7 @@ pub(super) struct GenerateArgs {
     tokens: usize,
 
     /// Above 1 more surprising, below 1 less; 0 takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = temperature, allow_negative_numbers = true)]
     temperature: f64,
 
     /// Draw from the K likeliest tokens only; 0 for all
