@@ -53,11 +53,18 @@ pub(crate) fn prepare(request: &OrderRequest, store: &BlobStore, multiply_adds_p
     let manifest = manifest::publish(&data, tokenizer, store).map_err(|error| error.to_string())?;
     sources.check_unchanged().map_err(|error| error.to_string())?;
     let root = manifest.root();
-    let spec = run_spec(request, &preset, tokenizer.vocab_size(), root, (data.training.len() + data.validation.len()) as u64);
+    let spec =
+        run_spec(request, &preset, tokenizer.vocab_size(), root, (data.training.len() + data.validation.len()) as u64);
     spec.validate()?;
     let summary = format!("{text_bytes} bytes of {} files, blake3 root {root}", sources.files());
     let wish = wish(request, &spec, multiply_adds_per_s);
-    Ok(Prepared { spec, wish, unigram_loss: batches::unigram_loss(&data.training, &data.validation), tokenizer, summary })
+    Ok(Prepared {
+        spec,
+        wish,
+        unigram_loss: batches::unigram_loss(&data.training, &data.validation),
+        tokenizer,
+        summary,
+    })
 }
 
 fn check_counts(request: &OrderRequest) -> Result<(), String> {
@@ -83,7 +90,9 @@ fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wis
     Wish {
         members_min: request.peers_min,
         members_max: request.peers_max,
-        memory_bytes: [transfer_bytes, spec.data_bytes, MEMORY_BASE_BYTES].into_iter().fold(engine_bytes, u64::saturating_add),
+        memory_bytes: [transfer_bytes, spec.data_bytes, MEMORY_BASE_BYTES]
+            .into_iter()
+            .fold(engine_bytes, u64::saturating_add),
         disk_bytes: spec.data_bytes.saturating_mul(2),
         duration_s: u64::try_from(seconds).unwrap_or(u64::MAX).saturating_add(60),
         patience_ms: request.patience_ms,

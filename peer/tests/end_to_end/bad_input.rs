@@ -36,7 +36,10 @@ fn what_is_in_use_is_named() {
     let listen = format!("/ip4/127.0.0.1/tcp/{port}");
     assert_refused(&run(&mut up(&own, &["--listen", &listen])), &[&listen, "--listen"]);
     let http = format!("127.0.0.1:{port}");
-    assert_refused(&run(manta().arg("--data-dir").arg(&own).args(["up", "--no-mdns", "--http", &http])), &[&http, "--http"]);
+    assert_refused(
+        &run(manta().arg("--data-dir").arg(&own).args(["up", "--no-mdns", "--http", &http])),
+        &[&http, "--http"],
+    );
 }
 
 #[test]
@@ -59,7 +62,10 @@ fn orders_that_cannot_be_filled_say_why_and_the_peer_goes_on() {
     std::fs::write(foreign.join("thesis.txt"), "mine").unwrap();
     assert_refused(&train(&["--preset", "nano"], &data, &foreign), &["thesis.txt"]);
     assert_eq!(std::fs::read_to_string(foreign.join("thesis.txt")).unwrap(), "mine");
-    assert_refused(&train(&["--preset", "nano", "--peers", "5", "--deadline", "1s"], &data, &out), &["5 peers", "1 offers"]);
+    assert_refused(
+        &train(&["--preset", "nano", "--peers", "5", "--deadline", "1s"], &data, &out),
+        &["5 peers", "1 offers"],
+    );
     assert_eq!(peer.get("/healthz").0, "HTTP/1.1 200 OK");
 }
 

@@ -45,7 +45,10 @@ fn three_peers_train_to_the_same_bits_on_any_machine_and_the_model_speaks() {
         assert!(model.join(file).is_file(), "{file} is missing");
     }
     let generate = |seed: &str| {
-        let output = run(manta().arg("generate").arg(&model).args(["--prompt", "peer ", "--tokens", "24", "--json", "--seed", seed]));
+        let output = run(manta()
+            .arg("generate")
+            .arg(&model)
+            .args(["--prompt", "peer ", "--tokens", "24", "--json", "--seed", seed]));
         assert!(output.status.success(), "{}", stderr(&output));
         last_json(&output)["text"].as_str().expect("text").to_owned()
     };

@@ -64,7 +64,19 @@ fn two_machines_joined_by_a_ticket_train_one_model() {
         .manta(0)
         .arg("--data-dir")
         .arg(&first.data_dir)
-        .args(["train", "--json", "--preset", "nano", "--rounds", "2", "--steps-per-round", "3", "--peers", "2", "--data"])
+        .args([
+            "train",
+            "--json",
+            "--preset",
+            "nano",
+            "--rounds",
+            "2",
+            "--steps-per-round",
+            "3",
+            "--peers",
+            "2",
+            "--data",
+        ])
         .arg(&data)
         .arg("--out")
         .arg(folder.path().join("model")));

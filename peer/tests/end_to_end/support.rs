@@ -76,7 +76,8 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts a peer on loopback.
     pub(crate) fn start(folder: &TempDir, name: &str, extra: &[&str]) -> Self {
-        let loopback = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--listen", "/ip4/127.0.0.1/tcp/0", "--threads", "1"];
+        let loopback =
+            ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--listen", "/ip4/127.0.0.1/tcp/0", "--threads", "1"];
         Self::spawn(manta(), folder, name, &[&loopback, extra].concat())
     }
 

@@ -206,16 +206,15 @@ impl Demo<'_> {
             if silences > SILENCES_MAX {
                 return Err("the first peer runs but does not answer; see its log with --keep".into());
             }
-            if let Some(run) = statuses[0].as_ref().map(|status| ordered(status, order, &mut message, progress)) {
-                if let Some(run) = run? {
-                    progress.show(&outcome::view(run, &statuses));
-                    let now = Instant::now();
-                    let settled = has_ended(run.state).then(|| *settled_at.get_or_insert(now));
-                    if settled
-                        .is_some_and(|at| outcome::ended_everywhere(&statuses, &run.run) || now >= at + SETTLE_TIMEOUT)
-                    {
-                        return Ok(Ended { run: run.clone(), lost: swarm.lost(), statuses, sample: None });
-                    }
+            let status = statuses[0].as_ref();
+            let run = status.map(|status| ordered(status, order, &mut message, progress)).transpose()?.flatten();
+            if let Some(run) = run {
+                progress.show(&outcome::view(run, &statuses));
+                let now = Instant::now();
+                let settled = has_ended(run.state).then(|| *settled_at.get_or_insert(now));
+                let everywhere = outcome::ended_everywhere(&statuses, &run.run);
+                if settled.is_some_and(|at| everywhere || now >= at + SETTLE_TIMEOUT) {
+                    return Ok(Ended { run: run.clone(), lost: swarm.lost(), statuses, sample: None });
                 }
             }
             tokio::time::sleep(POLL_INTERVAL).await;
