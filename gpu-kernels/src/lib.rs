@@ -1,3 +1,25 @@
 //! The exact arithmetic of a training step: bit for bit the same on every device.
+//!
+//! Products of matrices are exact integer sums, everything else is f32 under
+//! the narrow rules of [`arithmetic`]. [`Engine`] trains one Llama-family model
+//! with it; `docs/arithmetic.md` says the same in words, exactly enough to
+//! implement it again.
 
+pub mod arithmetic;
+mod benchmark;
+mod cpu;
+mod error;
+pub mod functions;
 pub mod model;
+pub mod reduce;
+pub mod reference;
+pub mod spec;
+
+pub use benchmark::measure_multiply_adds_per_s;
+pub use cpu::simd::SimdPath;
+pub use error::EngineError;
+pub use model::config::{ConfigError, ModelConfig};
+pub use model::engine::{Engine, EngineOptions};
+pub use model::layout::{Layout, Tensor};
+pub use model::step::{LossSum, MicroBatchKey, StepReport};
+pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig};

@@ -132,6 +132,8 @@ pub enum Done {
 pub enum Command {
     /// Offer the machine, or change the offer. `busy` is filled in by the node.
     Offer(Box<Listing>),
+    /// As `Offer`, but only for orders of this peer: nobody else hears of it.
+    OfferToSelf(Box<Listing>),
     /// Take the offer back.
     Withdraw,
     /// Find members for a run and start it.

@@ -39,6 +39,8 @@ pub struct Node {
     out: Outbox,
     book: OrderBook,
     offer: Option<Listing>,
+    /// Whether others hear of the offer.
+    offer_public: bool,
     announced_at: Option<Time>,
     announced_busy: Option<bool>,
     announce_due: Option<Time>,
@@ -56,6 +58,7 @@ impl Node {
             out: Outbox::new(config.identity, config.network),
             book: OrderBook::new(me),
             offer: None,
+            offer_public: false,
             announced_at: None,
             announced_busy: None,
             announce_due: None,
@@ -137,13 +140,12 @@ impl Node {
 
     fn command(&mut self, command: Command, now: Time) {
         match command {
-            Command::Offer(listing) => {
-                self.offer = Some(*listing);
-                self.announce_soon(now);
-            }
+            Command::Offer(listing) => self.set_offer(*listing, true, now),
+            Command::OfferToSelf(listing) => self.set_offer(*listing, false, now),
             Command::Withdraw => {
                 if self.offer.take().is_some() {
                     let withdrawal = Message::Withdrawal(Withdrawal {});
+                    // Said even if nobody was to hear of the offer: an earlier one may have been public.
                     let sent = self.out.publish(&withdrawal, LISTING_LIFETIME, now);
                     self.book.list(self.out.me(), sent.seq, sent.expires_at, None, now);
                     self.announced_at = Some(now);
@@ -172,6 +174,12 @@ impl Node {
                 self.with_run(run, |machine, out| machine.fail(reason, out.me(), now, out));
             }
         }
+    }
+
+    fn set_offer(&mut self, listing: Listing, public: bool, now: Time) {
+        self.offer = Some(listing);
+        self.offer_public = public;
+        self.announce_soon(now);
     }
 
     fn gossip(&mut self, bytes: &[u8], now: Time) -> Verdict {
@@ -246,9 +254,11 @@ impl Node {
     }
 
     fn reserve_asked(&mut self, user: PeerId, request: &Reserve, now: Time) {
+        let ours = user == self.out.me();
         let terms = self
             .offer
             .as_ref()
+            .filter(|_| self.offer_public || ours)
             .map(|offer| Terms { memory_bytes: offer.memory_bytes(), duration_max_s: offer.duration_max_s });
         let answer = self.hold.reserve(user, request, terms, now);
         let reply = Message::ReserveReply(ReserveReply { spec: request.spec, answer });
@@ -360,8 +370,13 @@ impl Node {
         }
         let busy = self.hold != Hold::Free;
         let listing = Listing { busy, ..offer.clone() };
-        let sent = self.out.publish(&Message::Listing(listing.clone()), LISTING_LIFETIME, now);
-        self.book.list(self.out.me(), sent.seq, sent.expires_at, Some(listing), now);
+        let (seq, expires_at) = if self.offer_public {
+            let sent = self.out.publish(&Message::Listing(listing.clone()), LISTING_LIFETIME, now);
+            (sent.seq, sent.expires_at)
+        } else {
+            (self.out.next_seq(now), now + LISTING_LIFETIME)
+        };
+        self.book.list(self.out.me(), seq, expires_at, Some(listing), now);
         self.announced_at = Some(now);
         self.announced_busy = Some(busy);
         self.announce_due = Some(now + LISTING_INTERVAL);

@@ -115,7 +115,7 @@ impl Outbox {
 
     /// Rises with every message, and past what an earlier life of this peer
     /// used, as long as the clock has not been set back.
-    fn next_seq(&mut self, now: Time) -> u64 {
+    pub(crate) fn next_seq(&mut self, now: Time) -> u64 {
         self.last_seq = now.as_unix_ms().max(self.last_seq + 1);
         self.last_seq
     }

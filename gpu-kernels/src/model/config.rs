@@ -74,7 +74,10 @@ impl ModelConfig {
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return fail(
                 "num_key_value_heads",
-                format!("{} does not divide num_attention_heads = {}", self.num_key_value_heads, self.num_attention_heads),
+                format!(
+                    "{} does not divide num_attention_heads = {}",
+                    self.num_key_value_heads, self.num_attention_heads
+                ),
             );
         }
         if !(self.rope_theta.is_finite() && (1.0..=1e9).contains(&self.rope_theta)) {

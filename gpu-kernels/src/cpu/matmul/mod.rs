@@ -1,0 +1,246 @@
+//! C\[m, n\] = Σ_k A\[m, k\]·B\[n, k\] over row-scaled integers.
+//!
+//! The sum over k is exact in integers, is rounded once to 24 bits (nearest,
+//! ties to even) and then scaled by 2^(eA + eB); below 2⁻¹⁰⁰ it is +0. Digits
+//! combine with their weights 65,536, 256 and 1 before the rounding. Since the
+//! sum is exact, tiles, threads and instruction sets cannot change a bit.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+use super::pack::{CHUNK, PANEL, Packed};
+use super::simd::Simd;
+use crate::arithmetic::{canon, magnitude};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows of a tile: half a panel, so that its sums stay in registers.
+pub(crate) const TILE_ROWS: usize = 8;
+/// Columns of a tile: two panels.
+pub(crate) const TILE_COLUMNS: usize = 32;
+/// Rows that one task computes.
+const TASK_PANELS: usize = 4;
+
+/// Exact sums of one tile.
+#[repr(align(64))]
+pub(crate) struct Tile(pub(crate) [[i32; TILE_COLUMNS]; TILE_ROWS]);
+
+/// What a tile kernel reads: words of 8 left rows and of one or two right panels.
+pub(crate) struct TileInput<'a> {
+    /// Words of the tile's 8 rows, from the first row's first group.
+    pub(crate) left: &'a [u32],
+    /// Words from one left row to the next, and from one group to the next.
+    pub(crate) row_stride: usize,
+    pub(crate) group_stride: usize,
+    /// `[group][16]` for each panel of columns.
+    pub(crate) right: [&'a [u32]; 2],
+    /// 1 or 2.
+    pub(crate) panels: usize,
+    pub(crate) groups: usize,
+    /// Sums of the left rows' digits.
+    pub(crate) left_sums: [i32; TILE_ROWS],
+}
+
+impl TileInput<'_> {
+    /// Panics unless every word that a kernel reads is there.
+    fn check(&self) {
+        let last = (TILE_ROWS - 1) * self.row_stride + (self.groups - 1) * self.group_stride;
+        assert!(self.groups > 0 && last < self.left.len());
+        assert!(self.right.iter().all(|panel| panel.len() >= self.groups * PANEL));
+    }
+}
+
+fn sum_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile) {
+    match simd {
+        Simd::Portable => portable::sum_tile(input, tile),
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 => avx2::sum_tile(input, tile),
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx512Vnni => vnni::sum_tile(input, tile),
+    }
+}
+
+/// Computes all of C (row-major, rows `left.rows`, columns `right.rows`) on the
+/// threads of the current pool; the largest magnitude in C.
+pub(crate) fn product_parallel(simd: Simd, left: &Packed, right: &Packed, out: &mut [f32]) -> u32 {
+    debug_assert_eq!(out.len(), left.rows * right.rows);
+    let task_rows = TASK_PANELS * PANEL;
+    out.par_chunks_mut(task_rows * right.rows)
+        .enumerate()
+        .map(|(task, out)| {
+            let first = task * TASK_PANELS;
+            let panels = first..(first + TASK_PANELS).min(left.rows.div_ceil(PANEL));
+            product(simd, left, panels, right, out, right.rows)
+        })
+        .reduce(|| 0, u32::max)
+}
+
+/// Computes the rows of C in `panels` of the left operand into `out`, whose
+/// rows are `stride` apart; the largest magnitude among them.
+pub(crate) fn product(
+    simd: Simd,
+    left: &Packed,
+    panels: Range<usize>,
+    right: &Packed,
+    out: &mut [f32],
+    stride: usize,
+) -> u32 {
+    assert_eq!(left.k, right.k, "operands must share the contracted axis");
+    let narrow = left.digits == 1 && right.digits == 1 && left.chunks == 1;
+    let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
+    let mut peak = 0;
+    let right_panels = right.rows.div_ceil(PANEL);
+    for column_panel in (0..right_panels).step_by(2) {
+        let column = column_panel * PANEL;
+        let columns = (right.rows - column).min(TILE_COLUMNS);
+        let first_words = right_words(simd, right, column_panel, 0, 0);
+        let column_scales = &right.scales[column..(column + TILE_COLUMNS).min(right.scales.len())];
+        for row in (panels.start * PANEL..(panels.end * PANEL).min(left.rows)).step_by(TILE_ROWS) {
+            let rows = (left.rows - row).min(TILE_ROWS);
+            let place = (row - panels.start * PANEL) * stride + column;
+            let target = Target { row_scales: &left.scales[row..row + rows], column_scales, columns, stride };
+            let out = &mut out[place..];
+            peak = peak.max(if narrow {
+                let input = tile_input(simd, left, first_words, row, 0, 0);
+                narrow_tile(simd, &input, &mut tile, &target, out)
+            } else {
+                let sums = wide_sums(simd, left, right, (row, column_panel));
+                scale_wide(simd, &sums, &target, out)
+            });
+        }
+    }
+    peak
+}
+
+/// Where a tile's values go, and the powers of two that scale them.
+pub(crate) struct Target<'a> {
+    row_scales: &'a [f32],
+    column_scales: &'a [f32],
+    columns: usize,
+    stride: usize,
+}
+
+/// A tile whose sums fit 32 bits; the largest magnitude in it.
+fn narrow_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile, target: &Target<'_>, out: &mut [f32]) -> u32 {
+    match simd {
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx512Vnni => vnni::product_tile(input, target, out),
+        _ => {
+            sum_tile(simd, input, tile);
+            scale_narrow(simd, tile, target, out)
+        }
+    }
+}
+
+/// The right operand's words of one digit and chunk in one or two panels from `panel`.
+fn right_words(simd: Simd, right: &Packed, panel: usize, digit: usize, chunk: usize) -> ([&[u32]; 2], usize) {
+    let first = chunk * CHUNK / simd.group();
+    let groups = (right.groups - first).min(CHUNK / simd.group());
+    let panels = (right.rows.div_ceil(PANEL) - panel).min(2);
+    let words = |panel: usize| {
+        let start = ((panel * right.digits + digit) * right.groups + first) * PANEL;
+        &right.words[start..start + groups * PANEL]
+    };
+    ([words(panel), words(panel + panels - 1)], panels)
+}
+
+/// Completes the input with the left operand's words of 8 rows from `row`.
+fn tile_input<'a>(
+    simd: Simd,
+    left: &'a Packed,
+    (right, panels): ([&'a [u32]; 2], usize),
+    row: usize,
+    digit: usize,
+    chunk: usize,
+) -> TileInput<'a> {
+    let first = chunk * CHUNK / simd.group();
+    let (panel, lane) = (row / PANEL, row % PANEL);
+    let sums_at = ((panel * left.digits + digit) * left.chunks + chunk) * PANEL + lane;
+    let mut left_sums = [0; TILE_ROWS];
+    left_sums.copy_from_slice(&left.sums[sums_at..sums_at + TILE_ROWS]);
+    let (start, row_stride, group_stride) = if left.row_major {
+        ((row * left.digits + digit) * left.groups + first, left.digits * left.groups, 1)
+    } else {
+        (((panel * left.digits + digit) * left.groups + first) * PANEL + lane, 1, PANEL)
+    };
+    let groups = right[0].len() / PANEL;
+    TileInput { left: &left.words[start..], row_stride, group_stride, right, panels, groups, left_sums }
+}
+
+/// Exact 64-bit sums over all digits and chunks.
+fn wide_sums(
+    simd: Simd,
+    left: &Packed,
+    right: &Packed,
+    (row, column_panel): (usize, usize),
+) -> [[i64; TILE_COLUMNS]; TILE_ROWS] {
+    let mut sums = [[0i64; TILE_COLUMNS]; TILE_ROWS];
+    let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
+    for left_digit in 0..left.digits {
+        for right_digit in 0..right.digits {
+            // The last digit of an operand weighs 1, the one before it 256.
+            let shift = 8 * (left.digits - 1 - left_digit + right.digits - 1 - right_digit);
+            for chunk in 0..left.chunks {
+                let words = right_words(simd, right, column_panel, right_digit, chunk);
+                let input = tile_input(simd, left, words, row, left_digit, chunk);
+                sum_tile(simd, &input, &mut tile);
+                for (sums, tile) in sums.iter_mut().zip(&tile.0) {
+                    for (sum, &part) in sums.iter_mut().zip(tile) {
+                        *sum += i64::from(part) << shift;
+                    }
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Rounded sum times 2^eA times 2^eB. The first product is exact (|e| ≤ 114), the
+/// second is exact or under 2⁻¹²⁶, which `canon` makes +0.
+#[inline(always)]
+fn scaled(rounded: f32, row_scale: f32, column_scale: f32) -> f32 {
+    canon((rounded * row_scale) * column_scale)
+}
+
+dispatch! {
+    fn scale_narrow(tile: &Tile, target: &Target<'_>, out: &mut [f32]) -> u32 {
+        let mut peak = 0;
+        for (row, (sums, &row_scale)) in tile.0.iter().zip(target.row_scales).enumerate() {
+            let out = &mut out[row * target.stride..][..target.columns];
+            if let (Ok(out), Ok(scales)) =
+                (<&mut [f32; TILE_COLUMNS]>::try_from(&mut *out), <&[f32; TILE_COLUMNS]>::try_from(target.column_scales))
+            {
+                for column in 0..TILE_COLUMNS {
+                    out[column] = scaled(sums[column] as f32, row_scale, scales[column]);
+                    peak = peak.max(magnitude(out[column]));
+                }
+            } else {
+                for (column, out) in out.iter_mut().enumerate() {
+                    *out = scaled(sums[column] as f32, row_scale, target.column_scales[column]);
+                    peak = peak.max(magnitude(*out));
+                }
+            }
+        }
+        peak
+    }
+}
+
+dispatch! {
+    fn scale_wide(sums: &[[i64; TILE_COLUMNS]; TILE_ROWS], target: &Target<'_>, out: &mut [f32]) -> u32 {
+        let mut peak = 0;
+        for (row, (sums, &row_scale)) in sums.iter().zip(target.row_scales).enumerate() {
+            let out = &mut out[row * target.stride..][..target.columns];
+            for (column, out) in out.iter_mut().enumerate() {
+                *out = scaled(sums[column] as f32, row_scale, target.column_scales[column]);
+                peak = peak.max(magnitude(*out));
+            }
+        }
+        peak
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! Row-scaled integers in the order in which the product kernels read them.
+//!
+//! A 32-bit word holds a group of the contracted axis: four consecutive i8, or
+//! two i16 where the kernel wants those. Rows stand in panels of 16: digit after
+//! digit and group after group, one word for each row of the panel. Only left
+//! operands that are packed along their rows keep each row's words together,
+//! which spares a transposition. The order in memory is no part of the arithmetic.
+
+use super::quantize::{Rounding, digit_of, quantize_line, scale_of};
+use super::simd::Simd;
+use crate::arithmetic::magnitude;
+use rayon::prelude::*;
+
+/// Rows in a panel.
+pub(crate) const PANEL: usize = 16;
+
+/// Elements of the contracted axis after which 32-bit sums are spilled.
+pub(crate) const CHUNK: usize = 1 << 16;
+
+/// Panels that are packed together when columns become rows.
+const BLOCK_PANELS: usize = 4;
+/// Rows in such a block.
+const BLOCK: usize = BLOCK_PANELS * PANEL;
+/// Elements of a row that are rounded at once; divides [`CHUNK`].
+const PIECE: usize = 512;
+
+/// A row-major matrix inside a larger one.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
+    /// Index of the first element in the tensor whose elements key the random bits.
+    pub(crate) index: u32,
+}
+
+impl<'a> View<'a> {
+    /// A whole row-major matrix.
+    pub(crate) fn whole(values: &'a [f32], rows: usize, columns: usize) -> Self {
+        debug_assert_eq!(values.len(), rows * columns);
+        Self { values, rows, columns, stride: columns, index: 0 }
+    }
+
+    /// `columns` elements of `row` from `first`, and the index of the first of them.
+    #[inline(always)]
+    fn line(&self, row: usize, first: usize, columns: usize) -> (&'a [f32], u32) {
+        let start = row * self.stride + first;
+        (&self.values[start..start + columns], self.index.wrapping_add(start as u32))
+    }
+}
+
+/// Which lines of the source become rows of the packed matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Along {
+    Rows,
+    Columns,
+}
+
+/// Which operand of a product the matrix becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
+}
+
+/// How to pack: everything but the matrix itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packing {
+    pub(crate) side: Side,
+    pub(crate) along: Along,
+    /// 1 or 2.
+    pub(crate) digits: usize,
+    pub(crate) rounding: Rounding,
+}
+
+impl Packing {
+    pub(crate) fn left(along: Along, digits: usize, rounding: Rounding) -> Self {
+        Self { side: Side::Left, along, digits, rounding }
+    }
+
+    pub(crate) fn right(along: Along, digits: usize, rounding: Rounding) -> Self {
+        Self { side: Side::Right, along, digits, rounding }
+    }
+
+    /// Whether the words of a row stand together.
+    fn row_major(&self) -> bool {
+        (self.side, self.along) == (Side::Left, Along::Rows)
+    }
+}
+
+/// A matrix as row-scaled digits, packed for the product kernels.
+#[derive(Default)]
+pub(crate) struct Packed {
+    pub(crate) rows: usize,
+    /// Length of the contracted axis.
+    pub(crate) k: usize,
+    pub(crate) groups: usize,
+    pub(crate) chunks: usize,
+    pub(crate) digits: usize,
+    /// Whether `words` are `[row][digit][group]` instead of `[panel][digit][group][row in panel]`.
+    pub(crate) row_major: bool,
+    pub(crate) words: Vec<u32>,
+    /// 2^e of each row; 1 in padding.
+    pub(crate) scales: Vec<f32>,
+    /// `[panel][digit][chunk][row in panel]`: sums of digits, for kernels that offset one operand.
+    pub(crate) sums: Vec<i32>,
+}
+
+/// Some whole panels of a [`Packed`].
+struct Panels<'a> {
+    words: &'a mut [u32],
+    scales: &'a mut [f32],
+    sums: &'a mut [i32],
+}
+
+impl Packed {
+    /// Takes the shape that packing `view` needs; the length of a panel's words and sums.
+    fn reshape(&mut self, simd: Simd, view: &View<'_>, packing: &Packing) -> (usize, usize) {
+        let digits = packing.digits;
+        let (rows, k) = match packing.along {
+            Along::Rows => (view.rows, view.columns),
+            Along::Columns => (view.columns, view.rows),
+        };
+        let panels = rows.div_ceil(PANEL);
+        self.rows = rows;
+        self.k = k;
+        self.groups = k.div_ceil(simd.group());
+        self.chunks = k.div_ceil(CHUNK);
+        self.digits = digits;
+        self.row_major = packing.row_major();
+        let (words, sums) = (digits * self.groups * PANEL, digits * self.chunks * PANEL);
+        self.words.resize(panels * words, 0);
+        self.scales.resize(panels * PANEL, 1.0);
+        self.sums.resize(panels * sums, 0);
+        (words, sums)
+    }
+
+    /// Packs `view` on the calling thread.
+    pub(crate) fn pack(&mut self, simd: Simd, view: View<'_>, packing: Packing) {
+        let (words, sums) = self.reshape(simd, &view, &packing);
+        let words = self.words.chunks_mut(BLOCK_PANELS * words);
+        let blocks = words.zip(self.scales.chunks_mut(BLOCK)).zip(self.sums.chunks_mut(BLOCK_PANELS * sums));
+        for (block, ((words, scales), sums)) in blocks.enumerate() {
+            pack_block(simd, &view, block, &packing, Panels { words, scales, sums });
+        }
+    }
+
+    /// [`Packed::pack`] on all threads of the current pool.
+    pub(crate) fn pack_parallel(&mut self, simd: Simd, view: View<'_>, packing: Packing) {
+        let (words, sums) = self.reshape(simd, &view, &packing);
+        let words = self.words.par_chunks_mut(BLOCK_PANELS * words);
+        let blocks = words.zip(self.scales.par_chunks_mut(BLOCK)).zip(self.sums.par_chunks_mut(BLOCK_PANELS * sums));
+        blocks.enumerate().for_each(|(block, ((words, scales), sums))| {
+            pack_block(simd, &view, block, &packing, Panels { words, scales, sums });
+        });
+    }
+}
+
+fn pack_block(simd: Simd, view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+    match (packing.along, simd.group()) {
+        (Along::Rows, 4) => rows_by_four(simd, view, block, packing, into),
+        (Along::Rows, _) => rows_by_two(simd, view, block, packing, into),
+        (Along::Columns, 4) => columns_by_four(simd, view, block, packing, into),
+        (Along::Columns, _) => columns_by_two(simd, view, block, packing, into),
+    }
+}
+
+dispatch! {
+    fn rows_by_four(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+        pack_rows::<4>(view, block, packing, into);
+    }
+}
+
+dispatch! {
+    fn rows_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+        pack_rows::<2>(view, block, packing, into);
+    }
+}
+
+dispatch! {
+    fn columns_by_four(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+        pack_columns::<4>(view, block, packing, into);
+    }
+}
+
+dispatch! {
+    fn columns_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+        pack_columns::<2>(view, block, packing, into);
+    }
+}
+
+/// The digits of a group in one word, the first in the lowest bits.
+#[inline(always)]
+fn word<const GROUP: usize>(digits: [i32; GROUP]) -> u32 {
+    let width = 32 / GROUP;
+    let mut word = 0;
+    for (place, &digit) in digits.iter().enumerate() {
+        word |= (digit as u32 & (u32::MAX >> (32 - width))) << (place * width);
+    }
+    word
+}
+
+/// Narrows the digits of a run to the words of its groups.
+#[inline(always)]
+fn write_words<const GROUP: usize>(digits: &[i32], words: &mut [u32]) {
+    if GROUP == 4 {
+        let mut narrow = [0u8; PIECE];
+        for (to, &digit) in narrow[..digits.len()].iter_mut().zip(digits) {
+            *to = digit as u8;
+        }
+        for (word, bytes) in words.iter_mut().zip(narrow[..digits.len()].chunks_exact(4)) {
+            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+    } else {
+        for (word, pair) in words.iter_mut().zip(digits.chunks_exact(2)) {
+            *word = pair[0] as u32 & 0xffff | (pair[1] as u32) << 16;
+        }
+    }
+}
+
+#[inline(always)]
+fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+    let digits = packing.digits;
+    let (groups, chunks) = (view.columns.div_ceil(GROUP), view.columns.div_ceil(CHUNK));
+    let rows = (view.rows - block * BLOCK).min(BLOCK);
+    if rows < into.scales.len() {
+        // Padding rows are all zero; buffers may hold another matrix's remains.
+        let panel_words = digits * groups * PANEL;
+        into.words[rows / PANEL * panel_words..].fill(0);
+        into.scales[rows..].fill(1.0);
+    }
+    into.sums.fill(0);
+    let (mut integers, mut one_digit) = ([0i32; PIECE], [0i32; PIECE]);
+    let mut words = [0u32; PIECE];
+    for row in 0..rows {
+        let (line, index) = view.line(block * BLOCK + row, 0, view.columns);
+        let (scale, inverse) = scale_of(crate::arithmetic::peak(line), digits);
+        into.scales[row] = scale;
+        let (panel, lane) = (row / PANEL, row % PANEL);
+        for (number, values) in line.chunks(PIECE).enumerate() {
+            let piece_index = index.wrapping_add((number * PIECE) as u32);
+            quantize_line(values, |_| inverse, (digits, packing.rounding), piece_index, &mut integers);
+            let length = values.len().div_ceil(GROUP) * GROUP;
+            integers[values.len()..length].fill(0);
+            for digit in 0..digits {
+                let mut sum = 0;
+                for (out, &q) in one_digit[..length].iter_mut().zip(&integers[..length]) {
+                    *out = digit_of(q, digits, digit);
+                    sum += *out;
+                }
+                let plane = panel * digits + digit;
+                into.sums[(plane * chunks + number * PIECE / CHUNK) * PANEL + lane] += sum;
+                let first = number * PIECE / GROUP;
+                if packing.row_major() {
+                    let start = (row * digits + digit) * groups + first;
+                    write_words::<GROUP>(&one_digit[..length], &mut into.words[start..start + length / GROUP]);
+                } else {
+                    write_words::<GROUP>(&one_digit[..length], &mut words);
+                    let to = into.words[(plane * groups + first) * PANEL..].chunks_exact_mut(PANEL);
+                    for (to, &word) in to.zip(&words[..length / GROUP]) {
+                        to[lane] = word;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn pack_columns<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+    let (digits, how) = (packing.digits, (packing.digits, packing.rounding));
+    let (groups, chunks) = (view.rows.div_ceil(GROUP), view.rows.div_ceil(CHUNK));
+    let first = block * BLOCK;
+    let columns = (view.columns - first).min(BLOCK);
+    let padded = into.scales.len();
+    let mut peaks = [0u32; BLOCK];
+    for row in 0..view.rows {
+        let (line, _) = view.line(row, first, columns);
+        for (peak, &x) in peaks.iter_mut().zip(line) {
+            *peak = (*peak).max(magnitude(x));
+        }
+    }
+    let mut inverses = [1.0; BLOCK];
+    for (lane, scale) in into.scales.iter_mut().enumerate() {
+        (*scale, inverses[lane]) = scale_of(peaks[lane], digits);
+    }
+    let mut integers = [[0i32; BLOCK]; GROUP];
+    let mut totals = [[0i32; BLOCK]; 2];
+    let mut words = [0u32; BLOCK];
+    for group in 0..groups {
+        for (place, integers) in integers.iter_mut().enumerate() {
+            let row = group * GROUP + place;
+            if row < view.rows {
+                let (line, index) = view.line(row, first, columns);
+                quantize_line(line, |lane| inverses[lane], how, index, integers);
+            } else {
+                integers.fill(0);
+            }
+        }
+        let end = ((group + 1) * GROUP).min(view.rows);
+        for digit in 0..digits {
+            for lane in 0..padded.min(BLOCK) {
+                let each: [i32; GROUP] = std::array::from_fn(|place| digit_of(integers[place][lane], digits, digit));
+                words[lane] = word(each);
+                totals[digit][lane] += each.iter().sum::<i32>();
+            }
+            for (panel, words) in words[..padded].chunks_exact(PANEL).enumerate() {
+                let at = ((panel * digits + digit) * groups + group) * PANEL;
+                into.words[at..at + PANEL].copy_from_slice(words);
+            }
+            if end.is_multiple_of(CHUNK) || end == view.rows {
+                for (panel, totals) in totals[digit][..padded].chunks_exact_mut(PANEL).enumerate() {
+                    let at = ((panel * digits + digit) * chunks + (end - 1) / CHUNK) * PANEL;
+                    into.sums[at..at + PANEL].copy_from_slice(totals);
+                    totals.fill(0);
+                }
+            }
+        }
+    }
+}

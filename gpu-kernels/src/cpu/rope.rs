@@ -1,0 +1,237 @@
+//! Rotary position embedding (Su et al., 2021), Hugging Face's half-split pairs.
+//!
+//! Element i of a head is paired with element i + width/2 and turned by
+//! position · θ^(−2i/width). Angles, cosines and sines come from f64 basic
+//! operations and are rounded once, so every machine has the same table.
+
+use super::simd::Simd;
+use crate::arithmetic::{add, from_host, magnitude, mul, sub};
+use rayon::prelude::*;
+
+/// π/2 in two parts; the first has 20 trailing zero bits, so its product with a
+/// turn count under 2²⁰ is exact.
+const HALF_PI_HEAD: f64 = f64::from_bits(0x3ff9_21fb_5440_0000);
+const HALF_PI_TAIL: f64 = f64::from_bits(0x3dd0_b461_1a62_6331);
+const TWO_OVER_PI: f64 = std::f64::consts::FRAC_2_PI;
+
+/// Cosines and sines for positions 0, 1, …, as far as they were needed.
+pub(crate) struct Rotary {
+    frequencies: Vec<f64>,
+    /// `[position][pair]`
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl Rotary {
+    pub(crate) fn new(head_dim: usize, theta: f32) -> Self {
+        Self { frequencies: frequencies(head_dim / 2, f64::from(theta)), cosines: Vec::new(), sines: Vec::new() }
+    }
+
+    /// Computes the table up to `positions`.
+    pub(crate) fn extend_to(&mut self, positions: usize) {
+        let known = self.cosines.len() / self.frequencies.len();
+        for position in known..positions {
+            for &frequency in &self.frequencies {
+                let (sine, cosine) = sine_cosine(position as f64 * frequency);
+                self.cosines.push(from_host(cosine));
+                self.sines.push(from_host(sine));
+            }
+        }
+    }
+}
+
+/// θ^(−i/pairs) for i = 0, 1, …: powers of the root found by bisection.
+fn frequencies(pairs: usize, theta: f64) -> Vec<f64> {
+    let power = |base: f64| (0..pairs).fold(1.0, |product, _| product * base);
+    let target = 1.0 / theta;
+    let (mut low, mut high) = (0.0, 1.0);
+    // Stops when no number lies between.
+    loop {
+        let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            break;
+        }
+        if power(middle) < target {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    let mut frequency = 1.0;
+    (0..pairs)
+        .map(|_| {
+            let current = frequency;
+            frequency *= high;
+            current
+        })
+        .collect()
+}
+
+/// Sine and cosine for 0 ≤ angle < 2²⁰, within 10⁻¹⁵ plus 2⁻⁵² of the angle.
+fn sine_cosine(angle: f64) -> (f64, f64) {
+    let turns = (angle * TWO_OVER_PI + 0.5) as i64;
+    let r = (angle - turns as f64 * HALF_PI_HEAD) - turns as f64 * HALF_PI_TAIL;
+    let square = r * r;
+    // Taylor series in Horner form; the next terms are under 10⁻¹⁷ for |r| ≤ π/4.
+    let series = |first: i32| {
+        (0..8).rev().fold(1.0, |value, term| {
+            let n = f64::from(first + 2 * term);
+            1.0 - square * value / (n * (n + 1.0))
+        })
+    };
+    let (sine, cosine) = (r * series(2), series(1));
+    match turns & 3 {
+        0 => (sine, cosine),
+        1 => (cosine, -sine),
+        2 => (-sine, -cosine),
+        _ => (-cosine, sine),
+    }
+}
+
+/// Heads side by side in token rows, and where the parts lie in them.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadLayout {
+    pub(crate) simd: Simd,
+    /// Tokens in a sequence.
+    pub(crate) length: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) heads: usize,
+    /// Elements in a token row of the joint matrix.
+    pub(crate) row_width: usize,
+    /// Where the first head starts in a token row.
+    pub(crate) first: usize,
+}
+
+/// What happens to each pair on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Copy unchanged (values and attention outputs).
+    Not,
+    /// By the position's angle.
+    Forward,
+    /// By its negative: the gradient's way back.
+    Backward,
+}
+
+impl HeadLayout {
+    /// Token rows → `[sequence][head][position][head_dim]`; the largest magnitude written.
+    pub(crate) fn split(&self, rotary: &Rotary, turn: Turn, rows: &[f32], heads: &mut [f32]) -> u32 {
+        let task = self.length * self.head_dim;
+        heads
+            .par_chunks_mut(task)
+            .enumerate()
+            .map(|(index, head)| {
+                let (sequence, number) = (index / self.heads, index % self.heads);
+                let start = sequence * self.length * self.row_width + self.first + number * self.head_dim;
+                let strides = (self.row_width, self.head_dim);
+                turn_rows(self.simd, rotary, turn, (self.length, self.head_dim), &rows[start..], head, strides)
+            })
+            .reduce(|| 0, u32::max)
+    }
+
+    /// `[sequence][head][position][head_dim]` → token rows; the largest magnitude written.
+    pub(crate) fn merge(&self, rotary: &Rotary, turn: Turn, heads: &[f32], rows: &mut [f32]) -> u32 {
+        let (length, width) = (self.length, self.head_dim);
+        rows.par_chunks_mut(length * self.row_width)
+            .enumerate()
+            .map(|(sequence, rows)| {
+                let mut peak = 0;
+                for number in 0..self.heads {
+                    let head = &heads[(sequence * self.heads + number) * length * width..][..length * width];
+                    let rows = &mut rows[self.first + number * width..];
+                    let strides = (width, self.row_width);
+                    peak = peak.max(turn_rows(self.simd, rotary, turn, (length, width), head, rows, strides));
+                }
+                peak
+            })
+            .reduce(|| 0, u32::max)
+    }
+}
+
+dispatch! {
+    fn turn_rows(
+        rotary: &Rotary,
+        turn: Turn,
+        shape: (usize, usize),
+        from: &[f32],
+        to: &mut [f32],
+        strides: (usize, usize),
+    ) -> u32 {
+        let ((length, width), (from_stride, to_stride)) = (shape, strides);
+        let half = width / 2;
+        let mut peak = 0;
+        for position in 0..length {
+            let from = &from[position * from_stride..][..width];
+            let to = &mut to[position * to_stride..][..width];
+            if turn == Turn::Not {
+                to.copy_from_slice(from);
+                continue;
+            }
+            let cosines = &rotary.cosines[position * half..][..half];
+            let sines = &rotary.sines[position * half..][..half];
+            let (x, y) = from.split_at(half);
+            let (to_x, to_y) = to.split_at_mut(half);
+            let sign = if turn == Turn::Forward { 0 } else { 1 << 31 };
+            for (((&x, &y), (&cosine, &sine)), (to_x, to_y)) in
+                x.iter().zip(y).zip(cosines.iter().zip(sines)).zip(to_x.iter_mut().zip(to_y))
+            {
+                let sine = f32::from_bits(sine.to_bits() ^ sign);
+                *to_x = sub(mul(x, cosine), mul(y, sine));
+                *to_y = add(mul(y, cosine), mul(x, sine));
+                peak = peak.max(magnitude(*to_x)).max(magnitude(*to_y));
+            }
+        }
+        peak
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_agrees_with_the_library() {
+        for (head_dim, theta, positions) in [(32, 10_000.0f32, 300usize), (2, 1.0, 5), (10, 500_000.0, 300)] {
+            let mut rotary = Rotary::new(head_dim, theta);
+            rotary.extend_to(positions / 2);
+            rotary.extend_to(positions);
+            let pairs = head_dim / 2;
+            assert_eq!(rotary.cosines.len(), positions * pairs);
+            for position in 0..positions {
+                for pair in 0..pairs {
+                    let frequency = f64::from(theta).powf(-2.0 * pair as f64 / head_dim as f64);
+                    let angle = position as f64 * frequency;
+                    let at = position * pairs + pair;
+                    assert!((f64::from(rotary.cosines[at]) - angle.cos()).abs() < 1e-7, "{position} {pair}");
+                    assert!((f64::from(rotary.sines[at]) - angle.sin()).abs() < 1e-7, "{position} {pair}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sine_and_cosine_hold_at_large_angles() {
+        for step in 0..20_000u32 {
+            let angle = f64::from(step) * 6.553_217;
+            let (sine, cosine) = sine_cosine(angle);
+            assert!((sine - angle.sin()).abs() < 1e-10 && (cosine - angle.cos()).abs() < 1e-10, "{angle}");
+        }
+    }
+
+    #[test]
+    fn turning_back_undoes_a_turn() {
+        let mut rotary = Rotary::new(6, 100.0);
+        rotary.extend_to(7);
+        let simd = crate::SimdPath::Auto.resolve().unwrap();
+        let layout = HeadLayout { simd, length: 7, head_dim: 6, heads: 3, row_width: 20, first: 2 };
+        let rows: Vec<f32> = (0..2 * 7 * 20).map(|i| (i % 37) as f32 - 18.0).collect();
+        let (mut heads, mut back) = (vec![9.0; 2 * 3 * 7 * 6], rows.clone());
+        layout.split(&rotary, Turn::Forward, &rows, &mut heads);
+        assert_ne!(heads[6], rows[22], "position 1 must have been turned");
+        let peak = layout.merge(&rotary, Turn::Backward, &heads, &mut back);
+        assert!(peak >= magnitude(17.9));
+        for (at, (&x, &y)) in rows.iter().zip(&back).enumerate() {
+            assert!((x - y).abs() < 1e-4, "element {at}: {x} {y}");
+        }
+    }
+}

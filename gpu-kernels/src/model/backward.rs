@@ -1,0 +1,186 @@
+//! The backward pass: the gradient of the mean token loss of one micro-batch.
+
+use super::engine::Model;
+use super::forward::Batch;
+use super::step::{OpKeys, RoundingSite, check_range};
+use super::weights::{BlockWeights, Linear};
+use super::workspace::{BlockSaved, Workspace};
+use crate::cpu::attention::{AttentionKeys, Gradients, Inputs};
+use crate::cpu::embedding::scatter_add;
+use crate::cpu::matmul::product_parallel;
+use crate::cpu::pack::{Along, Packed, Packing, View};
+use crate::cpu::quantize::Rounding;
+use crate::cpu::rope::Turn;
+use crate::cpu::swiglu;
+use crate::error::EngineError;
+
+/// How the gradient that enters a linear map's way back is rounded.
+#[derive(Clone, Copy)]
+struct GradientRounding {
+    digits: usize,
+    rows: Rounding,
+    columns: Rounding,
+}
+
+/// A way back under way.
+pub(crate) struct Backward<'a> {
+    pub(crate) model: &'a Model<'a>,
+    pub(crate) keys: OpKeys,
+    /// Written, not added to; laid out as the parameters.
+    pub(crate) gradient: &'a mut [f32],
+}
+
+impl Backward<'_> {
+    fn rounding(&self, layer: usize, rows: RoundingSite, columns: RoundingSite, digits: u8) -> GradientRounding {
+        GradientRounding {
+            digits: digits.into(),
+            rows: Rounding::Stochastic(self.keys.site(layer, rows)),
+            columns: Rounding::Stochastic(self.keys.site(layer, columns)),
+        }
+    }
+
+    /// dX = dY · W into `dx`, and dW = dYᵀ · X into the gradient; the largest magnitudes of both.
+    fn linear(
+        &mut self,
+        linear: &Linear,
+        dy: &[f32],
+        x: &Packed,
+        rounding: GradientRounding,
+        left: &mut Packed,
+        dx: &mut [f32],
+    ) -> (u32, u32) {
+        let simd = self.model.simd;
+        let view = View::whole(dy, dy.len() / linear.rows, linear.rows);
+        left.pack_parallel(simd, view, Packing::left(Along::Rows, rounding.digits, rounding.rows));
+        let dx_peak = product_parallel(simd, left, &linear.backward, dx);
+        left.pack_parallel(simd, view, Packing::left(Along::Columns, rounding.digits, rounding.columns));
+        let dw = &mut self.gradient[linear.range.clone()];
+        (dx_peak, product_parallel(simd, left, x, dw))
+    }
+
+    /// Goes back from the gradient of the logits, which stands in
+    /// `workspace.logits`, to all parameters.
+    pub(crate) fn run(mut self, workspace: &mut Workspace, inputs: &[u32], batch: Batch) -> Result<(), EngineError> {
+        self.head(workspace)?;
+        let mut blocks = std::mem::take(&mut workspace.blocks);
+        let outcome = self.model.weights.blocks.iter().enumerate().rev().try_for_each(|(layer, weights)| {
+            self.mlp_half(workspace, &mut blocks[layer], weights, layer)?;
+            self.attention_half(workspace, &mut blocks[layer], weights, batch, layer)
+        });
+        workspace.blocks = blocks;
+        outcome?;
+        self.embedding(workspace, inputs)
+    }
+
+    fn head(&mut self, workspace: &mut Workspace) -> Result<(), EngineError> {
+        let Workspace { stream, normed_inverse, logits, left, final_normed, branch, normed, .. } = workspace;
+        let model = self.model;
+        let layers = model.config.num_hidden_layers;
+        let digits = model.spec.logit_gradient_digits;
+        let rounding = self.rounding(layers, RoundingSite::LogitsRows, RoundingSite::LogitsColumns, digits);
+        let (dx, dw) = self.linear(&model.weights.head, logits, final_normed, rounding, left, branch);
+        check_range("logits backward", None, dx)?;
+        check_range("logits weight gradient", None, dw)?;
+        let norm = model.norm(&model.weights.final_norm);
+        let dw = &mut self.gradient[model.weights.final_norm.clone()];
+        check_range("rms_norm weight gradient", None, norm.weight_gradient(branch, stream, normed_inverse, dw))?;
+        normed.fill(0.0);
+        check_range("rms_norm backward", None, norm.backward(branch, stream, normed_inverse, normed))?;
+        // From here on the stream holds its own gradient.
+        std::mem::swap(stream, normed);
+        Ok(())
+    }
+
+    fn mlp_half(
+        &mut self,
+        workspace: &mut Workspace,
+        saved: &mut BlockSaved,
+        weights: &BlockWeights,
+        layer: usize,
+    ) -> Result<(), EngineError> {
+        let Workspace { stream, branch, gate_up, inner, left, .. } = workspace;
+        let model = self.model;
+        let digits = model.spec.gradient_digits;
+        let rounding = self.rounding(layer, RoundingSite::DownRows, RoundingSite::DownColumns, digits);
+        let (dx, dw) = self.linear(&weights.down, stream, &saved.inner, rounding, left, inner);
+        check_range("down backward", layer, dx)?;
+        check_range("down weight gradient", layer, dw)?;
+        let width = model.config.intermediate_size;
+        let peak = swiglu::backward(model.simd, inner, &saved.gate_up, width, gate_up);
+        check_range("swiglu backward", layer, peak)?;
+        let rounding = self.rounding(layer, RoundingSite::GateUpRows, RoundingSite::GateUpColumns, digits);
+        let (dx, dw) = self.linear(&weights.gate_up, gate_up, &saved.normed_middle, rounding, left, branch);
+        check_range("gate_up backward", layer, dx)?;
+        check_range("gate_up weight gradient", layer, dw)?;
+        self.norm(&weights.attention_norm, branch, &saved.middle, &saved.middle_inverse, stream, layer)
+    }
+
+    fn attention_half(
+        &mut self,
+        workspace: &mut Workspace,
+        saved: &mut BlockSaved,
+        weights: &BlockWeights,
+        batch: Batch,
+        layer: usize,
+    ) -> Result<(), EngineError> {
+        let Workspace { stream, branch, joint, heads, attended, left, .. } = workspace;
+        let (d_queries, d_keys, d_values) = (&mut workspace.d_queries, &mut workspace.d_keys, &mut workspace.d_values);
+        let model = self.model;
+        let digits = model.spec.gradient_digits;
+        let rounding = self.rounding(layer, RoundingSite::OutputRows, RoundingSite::OutputColumns, digits);
+        let (dx, dw) = self.linear(&weights.output, stream, &saved.attended, rounding, left, attended);
+        check_range("output backward", layer, dx)?;
+        check_range("output weight gradient", layer, dw)?;
+
+        model.attended_layout(batch).split(model.rotary, Turn::Not, attended, heads);
+        let keys = AttentionKeys {
+            output_rows: self.keys.site(layer, RoundingSite::AttendedRows),
+            output_columns: self.keys.site(layer, RoundingSite::AttendedColumns),
+            scores_rows: self.keys.site(layer, RoundingSite::ScoresRows),
+            scores_columns: self.keys.site(layer, RoundingSite::ScoresColumns),
+        };
+        let inputs = Inputs { queries: &saved.queries, keys: &saved.keys, values: &saved.values };
+        let gradients = Gradients { queries: d_queries, keys: d_keys, values: d_values };
+        let peak = model.attention(batch).backward(model.pool, inputs, heads, &keys, gradients);
+        check_range("attention backward", layer, peak)?;
+        let [query_layout, key_layout, value_layout] = model.joint_layouts(batch);
+        let peak = query_layout.merge(model.rotary, Turn::Backward, d_queries, joint);
+        let peak = peak.max(key_layout.merge(model.rotary, Turn::Backward, d_keys, joint));
+        value_layout.merge(model.rotary, Turn::Not, d_values, joint);
+        check_range("rotary backward", layer, peak)?;
+
+        let rounding = self.rounding(layer, RoundingSite::JointRows, RoundingSite::JointColumns, digits);
+        let (dx, dw) = self.linear(&weights.query_key_value, joint, &saved.normed_input, rounding, left, branch);
+        check_range("query_key_value backward", layer, dx)?;
+        check_range("query_key_value weight gradient", layer, dw)?;
+        self.norm(&weights.input_norm, branch, &saved.input, &saved.input_inverse, stream, layer)
+    }
+
+    /// Adds the way back through a norm to the stream's gradient.
+    fn norm(
+        &mut self,
+        weight: &std::ops::Range<usize>,
+        dy: &[f32],
+        x: &[f32],
+        inverse: &[f32],
+        stream: &mut [f32],
+        layer: usize,
+    ) -> Result<(), EngineError> {
+        let norm = self.model.norm(weight);
+        let dw = &mut self.gradient[weight.clone()];
+        check_range("rms_norm weight gradient", layer, norm.weight_gradient(dy, x, inverse, dw))?;
+        check_range("rms_norm backward", layer, norm.backward(dy, x, inverse, stream))
+    }
+
+    fn embedding(&mut self, workspace: &mut Workspace, inputs: &[u32]) -> Result<(), EngineError> {
+        let Workspace { stream, segments, .. } = workspace;
+        let model = self.model;
+        segments.sort(inputs, model.config.vocab_size);
+        let gradient = &mut self.gradient[model.weights.embedding.clone()];
+        if !model.config.tie_word_embeddings {
+            gradient.fill(0.0);
+        }
+        let peak = scatter_add(model.simd, segments, stream, model.config.hidden_size, gradient);
+        check_range("embedding gradient", None, peak)
+    }
+}

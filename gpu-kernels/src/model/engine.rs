@@ -1,0 +1,396 @@
+//! The engine: one model, its optimiser state, and the operations of training.
+//!
+//! Every call either succeeds or leaves parameters, optimiser state and
+//! accumulated gradient as they were.
+
+use super::backward::Backward;
+use super::config::ModelConfig;
+use super::forward::{Batch, Purpose, TASK_ELEMENTS};
+use super::init::initialize;
+use super::layout::Layout;
+use super::optimizer::apply;
+use super::step::{LossSum, MicroBatchKey, OpKeys, StepReport, check_range};
+use super::weights::Weights;
+use super::workspace::Workspace;
+use crate::arithmetic::{canon, from_host};
+use crate::cpu::adamw::State;
+use crate::cpu::attention::AttentionScratch;
+use crate::cpu::cross_entropy::cross_entropy;
+use crate::cpu::pool::Pool;
+use crate::cpu::reduce::sum_peak;
+use crate::cpu::rope::Rotary;
+use crate::cpu::simd::{Simd, SimdPath};
+use crate::error::EngineError;
+use crate::reduce::check;
+use crate::spec::{ArithmeticSpec, OptimizerConfig};
+use rayon::prelude::*;
+
+/// How the engine runs; nothing here changes a bit of what it computes.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Number of threads; 0 for one on each processor.
+    pub threads: usize,
+    /// Which instruction set to use.
+    pub simd: SimdPath,
+    /// Models that would need more memory are refused.
+    pub memory_bytes_max: u64,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { threads: 0, simd: SimdPath::Auto, memory_bytes_max: 16 << 30 }
+    }
+}
+
+/// What a pass reads.
+pub(crate) struct Model<'a> {
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) spec: &'a ArithmeticSpec,
+    pub(crate) parameters: &'a [f32],
+    pub(crate) weights: &'a Weights,
+    pub(crate) rotary: &'a Rotary,
+    pub(crate) pool: &'a Pool<AttentionScratch>,
+    pub(crate) simd: Simd,
+}
+
+/// Trains one model.
+pub struct Engine {
+    config: ModelConfig,
+    optimizer: OptimizerConfig,
+    spec: ArithmeticSpec,
+    layout: Layout,
+    simd: Simd,
+    pool: Pool<AttentionScratch>,
+    parameters: Vec<f32>,
+    first_moment: Vec<f32>,
+    second_moment: Vec<f32>,
+    gradient: Vec<f32>,
+    micro_gradient: Vec<f32>,
+    weights: Weights,
+    rotary: Rotary,
+    workspace: Workspace,
+}
+
+impl Engine {
+    /// Allocates a model with all parameters zero; call [`Engine::initialize`]
+    /// or [`Engine::load_parameters`] next.
+    ///
+    /// # Errors
+    /// A field out of range, too little memory allowed, an instruction set that
+    /// the machine lacks, or threads that cannot be started.
+    pub fn new(
+        model: ModelConfig,
+        optimizer: OptimizerConfig,
+        arithmetic: ArithmeticSpec,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
+        model.validate()?;
+        arithmetic.validate(&model)?;
+        optimizer.validate()?;
+        let pool = Pool::new(options.threads)?;
+        let needed_bytes = Self::memory_bytes(&model, &arithmetic, pool.threads());
+        if needed_bytes > options.memory_bytes_max {
+            return Err(EngineError::Memory { needed_bytes, limit_bytes: options.memory_bytes_max });
+        }
+        let layout = Layout::new(&model);
+        let zeros = || vec![0.0; layout.len()];
+        Ok(Self {
+            simd: options.simd.resolve()?,
+            pool,
+            parameters: zeros(),
+            first_moment: zeros(),
+            second_moment: zeros(),
+            gradient: zeros(),
+            micro_gradient: zeros(),
+            weights: Weights::new(&model, &layout),
+            rotary: Rotary::new(model.head_dim, model.rope_theta),
+            workspace: Workspace::default(),
+            layout,
+            config: model,
+            optimizer,
+            spec: arithmetic,
+        })
+    }
+
+    /// Estimated memory of an engine for a valid model on `threads` threads, in bytes.
+    pub fn memory_bytes(model: &ModelConfig, arithmetic: &ArithmeticSpec, threads: usize) -> u64 {
+        let digits = [
+            arithmetic.activation_digits,
+            arithmetic.weight_digits,
+            arithmetic.gradient_digits,
+            arithmetic.logit_gradient_digits,
+        ];
+        let digits = u64::from(digits.into_iter().max().unwrap_or(1));
+        let parameters = Layout::new(model).len() as u64;
+        // Each thread holds two score matrices and one packed.
+        let length = arithmetic.sequence_length as u64;
+        let scratch = threads as u64 * length * length.next_multiple_of(32) * (8 + 4);
+        // Five f32 vectors and two packed forms of up to two bytes a digit.
+        let workspace = Workspace::bytes(model, arithmetic.micro_batch_tokens() as u64, digits);
+        parameters * (20 + 4 * digits) + workspace + scratch
+    }
+
+    /// Sets the parameters to the Gaussian initial values of `run_seed`, and
+    /// optimiser state and gradient to zero.
+    pub fn initialize(&mut self, run_seed: [u8; 32]) {
+        let Self { config, layout, parameters, pool, .. } = self;
+        pool.install(|| initialize(config, layout, &run_seed, parameters));
+        self.reset();
+    }
+
+    /// Sets the parameters to `flat` (in the order of [`Engine::layout`],
+    /// canonised), and optimiser state and gradient to zero.
+    ///
+    /// # Errors
+    /// A wrong length, or an element that is not a number under 2⁴⁰.
+    pub fn load_parameters(&mut self, mut flat: Vec<f32>) -> Result<(), EngineError> {
+        self.check_length("parameters", flat.len())?;
+        check("parameters", &flat)?;
+        flat.iter_mut().for_each(|value| *value = canon(*value));
+        self.parameters = flat;
+        self.reset();
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.first_moment.fill(0.0);
+        self.second_moment.fill(0.0);
+        self.gradient.fill(0.0);
+        self.weights.invalidate();
+    }
+
+    fn check_length(&self, what: &'static str, found: usize) -> Result<(), EngineError> {
+        if found == self.layout.len() {
+            return Ok(());
+        }
+        Err(EngineError::Length { what, expected: self.layout.len().to_string(), found })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The arithmetic specification.
+    pub fn arithmetic(&self) -> &ArithmeticSpec {
+        &self.spec
+    }
+
+    /// Where each tensor lies in the flat vectors.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// All parameters, flat.
+    pub fn parameters(&self) -> &[f32] {
+        &self.parameters
+    }
+
+    /// The accumulated gradient, flat: the sum over micro-batches of the
+    /// gradient of each one's mean token loss.
+    pub fn gradient(&self) -> &[f32] {
+        &self.gradient
+    }
+
+    /// Forgets the accumulated gradient.
+    pub fn zero_gradient(&mut self) {
+        self.gradient.fill(0.0);
+    }
+
+    /// Adds the gradient of one micro-batch and returns its loss.
+    ///
+    /// `tokens` are `sequences` rows of `sequence_length + 1` tokens: each
+    /// predicts the one after it. `sequences` is at most the specification's
+    /// `micro_batch_sequences`.
+    ///
+    /// # Errors
+    /// Tokens of a wrong number or outside of the vocabulary, or an op that
+    /// leaves the range of the arithmetic.
+    pub fn accumulate_gradient(
+        &mut self,
+        tokens: &[u32],
+        sequences: usize,
+        key: &MicroBatchKey,
+    ) -> Result<LossSum, EngineError> {
+        if !(1..=self.spec.micro_batch_sequences).contains(&sequences) {
+            let expected = format!("1 to {}", self.spec.micro_batch_sequences);
+            return Err(EngineError::Length { what: "sequences", expected, found: sequences });
+        }
+        let batch = self.checked_batch(tokens, sequences)?;
+        let (inputs, targets) = split_targets(tokens, batch.length);
+        let gradient_scale = from_host(1.0 / batch.tokens() as f64);
+        self.prepare(batch.length, true);
+        let Self { workspace, gradient, micro_gradient, .. } = self;
+        let model = Model {
+            config: &self.config,
+            spec: &self.spec,
+            parameters: &self.parameters,
+            weights: &self.weights,
+            rotary: &self.rotary,
+            pool: &self.pool,
+            simd: self.simd,
+        };
+        self.pool.install(|| {
+            model.forward(workspace, &inputs, batch, Purpose::Train)?;
+            let fixed = cross_entropy(model.simd, &mut workspace.logits, &targets, Some(gradient_scale))
+                .ok_or(EngineError::Range { op: "cross_entropy", layer: None })?;
+            let backward = Backward { model: &model, keys: OpKeys::new(key), gradient: &mut *micro_gradient };
+            backward.run(workspace, &inputs, batch)?;
+            let sums = || gradient.par_chunks(TASK_ELEMENTS).zip(micro_gradient.par_chunks(TASK_ELEMENTS));
+            let peak = sums().map(|(sum, part)| sum_peak(model.simd, sum, part)).reduce(|| 0, u32::max);
+            check_range("gradient sum", None, peak)?;
+            model.add(gradient, micro_gradient);
+            Ok(LossSum { fixed, tokens: batch.tokens() as u64 })
+        })
+    }
+
+    /// Takes optimiser step `step` (from 0) with the sum of the gradients of
+    /// `micro_batches` micro-batches, and forgets the accumulated gradient.
+    ///
+    /// # Errors
+    /// A wrong length, an element that is not a number under 2⁴⁰, no
+    /// micro-batches, or an update that leaves the range of the arithmetic.
+    pub fn apply_gradient(
+        &mut self,
+        gradient_sum: &[f32],
+        micro_batches: u32,
+        step: u64,
+    ) -> Result<StepReport, EngineError> {
+        self.check_length("gradient_sum", gradient_sum.len())?;
+        check("gradient_sum", gradient_sum)?;
+        if micro_batches == 0 {
+            return Err(EngineError::Length { what: "micro_batches", expected: "at least 1".into(), found: 0 });
+        }
+        let Self { simd, optimizer, layout, pool, parameters, first_moment, second_moment, micro_gradient, .. } = self;
+        let state = State { parameters, first_moment, second_moment };
+        let place = (micro_batches, step);
+        let report = pool.install(|| apply(*simd, optimizer, layout, gradient_sum, place, state, micro_gradient))?;
+        self.weights.invalidate();
+        self.zero_gradient();
+        Ok(report)
+    }
+
+    /// [`Engine::apply_gradient`] with the gradient accumulated here.
+    ///
+    /// # Errors
+    /// As [`Engine::apply_gradient`].
+    pub fn apply_own_gradient(&mut self, micro_batches: u32, step: u64) -> Result<StepReport, EngineError> {
+        let gradient = std::mem::take(&mut self.gradient);
+        let outcome = self.apply_gradient(&gradient, micro_batches, step);
+        self.gradient = gradient;
+        if outcome.is_ok() {
+            self.zero_gradient();
+        }
+        outcome
+    }
+
+    /// The loss of `sequences` rows of `sequence_length + 1` tokens, in pieces
+    /// of a micro-batch. It does not depend on how rows are grouped.
+    ///
+    /// # Errors
+    /// As [`Engine::accumulate_gradient`].
+    pub fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError> {
+        let batch = self.checked_batch(tokens, sequences)?;
+        self.prepare(batch.length, false);
+        let (model, workspace) = self.model();
+        let mut sum = LossSum::default();
+        for tokens in tokens.chunks(model.spec.micro_batch_sequences * (batch.length + 1)) {
+            let batch = Batch { sequences: tokens.len() / (batch.length + 1), ..batch };
+            let (inputs, targets) = split_targets(tokens, batch.length);
+            let fixed = model.pool.install(|| {
+                model.forward(workspace, &inputs, batch, Purpose::Evaluate)?;
+                cross_entropy(model.simd, &mut workspace.logits, &targets, None)
+                    .ok_or(EngineError::Range { op: "cross_entropy", layer: None })
+            })?;
+            sum += LossSum { fixed, tokens: batch.tokens() as u64 };
+        }
+        Ok(sum)
+    }
+
+    /// The logits of the token after `context`, which has 1 to
+    /// `max_position_embeddings` tokens.
+    ///
+    /// # Errors
+    /// A context that is empty or too long, tokens outside of the vocabulary, or
+    /// an op that leaves the range of the arithmetic.
+    pub fn next_token_logits(&mut self, context: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let longest = self.config.max_position_embeddings;
+        if !(1..=longest).contains(&context.len()) {
+            let expected = format!("1 to {longest} tokens");
+            return Err(EngineError::Length { what: "context", expected, found: context.len() });
+        }
+        self.check_tokens(context)?;
+        let batch = Batch { sequences: 1, length: context.len() };
+        self.prepare(batch.length, false);
+        let (model, workspace) = self.model();
+        model.pool.install(|| model.forward(workspace, context, batch, Purpose::NextToken))?;
+        Ok(workspace.logits.clone())
+    }
+
+    /// blake3 of the parameters: equal on all peers of a run after every step.
+    pub fn parameter_hash(&self) -> [u8; 32] {
+        hash_vectors("manta arithmetic 1 parameters", &[&self.parameters])
+    }
+
+    /// blake3 of first and second moments.
+    pub fn optimizer_hash(&self) -> [u8; 32] {
+        hash_vectors("manta arithmetic 1 optimizer state", &[&self.first_moment, &self.second_moment])
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), EngineError> {
+        let vocab_size = self.config.vocab_size;
+        match tokens.iter().position(|&token| token as usize >= vocab_size) {
+            Some(place) => Err(EngineError::Token { place, token: tokens[place], vocab_size }),
+            None => Ok(()),
+        }
+    }
+
+    fn checked_batch(&self, tokens: &[u32], sequences: usize) -> Result<Batch, EngineError> {
+        let length = self.spec.sequence_length;
+        let expected = sequences.checked_mul(length + 1);
+        if sequences == 0 || expected != Some(tokens.len()) {
+            let expected = format!("{sequences} sequences (at least 1) of {} tokens", length + 1);
+            return Err(EngineError::Length { what: "tokens", expected, found: tokens.len() });
+        }
+        self.check_tokens(tokens)?;
+        Ok(Batch { sequences, length })
+    }
+
+    /// Makes tables and packed weights ready for a pass.
+    fn prepare(&mut self, length: usize, with_backward: bool) {
+        self.rotary.extend_to(length);
+        let Self { weights, parameters, simd, spec, pool, .. } = self;
+        pool.install(|| weights.pack(*simd, parameters, spec.weight_digits.into(), with_backward));
+    }
+
+    fn model(&mut self) -> (Model<'_>, &mut Workspace) {
+        let model = Model {
+            config: &self.config,
+            spec: &self.spec,
+            parameters: &self.parameters,
+            weights: &self.weights,
+            rotary: &self.rotary,
+            pool: &self.pool,
+            simd: self.simd,
+        };
+        (model, &mut self.workspace)
+    }
+}
+
+/// Rows of `length + 1` tokens → all but the last of each, and all but the first.
+fn split_targets(tokens: &[u32], length: usize) -> (Vec<u32>, Vec<u32>) {
+    let rows = || tokens.chunks_exact(length + 1);
+    (rows().flat_map(|row| &row[..length]).copied().collect(), rows().flat_map(|row| &row[1..]).copied().collect())
+}
+
+/// blake3 in key-derivation mode over little-endian f32 bytes.
+fn hash_vectors(context: &str, vectors: &[&[f32]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    let mut bytes = Vec::with_capacity(4 * TASK_ELEMENTS);
+    for values in vectors.iter().flat_map(|vector| vector.chunks(TASK_ELEMENTS)) {
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        hasher.update(&bytes);
+    }
+    *hasher.finalize().as_bytes()
+}

@@ -1,0 +1,188 @@
+//! The forward pass: tokens to logits.
+
+use super::engine::Model;
+use super::step::check_range;
+use super::weights::{BlockWeights, Linear};
+use super::workspace::{BlockSaved, Workspace};
+use crate::arithmetic::from_host;
+use crate::cpu::attention::{Attention, Inputs};
+use crate::cpu::embedding::gather;
+use crate::cpu::matmul::product_parallel;
+use crate::cpu::pack::{Along, Packed, Packing, View};
+use crate::cpu::quantize::Rounding;
+use crate::cpu::reduce::add_assign;
+use crate::cpu::rmsnorm::RmsNorm;
+use crate::cpu::rope::{HeadLayout, Turn};
+use crate::cpu::swiglu;
+use crate::error::EngineError;
+use rayon::prelude::*;
+
+/// The shape of one pass.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch {
+    pub(crate) sequences: usize,
+    pub(crate) length: usize,
+}
+
+impl Batch {
+    pub(crate) fn tokens(&self) -> usize {
+        self.sequences * self.length
+    }
+}
+
+/// Which logits are wanted, and whether a way back follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// All logits, and everything saved for the way back.
+    Train,
+    /// All logits.
+    Evaluate,
+    /// Only those after the last token.
+    NextToken,
+}
+
+/// Elements that one task of an element-wise op computes.
+pub(crate) const TASK_ELEMENTS: usize = 4096;
+
+impl Model<'_> {
+    pub(crate) fn norm(&self, weight: &std::ops::Range<usize>) -> RmsNorm<'_> {
+        let weight = &self.parameters[weight.clone()];
+        RmsNorm { simd: self.simd, weight, epsilon: self.config.rms_norm_eps }
+    }
+
+    pub(crate) fn attention(&self, batch: Batch) -> Attention {
+        Attention {
+            simd: self.simd,
+            length: batch.length,
+            head_dim: self.config.head_dim,
+            query_heads: self.config.num_attention_heads,
+            key_heads: self.config.num_key_value_heads,
+            scale: from_host(1.0 / (self.config.head_dim as f64).sqrt()),
+            digits: self.spec.attention_digits.into(),
+            gradient_digits: self.spec.gradient_digits.into(),
+        }
+    }
+
+    /// Where queries, keys and values lie in the rows of the joint matrix.
+    pub(crate) fn joint_layouts(&self, batch: Batch) -> [HeadLayout; 3] {
+        let (queries, keys) = (self.config.query_width(), self.config.key_value_width());
+        let layout = |heads, first| HeadLayout {
+            simd: self.simd,
+            length: batch.length,
+            head_dim: self.config.head_dim,
+            heads,
+            row_width: queries + 2 * keys,
+            first,
+        };
+        let (query_heads, key_heads) = (self.config.num_attention_heads, self.config.num_key_value_heads);
+        [layout(query_heads, 0), layout(key_heads, queries), layout(key_heads, queries + keys)]
+    }
+
+    /// Attention outputs by head, as rows of their own.
+    pub(crate) fn attended_layout(&self, batch: Batch) -> HeadLayout {
+        let [queries, _, _] = self.joint_layouts(batch);
+        HeadLayout { row_width: self.config.query_width(), ..queries }
+    }
+
+    /// y = x · Wᵀ; keeps x packed along the tokens if `saved` is given.
+    fn linear(&self, linear: &Linear, x: &[f32], left: &mut Packed, saved: Option<&mut Packed>, y: &mut [f32]) -> u32 {
+        let view = View::whole(x, x.len() / linear.columns, linear.columns);
+        let digits = self.spec.activation_digits.into();
+        left.pack_parallel(self.simd, view, Packing::left(Along::Rows, digits, Rounding::Nearest));
+        if let Some(saved) = saved {
+            saved.pack_parallel(self.simd, view, Packing::right(Along::Columns, digits, Rounding::Nearest));
+        }
+        product_parallel(self.simd, left, &linear.forward, y)
+    }
+
+    /// `sum += branch`
+    pub(crate) fn add(&self, sum: &mut [f32], branch: &[f32]) -> u32 {
+        sum.par_chunks_mut(TASK_ELEMENTS)
+            .zip(branch.par_chunks(TASK_ELEMENTS))
+            .map(|(sum, branch)| add_assign(self.simd, sum, branch))
+            .reduce(|| 0, u32::max)
+    }
+
+    /// Computes the logits of `inputs` into `workspace.logits`.
+    pub(crate) fn forward(
+        &self,
+        workspace: &mut Workspace,
+        inputs: &[u32],
+        batch: Batch,
+        purpose: Purpose,
+    ) -> Result<(), EngineError> {
+        let logit_rows = if purpose == Purpose::NextToken { 1 } else { batch.tokens() };
+        workspace.resize(self.config, batch.tokens(), logit_rows, purpose == Purpose::Train);
+        let embedding = &self.parameters[self.weights.embedding.clone()];
+        gather(embedding, inputs, self.config.hidden_size, &mut workspace.stream);
+        let mut blocks = std::mem::take(&mut workspace.blocks);
+        let outcome = self.weights.blocks.iter().enumerate().try_for_each(|(layer, weights)| {
+            let (slot, saving) = if purpose == Purpose::Train { (layer, true) } else { (0, false) };
+            self.attention_half(workspace, &mut blocks[slot], weights, batch, (layer, saving))?;
+            self.mlp_half(workspace, &mut blocks[slot], weights, (layer, saving))
+        });
+        workspace.blocks = blocks;
+        outcome?;
+        self.head(workspace, logit_rows, purpose)
+    }
+
+    /// x + O · attention(norm(x))
+    fn attention_half(
+        &self,
+        workspace: &mut Workspace,
+        saved: &mut BlockSaved,
+        weights: &BlockWeights,
+        batch: Batch,
+        (layer, saving): (usize, bool),
+    ) -> Result<(), EngineError> {
+        let Workspace { stream, normed, joint, heads, attended, branch, left, .. } = workspace;
+        saved.input.copy_from_slice(stream);
+        let norm = self.norm(&weights.input_norm);
+        check_range("rms_norm", layer, norm.forward(stream, normed, &mut saved.input_inverse))?;
+        let keep = saving.then_some(&mut saved.normed_input);
+        check_range("query_key_value", layer, self.linear(&weights.query_key_value, normed, left, keep, joint))?;
+        let [queries, keys, values] = self.joint_layouts(batch);
+        let peak = queries.split(self.rotary, Turn::Forward, joint, &mut saved.queries);
+        let peak = peak.max(keys.split(self.rotary, Turn::Forward, joint, &mut saved.keys));
+        values.split(self.rotary, Turn::Not, joint, &mut saved.values);
+        check_range("rotary", layer, peak)?;
+        let inputs = Inputs { queries: &saved.queries, keys: &saved.keys, values: &saved.values };
+        check_range("attention", layer, self.attention(batch).forward(self.pool, inputs, heads))?;
+        self.attended_layout(batch).merge(self.rotary, Turn::Not, heads, attended);
+        let keep = saving.then_some(&mut saved.attended);
+        check_range("output", layer, self.linear(&weights.output, attended, left, keep, branch))?;
+        check_range("residual", layer, self.add(stream, branch))
+    }
+
+    /// x + down(swiglu(gate_up(norm(x))))
+    fn mlp_half(
+        &self,
+        workspace: &mut Workspace,
+        saved: &mut BlockSaved,
+        weights: &BlockWeights,
+        (layer, saving): (usize, bool),
+    ) -> Result<(), EngineError> {
+        let Workspace { stream, normed, branch, inner, left, .. } = workspace;
+        saved.middle.copy_from_slice(stream);
+        let norm = self.norm(&weights.attention_norm);
+        check_range("rms_norm", layer, norm.forward(stream, normed, &mut saved.middle_inverse))?;
+        let keep = saving.then_some(&mut saved.normed_middle);
+        check_range("gate_up", layer, self.linear(&weights.gate_up, normed, left, keep, &mut saved.gate_up))?;
+        let width = self.config.intermediate_size;
+        check_range("swiglu", layer, swiglu::forward(self.simd, &saved.gate_up, width, inner))?;
+        let keep = saving.then_some(&mut saved.inner);
+        check_range("down", layer, self.linear(&weights.down, inner, left, keep, branch))?;
+        check_range("residual", layer, self.add(stream, branch))
+    }
+
+    /// Final norm and logits of the last `rows` tokens.
+    fn head(&self, workspace: &mut Workspace, rows: usize, purpose: Purpose) -> Result<(), EngineError> {
+        let Workspace { stream, normed, normed_inverse, logits, left, final_normed, .. } = workspace;
+        let start = stream.len() - rows * self.config.hidden_size;
+        let normed = &mut normed[..rows * self.config.hidden_size];
+        let norm = self.norm(&self.weights.final_norm);
+        check_range("rms_norm", None, norm.forward(&stream[start..], normed, &mut normed_inverse[..rows]))?;
+        let keep = (purpose == Purpose::Train).then_some(final_normed);
+        check_range("logits", None, self.linear(&self.weights.head, normed, left, keep, logits))
+    }
+}

@@ -1,0 +1,84 @@
+//! The host's side of an optimiser step: scalars, and which tensors decay.
+
+use super::layout::Layout;
+use super::step::{StepReport, check_range};
+use crate::arithmetic::{from_host, mul};
+use crate::cpu::adamw::{Scalars, State, norm, preview, step};
+use crate::cpu::simd::Simd;
+use crate::error::EngineError;
+use crate::functions::reciprocal;
+use crate::spec::OptimizerConfig;
+
+/// base^exponent by squaring, from the lowest bit of the exponent up.
+fn power(base: f64, mut exponent: u64) -> f64 {
+    let (mut result, mut square) = (1.0, base);
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result *= square;
+        }
+        square *= square;
+        exponent >>= 1;
+    }
+    result
+}
+
+/// 1/(1 − β^t)
+fn correction(beta: f32, step: u64) -> f32 {
+    from_host(1.0 / (1.0 - power(f64::from(beta), step + 1)))
+}
+
+/// Takes one step, or fails and changes nothing but `scratch`, which is as
+/// long as the parameters.
+pub(crate) fn apply(
+    simd: Simd,
+    config: &OptimizerConfig,
+    layout: &Layout,
+    gradient_sum: &[f32],
+    (micro_batches, number): (u32, u64),
+    state: State<'_>,
+    scratch: &mut [f32],
+) -> Result<StepReport, EngineError> {
+    let mean_scale = from_host(1.0 / f64::from(micro_batches));
+    let gradient_norm = mul(norm(simd, gradient_sum), mean_scale);
+    check_range("gradient norm", None, gradient_norm.to_bits())?;
+    let clip = config.gradient_clip_norm;
+    let gradient_scale =
+        if gradient_norm > clip { mul(mean_scale, mul(clip, reciprocal(gradient_norm))) } else { mean_scale };
+    let learning_rate = config.learning_rate_at(number);
+    let one_minus = |beta: f32| from_host(1.0 - f64::from(beta));
+    let scalars = |decays: bool| Scalars {
+        gradient_scale,
+        beta1: config.beta1,
+        one_minus_beta1: one_minus(config.beta1),
+        beta2: config.beta2,
+        one_minus_beta2: one_minus(config.beta2),
+        correction1: correction(config.beta1, number),
+        correction2: correction(config.beta2, number),
+        epsilon: config.epsilon,
+        learning_rate,
+        decay: if decays { from_host(1.0 - f64::from(learning_rate) * f64::from(config.weight_decay)) } else { 1.0 },
+    };
+    let State { parameters, first_moment, second_moment } = state;
+    for tensor in layout.tensors() {
+        let range = tensor.range();
+        let part = State {
+            parameters: &mut parameters[range.clone()],
+            first_moment: &mut first_moment[range.clone()],
+            second_moment: &mut second_moment[range.clone()],
+        };
+        let scalars = scalars(tensor.shape.len() == 2);
+        let peak = preview(simd, &scalars, &gradient_sum[range.clone()], &part, &mut scratch[range]);
+        check_range("adamw", None, peak)?;
+    }
+    for tensor in layout.tensors() {
+        let range = tensor.range();
+        let part = State {
+            parameters: &mut parameters[range.clone()],
+            first_moment: &mut first_moment[range.clone()],
+            second_moment: &mut second_moment[range.clone()],
+        };
+        let scalars = scalars(tensor.shape.len() == 2);
+        step(simd, &scalars, &gradient_sum[range.clone()], part, &scratch[range]);
+    }
+    Ok(StepReport { gradient_norm, learning_rate })
+}

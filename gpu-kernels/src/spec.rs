@@ -1,0 +1,226 @@
+//! What fixes the bits of a run besides the model: arithmetic and optimiser.
+
+use crate::arithmetic::from_host;
+use crate::error::EngineError;
+use crate::model::config::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+/// The version of ops, their order and constants that this crate computes
+/// (`docs/arithmetic.md`).
+pub const ARITHMETIC_VERSION: u32 = 1;
+
+/// The exact arithmetic of a run. Two runs with equal specifications, models,
+/// data and seeds have equal bits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArithmeticSpec {
+    /// Must be [`ARITHMETIC_VERSION`].
+    pub version: u32,
+    /// 8-bit digits (1 or 2) of the inputs of linear layers.
+    pub activation_digits: u8,
+    /// Digits of weights.
+    pub weight_digits: u8,
+    /// Digits of gradients, except that of the logits.
+    pub gradient_digits: u8,
+    /// Digits of the gradient of the logits.
+    pub logit_gradient_digits: u8,
+    /// Digits of queries, keys, values and attention probabilities.
+    pub attention_digits: u8,
+    /// Sequences in a micro-batch: gradients of one micro-batch share scales.
+    pub micro_batch_sequences: usize,
+    /// Tokens of a training sequence (one less than the tokens it is cut from).
+    pub sequence_length: usize,
+}
+
+impl Default for ArithmeticSpec {
+    fn default() -> Self {
+        Self {
+            version: ARITHMETIC_VERSION,
+            activation_digits: 1,
+            weight_digits: 1,
+            gradient_digits: 1,
+            logit_gradient_digits: 2,
+            attention_digits: 1,
+            micro_batch_sequences: 8,
+            sequence_length: 128,
+        }
+    }
+}
+
+fn fail<T>(field: &'static str, problem: String) -> Result<T, EngineError> {
+    Err(EngineError::Spec { field, problem })
+}
+
+impl ArithmeticSpec {
+    /// Tokens in a full micro-batch.
+    pub fn micro_batch_tokens(&self) -> usize {
+        self.micro_batch_sequences * self.sequence_length
+    }
+
+    /// Checks every field, also against the model.
+    ///
+    /// # Errors
+    /// Names the first field that is out of range and says what is accepted.
+    pub fn validate(&self, model: &ModelConfig) -> Result<(), EngineError> {
+        if self.version != ARITHMETIC_VERSION {
+            return fail("version", format!("{} is not {ARITHMETIC_VERSION}, the one computed here", self.version));
+        }
+        let digits = [
+            ("activation_digits", self.activation_digits),
+            ("weight_digits", self.weight_digits),
+            ("gradient_digits", self.gradient_digits),
+            ("logit_gradient_digits", self.logit_gradient_digits),
+            ("attention_digits", self.attention_digits),
+        ];
+        for (field, value) in digits {
+            if !(1..=2).contains(&value) {
+                return fail(field, format!("{value} is neither 1 nor 2"));
+            }
+        }
+        let longest = model.max_position_embeddings;
+        if !(1..=longest).contains(&self.sequence_length) {
+            return fail("sequence_length", format!("{} is not in 1..={longest}", self.sequence_length));
+        }
+        if !(1..=4096).contains(&self.micro_batch_sequences) {
+            return fail("micro_batch_sequences", format!("{} is not in 1..=4096", self.micro_batch_sequences));
+        }
+        if self.micro_batch_tokens() > 1 << 17 {
+            let found = self.micro_batch_tokens();
+            return fail("micro_batch_sequences", format!("a micro-batch has {found} tokens, more than {}", 1 << 17));
+        }
+        Ok(())
+    }
+}
+
+/// AdamW, gradient clipping, and a schedule of linear warm-up, a constant
+/// stretch and linear decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// The largest learning rate.
+    pub learning_rate: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Decoupled decay of matrices (embedding included), per unit of learning rate.
+    pub weight_decay: f32,
+    /// Gradients with a larger Euclidean norm are scaled down to it.
+    pub gradient_clip_norm: f32,
+    /// Steps over which the learning rate rises from 0.
+    pub warmup_steps: u64,
+    /// Step from which it falls.
+    pub decay_start_step: u64,
+    /// Step at which it has fallen to `final_fraction`.
+    pub total_steps: u64,
+    /// What is left of the learning rate at the end.
+    pub final_fraction: f32,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 3e-3,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            gradient_clip_norm: 1.0,
+            warmup_steps: 20,
+            decay_start_step: 160,
+            total_steps: 200,
+            final_fraction: 0.1,
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// Names the first field that is out of range and says what is accepted.
+    pub fn validate(&self) -> Result<(), EngineError> {
+        let ranges = [
+            ("learning_rate", self.learning_rate, 0.0, 1.0),
+            ("beta1", self.beta1, 0.0, 0.999_999),
+            ("beta2", self.beta2, 0.0, 0.999_999),
+            ("epsilon", self.epsilon, 1e-12, 1.0),
+            ("weight_decay", self.weight_decay, 0.0, 1.0),
+            ("gradient_clip_norm", self.gradient_clip_norm, 1e-6, 1e6),
+            ("final_fraction", self.final_fraction, 0.0, 1.0),
+        ];
+        for (field, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                return fail(field, format!("{value} is not in {low}..={high}"));
+            }
+        }
+        if self.total_steps > 1 << 40 {
+            return fail("total_steps", format!("{} is more than 2^40", self.total_steps));
+        }
+        if self.warmup_steps > self.total_steps || self.decay_start_step > self.total_steps {
+            let problem = format!("{} is before the end of warm-up or the start of decay", self.total_steps);
+            return fail("total_steps", problem);
+        }
+        Ok(())
+    }
+
+    /// The learning rate of `step` (from 0), from f64 basic operations, rounded once.
+    pub fn learning_rate_at(&self, step: u64) -> f32 {
+        let rate = f64::from(self.learning_rate);
+        if step < self.warmup_steps {
+            return from_host(rate * ((step + 1) as f64 / self.warmup_steps as f64));
+        }
+        if step < self.decay_start_step {
+            return from_host(rate);
+        }
+        let last = f64::from(self.final_fraction);
+        if step >= self.total_steps {
+            return from_host(rate * last);
+        }
+        let done = (step - self.decay_start_step) as f64 / (self.total_steps - self.decay_start_step) as f64;
+        from_host(rate * (1.0 - (1.0 - last) * done))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedule_rises_stays_and_falls() {
+        let config = OptimizerConfig {
+            learning_rate: 1.0,
+            warmup_steps: 4,
+            decay_start_step: 10,
+            total_steps: 20,
+            final_fraction: 0.5,
+            ..Default::default()
+        };
+        let rates: Vec<f32> = [0, 1, 3, 4, 9, 10, 15, 19, 20, 1000].map(|step| config.learning_rate_at(step)).into();
+        assert_eq!(rates, [0.25, 0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.55, 0.5, 0.5]);
+    }
+
+    #[test]
+    fn every_bad_field_is_named() {
+        type Change = fn(&mut OptimizerConfig);
+        let cases: [(&str, Change); 6] = [
+            ("learning_rate", |c| c.learning_rate = f32::NAN),
+            ("beta1", |c| c.beta1 = 1.0),
+            ("epsilon", |c| c.epsilon = 0.0),
+            ("gradient_clip_norm", |c| c.gradient_clip_norm = f32::INFINITY),
+            ("final_fraction", |c| c.final_fraction = -0.1),
+            ("total_steps", |c| c.warmup_steps = 1000),
+        ];
+        assert_eq!(OptimizerConfig::default().validate(), Ok(()));
+        for (name, change) in cases {
+            let mut config = OptimizerConfig::default();
+            change(&mut config);
+            match config.validate() {
+                Err(EngineError::Spec { field, .. }) => assert_eq!(field, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}

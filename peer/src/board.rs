@@ -1,0 +1,231 @@
+//! The board that everybody may read: keeps [`Status`] in step with what happens.
+
+use crate::net::bulk::BulkCounters;
+use crate::net::swarm::NetCounters;
+use crate::status::{ListingStatus, MemberStatus, OrderState, OrderStatus, RunState, RunStatus, Status, Traffic};
+use manta_protocol::effect::{RunFailure, RunStart};
+use manta_protocol::market::listing::Listing;
+use manta_protocol::market::matching::Mismatch;
+use manta_protocol::run::report::{AbortReason, LossSum, RoundReport};
+use manta_protocol::{Hash, OrderId, PeerId, RunId, Time};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Runs and orders that are remembered.
+const HISTORY: usize = 16;
+/// Rounds whose losses are remembered: beyond it every second one is dropped.
+const LOSSES_MAX: usize = 4096;
+
+/// The present state of the peer, for people.
+#[derive(Debug)]
+pub(crate) struct Board {
+    pub(crate) status: Status,
+    me: PeerId,
+    round_began: Time,
+    training_began: Time,
+}
+
+impl Board {
+    /// A board that shows `status` to begin with.
+    pub(crate) fn new(me: PeerId, status: Status) -> Self {
+        Self { status, me, round_began: Time(0), training_began: Time(0) }
+    }
+
+    /// Replaces the offers that were heard.
+    pub(crate) fn show_listings<'a>(&mut self, listings: impl Iterator<Item = (&'a PeerId, &'a Listing)>) {
+        let show = |(peer, listing): (&PeerId, &Listing)| ListingStatus {
+            peer: peer.to_string(),
+            device: listing.devices.iter().map(|device| device.name.clone()).collect::<Vec<_>>().join(", "),
+            memory_bytes: listing.memory_bytes(),
+            multiply_adds_per_s: listing.multiply_adds_per_s(),
+            region: listing.region.clone(),
+            busy: listing.busy,
+        };
+        self.status.listings = listings.map(show).collect();
+    }
+
+    /// Adds an order; the oldest that has ended makes room.
+    pub(crate) fn order_placed(&mut self, order: OrderId) {
+        let orders = &mut self.status.orders;
+        let ended = |order: &OrderStatus| matches!(order.state, OrderState::Matched | OrderState::Failed);
+        if orders.len() >= HISTORY
+            && let Some(place) = orders.iter().position(ended)
+        {
+            orders.remove(place);
+        }
+        orders.push(OrderStatus { order: order.0, message: "reading the data".into(), ..OrderStatus::default() });
+    }
+
+    /// Changes an order.
+    pub(crate) fn order_is(&mut self, order: OrderId, state: OrderState, message: String) {
+        if let Some(status) = self.status.orders.iter_mut().find(|status| status.order == order.0) {
+            status.state = state;
+            status.message = message;
+        }
+    }
+
+    /// An order has become a run.
+    pub(crate) fn order_matched(&mut self, order: OrderId, run: RunId) {
+        self.order_is(order, OrderState::Matched, format!("became run {}", run.short()));
+        if let Some(status) = self.status.orders.iter_mut().find(|status| status.order == order.0) {
+            status.run = Some(run.to_string());
+        }
+    }
+
+    /// A run begins here.
+    pub(crate) fn run_began(&mut self, start: &RunStart, now: Time) {
+        let members = start.members.iter().map(|member| MemberStatus { peer: member.peer.to_string(), ..MemberStatus::default() });
+        if self.status.runs.len() >= HISTORY {
+            self.status.runs.remove(0);
+        }
+        self.status.runs.push(RunStatus {
+            run: start.run.to_string(),
+            owner: start.owner.to_string(),
+            rounds: start.spec.rounds,
+            steps: start.spec.steps(),
+            parameters: start.spec.model.parameters().unwrap_or(0),
+            members: members.collect(),
+            parameter_hashes_equal: true,
+            started_at_ms: now.as_unix_ms(),
+            ..RunStatus::default()
+        });
+    }
+
+    /// The run of this name, if it is remembered.
+    pub(crate) fn run(&mut self, run: RunId) -> Option<&mut RunStatus> {
+        let name = run.to_string();
+        self.status.runs.iter_mut().find(|status| status.run == name)
+    }
+
+    /// Changes the state of a run.
+    pub(crate) fn run_is(&mut self, run: RunId, state: RunState) {
+        if let Some(status) = self.run(run) {
+            status.state = state;
+        }
+    }
+
+    /// A member (we ourselves, too) has data and model.
+    pub(crate) fn member_ready(&mut self, run: RunId, peer: PeerId) {
+        let name = peer.to_string();
+        if let Some(member) = self.run(run).and_then(|run| run.members.iter_mut().find(|member| member.peer == name)) {
+            member.ready = true;
+        }
+    }
+
+    /// We have data and model.
+    pub(crate) fn prepared(&mut self, run: RunId, parameter_hash: Hash) {
+        self.member_ready(run, self.me);
+        if let Some(status) = self.run(run) {
+            status.state = RunState::Gathering;
+            status.initial_parameter_hash = parameter_hash.to_string();
+        }
+    }
+
+    /// A step begins.
+    pub(crate) fn step_began(&mut self, run: RunId, step: u64, now: Time) {
+        if step == 0 {
+            self.training_began = now;
+            self.round_began = now;
+        }
+        self.run_is(run, RunState::Training);
+    }
+
+    /// A step is done.
+    pub(crate) fn step_done(&mut self, run: RunId, step: u64) {
+        if let Some(status) = self.run(run) {
+            status.steps_done = step + 1;
+        }
+    }
+
+    /// All members have reported a round.
+    pub(crate) fn round_done(&mut self, run: RunId, reports: &[RoundReport], now: Time) {
+        let took_s = now.since(self.round_began).0.max(1) as f64 / 1e9;
+        self.round_began = now;
+        let training_ms = now.since(self.training_began).as_ms();
+        let Some(status) = self.run(run) else { return };
+        let sum = reports.iter().fold(LossSum::default(), |sum, report| sum.plus(report.loss));
+        status.rounds_done += 1;
+        status.tokens = status.tokens.saturating_add(sum.tokens);
+        // A moving average over about four rounds: steady to look at, quick to follow.
+        let rate = sum.tokens as f64 / took_s;
+        let before = if status.tokens_per_s > 0.0 { status.tokens_per_s } else { rate };
+        status.tokens_per_s = before + (rate - before) / 4.0;
+        status.training_ms = training_ms;
+        if status.losses.len() >= LOSSES_MAX {
+            let mut place = 0;
+            status.losses.retain(|_| (place += 1, place % 2 == 0).1);
+        }
+        status.losses.extend(sum.nats_per_token());
+        status.parameter_hashes_equal &= reports.iter().all(|report| report.parameter_hash == reports[0].parameter_hash);
+        if let Some(report) = reports.first() {
+            status.parameter_hash = report.parameter_hash.to_string();
+        }
+        for (member, report) in status.members.iter_mut().zip(reports) {
+            let busy_ms = report.compute_ms.saturating_add(report.reduce_ms).max(1);
+            member.rounds_done = report.round.saturating_add(1);
+            member.tokens_per_s = report.loss.tokens as f64 * 1e3 / busy_ms as f64;
+            member.loss = report.loss.nats_per_token();
+            member.compute_ms = report.compute_ms;
+            member.reduce_ms = report.reduce_ms;
+        }
+    }
+
+    /// A run has failed.
+    pub(crate) fn run_failed(&mut self, run: RunId, failure: RunFailure, detail: Option<&str>) {
+        let text = describe_failure(failure, self.me, detail);
+        if let Some(status) = self.run(run) {
+            status.state = RunState::Failed;
+            status.culprit = (failure.reason != AbortReason::Stopped).then(|| failure.culprit.to_string());
+            status.failure = Some(text);
+        }
+    }
+}
+
+/// The transports' counters as one table.
+pub(crate) fn traffic(net: &NetCounters, bulk: &BulkCounters) -> Traffic {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Traffic {
+        gossip_bytes_sent: read(&net.gossip_published_bytes),
+        gossip_bytes_received: read(&net.gossip_received_bytes),
+        frame_bytes_sent: read(&net.frame_sent_bytes),
+        frame_bytes_received: read(&net.frame_received_bytes),
+        tensor_bytes_sent: read(&bulk.tensor_sent_bytes),
+        tensor_bytes_received: read(&bulk.tensor_received_bytes),
+        data_bytes_sent: read(&bulk.blob_sent_bytes),
+        data_bytes_received: read(&bulk.blob_received_bytes),
+    }
+}
+
+/// Why a run failed and what to do, in words.
+pub(crate) fn describe_failure(failure: RunFailure, me: PeerId, detail: Option<&str>) -> String {
+    let who = if failure.culprit == me { "this peer".to_owned() } else { format!("peer {}", failure.culprit.short()) };
+    let what = failure.reason.describe();
+    let advice = match failure.reason {
+        AbortReason::Stopped => "",
+        AbortReason::CannotCompute => "; its log says more",
+        AbortReason::MemberLost => "; start the run again, with the peers that are left",
+        AbortReason::ParametersDiffer => "; have that machine checked (memory, overclocking), and start again without it",
+        AbortReason::BadGradient => "; start again without it",
+        AbortReason::NotReady => "; look at its log, and start again",
+    };
+    let detail = detail.map_or_else(String::new, |detail| format!(": {detail}"));
+    format!("{what} ({who}){detail}{advice}")
+}
+
+/// Why an order found no members and what to do, in words.
+pub(crate) fn describe_no_match(
+    found: usize,
+    needed: usize,
+    listings: usize,
+    mismatches: &BTreeMap<Mismatch, usize>,
+    refused: usize,
+) -> String {
+    let reasons = mismatches.iter().map(|(mismatch, count)| format!("{count} {}", mismatch.describe()));
+    let asked = (refused > 0).then(|| format!("{refused} times a peer refused or did not answer"));
+    let reasons: Vec<_> = reasons.chain(asked).collect();
+    let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
+    format!(
+        "no {needed} peers could be had: {found} were held, {listings} offers were heard{why}; \
+         ask for fewer with --peers, or start more with `manta up --join TICKET`"
+    )
+}

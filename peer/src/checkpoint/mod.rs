@@ -1,0 +1,62 @@
+//! A model on disk, in Hugging Face's layout, so that other tools read it.
+//!
+//! | file | content |
+//! |---|---|
+//! | `config.json` | the architecture, as `LlamaForCausalLM` |
+//! | `model.safetensors` | the parameters, f32 |
+//! | `tokenizer.json`, `tokenizer_config.json` | the tokenizer |
+//! | `manta-run.json` | how the model came about, and the hash of its parameters |
+
+mod config;
+pub(crate) mod read;
+pub(crate) mod write;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io;
+use std::path::PathBuf;
+
+const CONFIG_FILE: &str = "config.json";
+const MODEL_FILE: &str = "model.safetensors";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+const RUN_FILE: &str = "manta-run.json";
+/// Everything that a folder of ours holds.
+const FILES: [&str; 5] = [CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, RUN_FILE];
+
+/// What [`RUN_FILE`] holds.
+#[derive(Serialize, Deserialize)]
+struct RunFile {
+    /// blake3 of the parameters in the order of the layout, as little-endian f32; hexadecimal.
+    parameters_blake3: String,
+    /// The caller's record.
+    run: Value,
+}
+
+/// Why a model folder could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckpointError {
+    #[error("{path}: cannot {action}: {source}")]
+    Io { path: PathBuf, action: &'static str, source: io::Error },
+    #[error("{directory}: no space left on the disk for the model's {needed_bytes} bytes; free some and try again")]
+    DiskFull { directory: PathBuf, needed_bytes: u64 },
+    #[error("{path}: exists and is not a folder; choose another output folder")]
+    NotAFolder { path: PathBuf },
+    #[error(
+        "{path}: holds `{file}`, which Manta did not write; choose another output folder, or ask for this one to be moved aside"
+    )]
+    ForeignFolder { path: PathBuf, file: String },
+    #[error("the model cannot be written: {problem}")]
+    Unwritable { problem: String },
+    #[error("{path}: there is no such file; a model folder has {}", FILES.join(", "))]
+    Missing { path: PathBuf },
+    #[error("{path}: {problem}")]
+    Malformed { path: PathBuf, problem: String },
+    #[error("{path}: field `{field}`: expected {expected}, found {found}")]
+    Field { path: PathBuf, field: String, expected: String, found: String },
+    #[error("{path}: tensor `{tensor}`: expected {expected}, found {found}")]
+    Tensor { path: PathBuf, tensor: String, expected: String, found: String },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! What this machine is, as far as the operating system tells: the only module
+//! with code for particular systems. Everything has a portable answer.
+
+use std::path::Path;
+
+/// Name of the processor, or its architecture where the system does not say.
+pub(crate) fn processor_name() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// Hardware threads that this process may use.
+pub(crate) fn hardware_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Memory of the machine that can be had now, in bytes; 4 GiB where the system does not say.
+pub(crate) fn available_memory_bytes() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    available.and_then(|kib| kib.trim().parse::<u64>().ok()).map_or(4 << 30, |kib| kib.saturating_mul(1024))
+}
+
+/// Free disk for ordinary users where `path` lies, in bytes; `None` where the system does not say.
+pub(crate) fn free_disk_bytes(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let status = rustix::fs::statvfs(path).ok()?;
+        Some(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_something_of_everything() {
+        assert!(!processor_name().is_empty());
+        assert!(hardware_threads() >= 1);
+        assert!(available_memory_bytes() > 1 << 20);
+        assert!(free_disk_bytes(Path::new(".")).is_none_or(|bytes| bytes > 0));
+        assert_eq!(free_disk_bytes(Path::new("/does/not/exist")), None);
+    }
+}

@@ -1,0 +1,334 @@
+//! First contact: one line of text that names a network, a peer and where to reach it.
+//!
+//! A ticket is `manta1` and lower-case base32 (RFC 4648 alphabet, no padding) of
+//! `body ‖ first 4 bytes of blake3(body)`, where the body is
+//!
+//! | bytes | meaning |
+//! |---|---|
+//! | 1 | version, 1 |
+//! | 32 | network id |
+//! | 32 | ed25519 public key of the peer |
+//! | 1 | number of addresses, at most 8 |
+//! | 1 + n each | length n ≤ 128 and the multiaddr in its binary form |
+//!
+//! There is one text for a ticket: other lengths, alphabets, spare bits and
+//! address encodings are refused. The checksum guards against slips of the
+//! hand; authenticity comes from the transport, which proves the peer's key.
+
+use libp2p::Multiaddr;
+use manta_protocol::ids::{NetworkId, PeerId};
+use std::fmt;
+use std::str::FromStr;
+
+/// The most addresses that a ticket carries.
+pub(crate) const MAX_TICKET_ADDRESSES: usize = 8;
+/// The longest address, in bytes of its binary form.
+pub(crate) const MAX_ADDRESS_BYTES: usize = 128;
+
+const PREFIX: &str = "manta1";
+const VERSION: u8 = 1;
+const CHECKSUM_BYTES: usize = 4;
+const MAX_BODY_BYTES: usize = 1 + 32 + 32 + 1 + MAX_TICKET_ADDRESSES * (1 + MAX_ADDRESS_BYTES);
+const MAX_TEXT_BYTES: usize = PREFIX.len() + ((MAX_BODY_BYTES + CHECKSUM_BYTES) * 8).div_ceil(5);
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// Where to find one peer of one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// The network that the peer belongs to.
+    pub(crate) network: NetworkId,
+    /// The peer's key.
+    pub(crate) peer: PeerId,
+    /// At most [`MAX_TICKET_ADDRESSES`] addresses, best first.
+    addresses: Vec<Multiaddr>,
+}
+
+/// Why a text is not a usable ticket.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TicketError {
+    /// It does not look like one.
+    #[error(
+        "this is not a Manta ticket: expected a text that begins with \"{PREFIX}\"; copy the whole line that `manta up` prints"
+    )]
+    NotATicket,
+    /// It was a ticket once.
+    #[error("this ticket is damaged ({0}); copy it again as a whole")]
+    Damaged(&'static str),
+    /// It comes from another release.
+    #[error(
+        "this ticket has version {found}, this program reads version {VERSION}; use the same release of manta on both machines"
+    )]
+    OtherVersion {
+        /// The version in the ticket.
+        found: u8,
+    },
+    /// It belongs to another swarm.
+    #[error("this ticket is for network {}, this peer is in network {}; use a ticket of the same network, or start with --network", .found.short(), .expected.short())]
+    WrongNetwork {
+        /// The network of this peer.
+        expected: NetworkId,
+        /// The network of the ticket.
+        found: NetworkId,
+    },
+}
+
+impl Ticket {
+    /// A ticket with the first [`MAX_TICKET_ADDRESSES`] of the `addresses` that fit.
+    pub(crate) fn new(network: NetworkId, peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) -> Self {
+        let fits = |address: &Multiaddr| !address.is_empty() && address.len() <= MAX_ADDRESS_BYTES;
+        let addresses = addresses.into_iter().filter(fits).take(MAX_TICKET_ADDRESSES).collect();
+        Self { network, peer, addresses }
+    }
+
+    /// Reads a ticket that must be of `network`.
+    ///
+    /// # Errors
+    /// See [`TicketError`].
+    pub(crate) fn parse_for(text: &str, network: NetworkId) -> Result<Self, TicketError> {
+        let ticket: Self = text.parse()?;
+        if ticket.network != network {
+            return Err(TicketError::WrongNetwork { expected: network, found: ticket.network });
+        }
+        Ok(ticket)
+    }
+
+    /// Its addresses, best first.
+    pub(crate) fn addresses(&self) -> &[Multiaddr] {
+        &self.addresses
+    }
+
+    /// Its addresses with the peer's name at the end, so that nobody else can answer there.
+    pub(crate) fn dial_addresses(&self) -> Vec<Multiaddr> {
+        let peer = crate::identity::to_libp2p(&self.peer);
+        let named = |address: &Multiaddr| match peer {
+            Some(peer) => address.clone().with(libp2p::multiaddr::Protocol::P2p(peer)),
+            None => address.clone(),
+        };
+        self.addresses.iter().map(named).collect()
+    }
+
+    fn encode_body(&self) -> Vec<u8> {
+        let mut body = vec![VERSION];
+        body.extend_from_slice(self.network.as_bytes());
+        body.extend_from_slice(self.peer.as_bytes());
+        body.push(self.addresses.len() as u8);
+        for address in &self.addresses {
+            body.push(address.len() as u8);
+            body.extend_from_slice(address.as_ref());
+        }
+        body
+    }
+
+    fn decode_body(body: &[u8]) -> Result<Self, TicketError> {
+        let mut rest = Reader(body);
+        match rest.byte()? {
+            VERSION => {}
+            found => return Err(TicketError::OtherVersion { found }),
+        }
+        let network = NetworkId(rest.array()?);
+        let peer = PeerId(rest.array()?);
+        let count = usize::from(rest.byte()?);
+        if count > MAX_TICKET_ADDRESSES {
+            return Err(TicketError::Damaged("it names too many addresses"));
+        }
+        let addresses = (0..count).map(|_| rest.address()).collect::<Result<_, _>>()?;
+        if !rest.0.is_empty() {
+            return Err(TicketError::Damaged("it has bytes to spare"));
+        }
+        Ok(Self { network, peer, addresses })
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.encode_body();
+        let checksum = checksum(&bytes);
+        bytes.extend_from_slice(&checksum);
+        write!(f, "{PREFIX}{}", base32(&bytes))
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Self, TicketError> {
+        let text = text.trim();
+        let encoded = text.strip_prefix(PREFIX).ok_or(TicketError::NotATicket)?;
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(TicketError::Damaged("it is too long"));
+        }
+        let bytes = unbase32(encoded).ok_or(TicketError::Damaged("it has a character that no ticket has"))?;
+        let (body, found) =
+            bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(TicketError::Damaged("it is too short"))?;
+        if checksum(body) != *found {
+            return Err(TicketError::Damaged("its checksum does not match"));
+        }
+        Self::decode_body(body)
+    }
+}
+
+fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let hash = blake3::hash(body);
+    *hash.as_bytes().first_chunk().expect("a hash is longer than a checksum")
+}
+
+/// Takes fields from the front of a body.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn byte(&mut self) -> Result<u8, TicketError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], TicketError> {
+        let (head, rest) = self.0.split_first_chunk().ok_or(TicketError::Damaged("it is too short"))?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn address(&mut self) -> Result<Multiaddr, TicketError> {
+        let bytes = usize::from(self.byte()?);
+        if bytes == 0 || bytes > MAX_ADDRESS_BYTES {
+            return Err(TicketError::Damaged("an address has a bad length"));
+        }
+        let (head, rest) = self.0.split_at_checked(bytes).ok_or(TicketError::Damaged("it is too short"))?;
+        self.0 = rest;
+        let bad = TicketError::Damaged("it has an address of an unknown form");
+        let address = Multiaddr::try_from(head.to_vec()).map_err(|_| bad.clone())?;
+        // Binary multiaddrs may hold non-minimal integers; only the one canonical form is taken.
+        let canonical: Multiaddr = address.iter().collect();
+        if canonical.as_ref() == head { Ok(address) } else { Err(bad) }
+    }
+}
+
+/// Base32 without padding: five bits a character, the last one filled with zero bits.
+fn base32(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity((bytes.len() * 8).div_ceil(5));
+    let (mut buffer, mut bits) = (0u32, 0);
+    for byte in bytes {
+        buffer = (buffer << 8) | u32::from(*byte);
+        bits += 8;
+        while bits >= 5 {
+            bits -= 5;
+            text.push(char::from(ALPHABET[(buffer >> bits) as usize & 31]));
+        }
+        buffer &= (1 << bits) - 1;
+    }
+    if bits > 0 {
+        text.push(char::from(ALPHABET[(buffer << (5 - bits)) as usize & 31]));
+    }
+    text
+}
+
+/// The inverse of [`base32`]; `None` for foreign characters, impossible lengths and non-zero fill.
+fn unbase32(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
+    let (mut buffer, mut bits) = (0u32, 0);
+    for character in text.bytes() {
+        let value = ALPHABET.iter().position(|letter| *letter == character)?;
+        buffer = (buffer << 5) | value as u32;
+        bits += 5;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((buffer >> bits) as u8);
+        }
+        buffer &= (1 << bits) - 1;
+    }
+    (bits < 5 && buffer == 0).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+    use proptest::prelude::*;
+
+    fn ticket() -> Ticket {
+        let addresses = ["/ip4/192.0.2.7/udp/4001/quic-v1", "/ip6/2001:db8::7/tcp/4001", "/dns4/example.org/tcp/443"];
+        Ticket::new(
+            NetworkId::from_name("test"),
+            Identity::from_secret([3; 32]).peer(),
+            addresses.map(|text| text.parse().expect("an address")),
+        )
+    }
+
+    #[test]
+    fn base32_agrees_with_rfc_4648() {
+        for (plain, text) in
+            [("", ""), ("f", "my"), ("fo", "mzxq"), ("foo", "mzxw6"), ("foob", "mzxw6yq"), ("fooba", "mzxw6ytb")]
+        {
+            assert_eq!(base32(plain.as_bytes()), text);
+            assert_eq!(unbase32(text).as_deref(), Some(plain.as_bytes()));
+        }
+        // One character alone, non-zero fill bits, upper case and padding are not ours.
+        for bad in ["m", "mz7", "MY", "my======", "m1"] {
+            assert_eq!(unbase32(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_ticket_round_trips_and_names_what_is_wrong() {
+        let ticket = ticket();
+        let text = ticket.to_string();
+        assert_eq!(Ticket::parse_for(&format!(" {text}\n"), ticket.network), Ok(ticket.clone()));
+        assert_eq!("hello".parse::<Ticket>(), Err(TicketError::NotATicket));
+        assert!(matches!(text[..text.len() - 1].parse::<Ticket>(), Err(TicketError::Damaged(_))));
+        let other = NetworkId::from_name("other");
+        let error = Ticket::parse_for(&text, other).expect_err("another network");
+        assert!(error.to_string().contains(&other.short()) && error.to_string().contains(&ticket.network.short()));
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_damage() {
+        let mut body = ticket().encode_body();
+        body[0] = 2;
+        body.extend_from_slice(&checksum(&body));
+        let text = format!("{PREFIX}{}", base32(&body));
+        assert_eq!(text.parse::<Ticket>(), Err(TicketError::OtherVersion { found: 2 }));
+    }
+
+    #[test]
+    fn surplus_and_oversized_addresses_are_left_out() {
+        let long: Multiaddr = format!("/dns4/{}.example.org/tcp/1", "a".repeat(130)).parse().expect("an address");
+        let many = (0..20).map(|port| format!("/ip4/10.0.0.1/tcp/{port}").parse().expect("an address"));
+        let base = ticket();
+        let ticket = Ticket::new(base.network, base.peer, std::iter::once(long).chain(many));
+        assert_eq!(ticket.addresses().len(), MAX_TICKET_ADDRESSES);
+        assert_eq!(ticket.to_string().parse(), Ok(ticket));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_panic(text in any::<String>()) {
+            let _ = text.parse::<Ticket>();
+            let _ = format!("{PREFIX}{text}").parse::<Ticket>();
+        }
+
+        #[test]
+        fn any_body_with_a_good_checksum_is_canonical_or_refused(
+            tail in proptest::collection::vec(any::<u8>(), 0..200), count in 0u8..10,
+        ) {
+            let mut body = ticket().encode_body();
+            body.truncate(65);
+            body.push(count);
+            body.extend_from_slice(&tail);
+            body.extend_from_slice(&checksum(&body));
+            let text = format!("{PREFIX}{}", base32(&body));
+            if let Ok(ticket) = text.parse::<Ticket>() {
+                prop_assert_eq!(ticket.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn one_wrong_character_is_always_refused(at in any::<proptest::sample::Index>(), wrong in any::<char>()) {
+            let text = ticket().to_string();
+            let mut characters: Vec<char> = text.chars().collect();
+            let at = at.index(characters.len());
+            prop_assume!(characters[at] != wrong);
+            characters[at] = wrong;
+            let damaged: String = characters.into_iter().collect();
+            prop_assume!(damaged.trim() != text);
+            prop_assert!(damaged.parse::<Ticket>().is_err(), "{}", damaged);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! A run on this machine: the data it needs, the thread that computes it, the
+//! chunks that wait, the spec it was ordered by and the model it leaves.
+
+pub(crate) mod desk;
+pub(crate) mod fetch;
+pub(crate) mod order;
+pub(crate) mod save;
+pub(crate) mod spec;
+pub(crate) mod trainer;

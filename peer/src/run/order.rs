@@ -1,0 +1,91 @@
+//! From what a user asks to what the market takes: reads, splits, hashes and
+//! keeps the text, and writes the spec. File work only; runs where it may block.
+
+use crate::api::OrderRequest;
+use crate::checkpoint::write::{Foreign, check_destination};
+use crate::data::corpus::{self, Corpus};
+use crate::data::split::split;
+use crate::data::tokenizer::TokenizerKind;
+use crate::data::{batches, demo_text, manifest};
+use crate::preset::Preset;
+use crate::run::spec::{arithmetic, model_config, run_spec};
+use crate::store::blobs::BlobStore;
+use manta_gpu_kernels::Engine;
+use manta_protocol::input::Wish;
+use manta_protocol::run::RunSpec;
+use manta_protocol::wire::limits::MEMBERS_MAX;
+
+/// What the program and small things need.
+const MEMORY_BASE_BYTES: u64 = 64 << 20;
+
+/// An order that is ready for the market.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    pub(crate) spec: RunSpec,
+    pub(crate) wish: Wish,
+    /// Entropy of the training unigram model on the validation part, nats a token.
+    pub(crate) unigram_loss: f64,
+    pub(crate) tokenizer: TokenizerKind,
+    /// For people: what was read.
+    pub(crate) summary: String,
+}
+
+/// Reads the data of `request` into `store` and writes its spec.
+///
+/// # Errors
+/// What was wrong with which field or file, and what to do.
+pub(crate) fn prepare(request: &OrderRequest, store: &BlobStore, multiply_adds_per_s: u64) -> Result<Prepared, String> {
+    let preset = Preset::find(&request.preset)?;
+    check_counts(request)?;
+    let foreign = if request.overwrite { Foreign::MoveAside } else { Foreign::Refuse };
+    check_destination(&request.out, foreign).map_err(|error| error.to_string())?;
+    let Corpus { bytes, sources } = match &request.data {
+        Some(path) => {
+            let path = path.to_str().ok_or_else(|| format!("{}: the path is not UTF-8; rename it", path.display()))?;
+            corpus::read(path).map_err(|error| error.to_string())?
+        }
+        None => demo_text::read().map_err(|error| error.to_string())?,
+    };
+    let text_bytes = bytes.len();
+    let data = split(bytes);
+    let tokenizer = TokenizerKind::Bytes;
+    let manifest = manifest::publish(&data, tokenizer, store).map_err(|error| error.to_string())?;
+    sources.check_unchanged().map_err(|error| error.to_string())?;
+    let root = manifest.root();
+    let spec = run_spec(request, &preset, tokenizer.vocab_size(), root, (data.training.len() + data.validation.len()) as u64);
+    spec.validate()?;
+    let summary = format!("{text_bytes} bytes of {} files, blake3 root {root}", sources.files());
+    let wish = wish(request, &spec, multiply_adds_per_s);
+    Ok(Prepared { spec, wish, unigram_loss: batches::unigram_loss(&data.training, &data.validation), tokenizer, summary })
+}
+
+fn check_counts(request: &OrderRequest) -> Result<(), String> {
+    let (min, max) = (request.peers_min, request.peers_max);
+    if min == 0 || min > max || usize::from(max) > MEMBERS_MAX {
+        return Err(format!("--peers {min}..{max}: give 1 to {MEMBERS_MAX}, the least first"));
+    }
+    if request.rounds == 0 || request.steps_per_round == 0 {
+        return Err("--rounds and --steps-per-round must be at least 1".into());
+    }
+    Ok(())
+}
+
+fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wish {
+    let parameters = spec.model.parameters().unwrap_or(u64::MAX);
+    // Forward and backward take three products a weight and token; measured
+    // steps reach about a third of the peak, and others may be slower than we.
+    let products = u128::from(parameters) * u128::from(spec.tokens_per_member_step()) * u128::from(spec.steps()) * 3;
+    let seconds = products * 10 / u128::from(multiply_adds_per_s.max(1));
+    let engine_bytes = Engine::memory_bytes(&model_config(&spec.model), &arithmetic(spec));
+    // The gradient is also here as own values, others' values of the own part, and sums.
+    let transfer_bytes = parameters.saturating_mul(4 * 4);
+    Wish {
+        members_min: request.peers_min,
+        members_max: request.peers_max,
+        memory_bytes: [transfer_bytes, spec.data_bytes, MEMORY_BASE_BYTES].into_iter().fold(engine_bytes, u64::saturating_add),
+        disk_bytes: spec.data_bytes.saturating_mul(2),
+        duration_s: u64::try_from(seconds).unwrap_or(u64::MAX).saturating_add(60),
+        patience_ms: request.patience_ms,
+        deadline_ms: request.deadline_ms,
+    }
+}

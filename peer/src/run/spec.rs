@@ -1,0 +1,123 @@
+//! Between the run spec on the wire and the engine's own types.
+
+use crate::api::OrderRequest;
+use crate::preset::Preset;
+use manta_gpu_kernels::{ARITHMETIC_VERSION, ArithmeticSpec, ModelConfig, OptimizerConfig};
+use manta_protocol::run::RunSpec;
+use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec};
+use manta_protocol::{Hash, Seed};
+
+/// Elements of one chunk of the all-reduce: 256 KiB, small enough that a link
+/// of 100 Mbit/s is busy with several at a time, large enough that their count
+/// does not matter.
+const CHUNK_ELEMENTS: u32 = 64 * 1024;
+
+/// The spec of an order over the data set of `data_root`.
+pub(crate) fn run_spec(request: &OrderRequest, preset: &Preset, vocab_size: usize, data_root: Hash, data_bytes: u64) -> RunSpec {
+    let model = preset.model(vocab_size);
+    let steps = u64::from(request.rounds) * u64::from(request.steps_per_round);
+    let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+    let arithmetic = ArithmeticSpec::default();
+    let optimizer = OptimizerConfig::default();
+    RunSpec {
+        arithmetic_version: ARITHMETIC_VERSION,
+        digits: DigitsSpec {
+            activations: arithmetic.activation_digits,
+            weights: arithmetic.weight_digits,
+            gradients: arithmetic.gradient_digits,
+            logit_gradient: arithmetic.logit_gradient_digits,
+            attention: arithmetic.attention_digits,
+        },
+        model: model_spec(&model),
+        optimizer: OptimizerSpec {
+            learning_rate: preset.learning_rate.into(),
+            beta1: optimizer.beta1.into(),
+            beta2: optimizer.beta2.into(),
+            epsilon: optimizer.epsilon.into(),
+            weight_decay: optimizer.weight_decay.into(),
+            gradient_clip_norm: optimizer.gradient_clip_norm.into(),
+            warmup_steps: (steps / 10).clamp(1, 200),
+            decay_start_step: steps - steps / 3,
+            final_fraction: optimizer.final_fraction.into(),
+        },
+        seed: Seed::from_number(request.seed),
+        data_root,
+        data_bytes,
+        sequence_length: wire(preset.sequence_length),
+        micro_batch_sequences: preset.micro_batch_sequences,
+        micro_batches: preset.micro_batches,
+        rounds: request.rounds,
+        steps_per_round: request.steps_per_round,
+        chunk_elements: CHUNK_ELEMENTS,
+    }
+}
+
+/// The architecture as the engine takes it.
+pub(crate) fn model_config(model: &ModelSpec) -> ModelConfig {
+    ModelConfig {
+        vocab_size: model.vocab_size as usize,
+        hidden_size: model.hidden_size as usize,
+        intermediate_size: model.intermediate_size as usize,
+        num_hidden_layers: model.num_hidden_layers as usize,
+        num_attention_heads: model.num_attention_heads as usize,
+        num_key_value_heads: model.num_key_value_heads as usize,
+        head_dim: model.head_dim as usize,
+        max_position_embeddings: model.max_position_embeddings as usize,
+        rope_theta: model.rope_theta.value(),
+        rms_norm_eps: model.rms_norm_eps.value(),
+        tie_word_embeddings: model.tie_word_embeddings,
+        initializer_range: model.initializer_range.value(),
+    }
+}
+
+/// The arithmetic as the engine takes it.
+pub(crate) fn arithmetic(spec: &RunSpec) -> ArithmeticSpec {
+    ArithmeticSpec {
+        version: spec.arithmetic_version,
+        activation_digits: spec.digits.activations,
+        weight_digits: spec.digits.weights,
+        gradient_digits: spec.digits.gradients,
+        logit_gradient_digits: spec.digits.logit_gradient,
+        attention_digits: spec.digits.attention,
+        micro_batch_sequences: spec.micro_batch_sequences as usize,
+        sequence_length: spec.sequence_length as usize,
+    }
+}
+
+/// The optimiser as the engine takes it.
+pub(crate) fn optimizer(spec: &RunSpec) -> OptimizerConfig {
+    OptimizerConfig {
+        learning_rate: spec.optimizer.learning_rate.value(),
+        beta1: spec.optimizer.beta1.value(),
+        beta2: spec.optimizer.beta2.value(),
+        epsilon: spec.optimizer.epsilon.value(),
+        weight_decay: spec.optimizer.weight_decay.value(),
+        gradient_clip_norm: spec.optimizer.gradient_clip_norm.value(),
+        warmup_steps: u64::from(spec.optimizer.warmup_steps),
+        decay_start_step: u64::from(spec.optimizer.decay_start_step),
+        total_steps: spec.steps(),
+        final_fraction: spec.optimizer.final_fraction.value(),
+    }
+}
+
+fn model_spec(model: &ModelConfig) -> ModelSpec {
+    ModelSpec {
+        vocab_size: wire(model.vocab_size),
+        hidden_size: wire(model.hidden_size),
+        intermediate_size: wire(model.intermediate_size),
+        num_hidden_layers: wire(model.num_hidden_layers),
+        num_attention_heads: wire(model.num_attention_heads),
+        num_key_value_heads: wire(model.num_key_value_heads),
+        head_dim: wire(model.head_dim),
+        max_position_embeddings: wire(model.max_position_embeddings),
+        rope_theta: F32Bits::from(model.rope_theta),
+        rms_norm_eps: F32Bits::from(model.rms_norm_eps),
+        tie_word_embeddings: model.tie_word_embeddings,
+        initializer_range: F32Bits::from(model.initializer_range),
+    }
+}
+
+/// A size on the wire; one beyond 32 bits becomes one that validation refuses.
+fn wire(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,232 @@
+//! `manta up`: starts everything that a peer consists of, and stops it in order.
+
+use crate::api::{Control, PeerFile};
+use crate::driver::{Driver, Parts, Sources, TOPIC};
+use crate::identity::{DataDirectory, Identity};
+use crate::net::bulk::{BulkConfig, BulkHandle};
+use crate::net::addresses;
+use crate::net::swarm::{self, DEFAULT_TARGET_CONNECTIONS, Net, NetCommand, NetConfig, NetEvent};
+use crate::net::ticket::Ticket;
+use crate::run::fetch::{Library, source};
+use crate::run::trainer::Trainer;
+use crate::status::Status;
+use crate::store::blobs::BlobStore;
+use crate::store::tables::Tables;
+use crate::{host, http};
+use libp2p::Multiaddr;
+use manta_gpu_kernels::{ARITHMETIC_VERSION, measure_multiply_adds_per_s};
+use manta_protocol::market::listing::{Address, Device, DeviceKind, Listing};
+use manta_protocol::wire::limits::{ADDRESSES_MAX, TEXT_BYTES_MAX};
+use manta_protocol::{Config, NetworkId, Node, Time};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Control requests that may wait.
+const CONTROL_CAPACITY: usize = 16;
+/// How long the machine's speed is measured for its listing.
+const MEASURE_MS: u64 = 150;
+/// Share of the free disk that blobs of runs may take: one in this many.
+const DISK_SHARE: u64 = 4;
+/// How long to wait for the first listening address.
+const LISTEN_MAX: Duration = Duration::from_secs(10);
+/// Listening addresses that come this close after each other belong together.
+const LISTEN_BURST: Duration = Duration::from_millis(100);
+
+/// How to start a peer.
+#[derive(Clone, Debug)]
+pub(crate) struct UpOptions {
+    /// Identity, blobs and tables live here.
+    pub(crate) data_dir: PathBuf,
+    /// Name of the swarm.
+    pub(crate) network: String,
+    /// Tickets or multiaddrs of peers to begin with.
+    pub(crate) join: Vec<String>,
+    /// Where to listen; empty: any free port of all interfaces.
+    pub(crate) listen: Vec<Multiaddr>,
+    /// Where the HTTP server listens.
+    pub(crate) http: SocketAddr,
+    /// Whether to look for peers on the local network.
+    pub(crate) mdns: bool,
+    /// Where the owner says the machine is.
+    pub(crate) region: String,
+    /// Kernel threads, 0 for all.
+    pub(crate) threads: usize,
+    /// Whether the machine is offered to others (and to our own orders).
+    pub(crate) offer: bool,
+    /// Longest run that is accepted, in seconds.
+    pub(crate) duration_max_s: u64,
+}
+
+/// Why a peer could not be started: in words, with what to do.
+pub(crate) type UpError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Starts the peer, calls `ready` once it listens, and runs until `stop`.
+///
+/// # Errors
+/// What could not be started, and what to do.
+pub(crate) async fn run(
+    options: UpOptions,
+    ready: impl FnOnce(&PeerFile, &Status),
+    stop: impl Future<Output = ()>,
+) -> Result<(), UpError> {
+    let directory = DataDirectory::open(&options.data_dir)?;
+    let identity = Identity::load_or_create(&directory)?;
+    let network = NetworkId::from_name(&options.network);
+    let bootstrap = bootstrap(&options.join, network)?;
+    let data_dir = directory.path();
+    let free = host::free_disk_bytes(data_dir).unwrap_or(u64::MAX);
+    let store = Arc::new(BlobStore::open(&data_dir.join("blobs"), free / DISK_SHARE)?);
+    let tables = Tables::open(&data_dir.join("tables"))?;
+    let library = Arc::new(Library::default());
+    let http_listener = http::bind(options.http).await?;
+
+    let (bulk, bulk_events) = BulkHandle::start(&identity, &bulk_config(&options), source(store.clone(), library.clone()))?;
+    let mut net = swarm::start(NetConfig {
+        identity: identity.clone(),
+        network,
+        listen: (!options.listen.is_empty()).then(|| options.listen.clone()),
+        bootstrap,
+        topics: vec![TOPIC.into()],
+        mdns: options.mdns,
+        target_connections: DEFAULT_TARGET_CONNECTIONS,
+    })?;
+    for (peer, addresses) in tables.known_peers() {
+        net.handle.command(NetCommand::AddAddresses { peer, addresses })?;
+    }
+    let early = listening(&mut net).await?;
+    let addresses = net.handle.snapshot().await?.advertised;
+
+    let threads = options.threads;
+    let speed = tokio::task::spawn_blocking(move || measure_multiply_adds_per_s(MEASURE_MS, threads)).await??;
+    let listing = listing(&options, &addresses, bulk.local_address().port(), free, speed);
+    let ticket = Ticket::new(network, identity.peer(), addresses.iter().cloned()).to_string();
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        peer_id: identity.peer().to_string(),
+        network: options.network.clone(),
+        ticket: ticket.clone(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        started_at_ms: unix_now().as_unix_ms(),
+        device: format!("native CPU, {} threads: {}", listing.devices[0].units, listing.devices[0].name),
+        ..Status::default()
+    };
+    let (show, shown) = watch::channel(Arc::new(status.clone()));
+    let (control, controls) = mpsc::channel::<Control>(CONTROL_CAPACITY);
+    let peer_file = PeerFile {
+        http: http_listener.local_addr()?,
+        control_token: control_token(&identity),
+        peer_id: status.peer_id.clone(),
+        ticket,
+        process_id: std::process::id(),
+    };
+    peer_file.write(data_dir)?;
+    let control_token = peer_file.control_token.clone();
+    let server = tokio::spawn(http::serve(http_listener, http::Server { status: shown, control, control_token }));
+
+    let node_identity = manta_protocol::wire::Identity::from_secret(*identity.secret());
+    let node = Node::new(Config { network, identity: node_identity }, unix_now());
+    let trainer = Trainer::start(options.threads)?;
+    let parts = Parts { network, node, net: net.handle.clone(), bulk, trainer, store, library, tables, listing,
+        offer_public: options.offer, status: status.clone(), show, multiply_adds_per_s: speed };
+    let driver = Driver::new(parts);
+    ready(&peer_file, &status);
+    driver.run(Sources { early, net: net.events, bulk: bulk_events, control: controls }, stop).await;
+
+    server.abort();
+    if let Err(error) = peer_file.remove(data_dir) {
+        tracing::debug!(%error, "the peer file was not removed");
+    }
+    // The network task ends by itself after its farewells; it must not hold us.
+    let _ = tokio::time::timeout(Duration::from_secs(2), net.task).await;
+    Ok(())
+}
+
+/// The peers to begin with, from tickets and multiaddrs.
+fn bootstrap(join: &[String], network: NetworkId) -> Result<Vec<Multiaddr>, UpError> {
+    let mut addresses = Vec::new();
+    for text in join {
+        if text.starts_with('/') {
+            let address: Multiaddr = text.parse().map_err(|error| format!("--join {text}: not a network address ({error})"))?;
+            addresses.push(address);
+            continue;
+        }
+        let ticket = Ticket::parse_for(text.trim(), network).map_err(|error| format!("--join: {error}"))?;
+        addresses.extend(ticket.dial_addresses());
+    }
+    Ok(addresses)
+}
+
+/// Waits until the swarm listens; gives what came meanwhile.
+async fn listening(net: &mut Net) -> Result<Vec<NetEvent>, UpError> {
+    let mut early = Vec::new();
+    let deadline = tokio::time::sleep(LISTEN_MAX);
+    tokio::pin!(deadline);
+    // A wildcard address is reported interface by interface, in a burst.
+    while let Some(event) = tokio::select! {
+        event = net.events.recv() => event,
+        () = &mut deadline => None,
+        () = tokio::time::sleep(LISTEN_BURST), if early.iter().any(is_listening) => return Ok(early),
+    } {
+        early.push(event);
+    }
+    Err("no address could be listened on; try --listen /ip4/0.0.0.0/tcp/0".into())
+}
+
+fn is_listening(event: &NetEvent) -> bool {
+    matches!(event, NetEvent::Listening { .. })
+}
+
+/// The bulk endpoint listens on the address that the user chose for the swarm.
+fn bulk_config(options: &UpOptions) -> BulkConfig {
+    let chosen = options.listen.iter().find_map(addresses::ip);
+    BulkConfig { listen: chosen.map(|ip| SocketAddr::new(ip, 0)), ..BulkConfig::default() }
+}
+
+fn listing(options: &UpOptions, addresses: &[Multiaddr], bulk_port: u16, disk_free_bytes: u64, speed: u64) -> Listing {
+    let threads = if options.threads == 0 { host::hardware_threads() } else { options.threads };
+    let device = Device {
+        kind: DeviceKind::Cpu,
+        name: clip(&host::processor_name()),
+        units: u32::try_from(threads).unwrap_or(u32::MAX),
+        memory_bytes: host::available_memory_bytes(),
+        multiply_adds_per_s: speed,
+    };
+    Listing {
+        devices: vec![device],
+        disk_free_bytes: disk_free_bytes / DISK_SHARE,
+        region: clip(&options.region),
+        duration_max_s: options.duration_max_s,
+        arithmetic_version: ARITHMETIC_VERSION,
+        busy: false,
+        bulk_port,
+        addresses: addresses.iter().take(ADDRESSES_MAX).map(|address| Address(address.to_vec())).collect(),
+    }
+}
+
+/// As much of `text` as a listing takes.
+fn clip(text: &str) -> String {
+    let mut clipped = String::new();
+    for character in text.chars().filter(|character| !character.is_control()) {
+        if clipped.len() + character.len_utf8() > TEXT_BYTES_MAX {
+            break;
+        }
+        clipped.push(character);
+    }
+    clipped
+}
+
+/// Fresh at each start; nobody who cannot read the secret key can guess it.
+fn control_token(identity: &Identity) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("manta 2026-11 control token v1");
+    hasher.update(identity.secret());
+    hasher.update(&unix_now().0.to_le_bytes());
+    hasher.finalize().to_hex().to_string()
+}
+
+fn unix_now() -> Time {
+    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Time(u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Installs what the tests need, then runs all of them.
+#
+#   ./test.sh            everything (what CI runs)
+#   ./test.sh lint       formatting, clippy, licences
+#   ./test.sh test       unit, property and end-to-end tests
+#
+# Nothing is built twice: one profile (release), one feature set. With CI set,
+# build products lie in the user's cache, so that the next run finds them.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/manta"
+if [ -n "${CI:-}" ]; then
+    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+fi
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
+deny_version=0.20.2
+
+step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
+
+# Debian and Ubuntu packages that tests use: a software Vulkan adapter, and
+# network namespaces for two peers that share no loopback.
+install_packages() {
+    local missing=()
+    command -v ip >/dev/null || missing+=(iproute2)
+    ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || missing+=(mesa-vulkan-drivers libvulkan1)
+    if [ ${#missing[@]} -eq 0 ]; then return; fi
+    if ! command -v apt-get >/dev/null; then
+        echo "please install the equivalents of: ${missing[*]}" >&2
+        exit 1
+    fi
+    echo "installing: ${missing[*]}"
+    local sudo=""
+    [ "$(id -u)" -eq 0 ] || sudo=sudo
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# cargo-deny is built once for each version and kept in the cache.
+install_deny() {
+    deny="$cache/cargo-deny-$deny_version/bin/cargo-deny"
+    if [ ! -x "$deny" ]; then
+        echo "building cargo-deny $deny_version (once)"
+        # A quick build: it runs for a second, and shares no artifacts with Manta.
+        CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --debug --locked cargo-deny --version "$deny_version" \
+            --no-default-features --root "$cache/cargo-deny-$deny_version" --target-dir "$cache/cargo-deny-build"
+        rm -rf "$cache/cargo-deny-build"
+    fi
+}
+
+lint() {
+    step "formatting"
+    rustup component list --installed 2>/dev/null | grep -q rustfmt || rustup component add rustfmt clippy
+    cargo fmt --all --check
+    step "clippy"
+    cargo clippy --release --locked --workspace --all-targets --quiet -- --deny warnings
+    step "licences, bans and sources"
+    install_deny
+    "$deny" --locked check licenses bans sources
+}
+
+tests() {
+    step "building"
+    cargo build --release --locked --workspace --all-targets
+    step "tests"
+    cargo test --release --locked --workspace
+}
+
+install_packages
+case "${1:-all}" in
+    lint) lint ;;
+    test) tests ;;
+    all) tests; lint ;;
+    *) echo "usage: ./test.sh [lint|test]" >&2; exit 2 ;;
+esac
+step "all passed"
