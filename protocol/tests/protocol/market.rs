@@ -361,6 +361,37 @@ fn more_orders_than_the_maximum_fail_at_once() {
 }
 
 #[test]
+fn what_others_would_reject_is_not_ordered_or_offered() {
+    let broken = {
+        let mut spec = spec();
+        spec.rounds = 0;
+        spec
+    };
+    let too_many = Wish { members_max: 17, ..wish(1, 2) };
+    for (spec, wish) in [(broken, wish(1, 2)), (spec(), too_many), (spec(), wish(0, 2)), (spec(), wish(3, 2))] {
+        let mut bench = Bench::offering(listing());
+        let effects = bench.input(Input::Command(Command::Order { order: ORDER, spec: Box::new(spec), wish }));
+        assert!(matches!(events(&effects)[..], [Event::Refused { .. }, Event::OrderFailed { .. }]), "{effects:?}");
+    }
+    let mut bench = Bench::offering(Listing { devices: Vec::new(), ..listing() });
+    assert_eq!(bench.node.listings().count(), 0);
+    order(&mut bench, wish(2, 2));
+    let command = Command::Order { order: OrderId(2), spec: Box::new(spec()), wish: wish(2, 2) };
+    let effects = bench.input(Input::Command(command));
+    assert!(matches!(events(&effects)[..], [Event::Refused { .. }, Event::OrderFailed { order: OrderId(2), .. }]));
+}
+
+#[test]
+fn an_offer_to_oneself_serves_own_orders_and_nobody_else() {
+    let mut bench = Bench::new();
+    let effects = bench.input(Input::Command(Command::OfferToSelf(Box::new(listing()))));
+    assert!(published(&effects).is_empty());
+    let effects = bench.frame(2, &Message::Reserve(reserve()));
+    assert_eq!(answer(&effects), Some((peer(2), Answer::NotOffered)));
+    assert!(begins(&order(&mut bench, wish(1, 1))));
+}
+
+#[test]
 fn a_withdrawn_offer_is_said_again_after_a_pause_that_nobody_drops() {
     let mut bench = Bench::offering(listing());
     bench.pass(Duration::from_s(1));
