@@ -92,6 +92,7 @@ enum Happening {
 }
 
 /// A chunk on its way.
+#[derive(Clone)]
 struct Chunk {
     to: usize,
     from: usize,
@@ -413,8 +414,10 @@ impl World {
         let bytes = size_of_val(values.as_slice()) as u64;
         self.summary.chunks += 1;
         self.summary.chunk_bytes += bytes;
-        let at = self.network.chunk(host, to, bytes, now);
-        self.schedule.at(at, Happening::Chunk(Box::new(Chunk { to, from: host, run, step, phase, chunk, values })));
+        let arriving = Chunk { to, from: host, run, step, phase, chunk, values };
+        for at in self.network.chunk(host, to, bytes, now) {
+            self.schedule.at(at, Happening::Chunk(Box::new(arriving.clone())));
+        }
     }
 
     fn keep(&mut self, host: usize, chunk: Chunk) {
