@@ -482,7 +482,10 @@ impl Driver {
         let owned = self.orders.values().any(|order| order.run == Some(run));
         let Some(open) = self.run.as_mut().filter(|open| open.start.run == run) else { return };
         match failure {
-            None => self.close(run),
+            None => {
+                self.board.run_is(run, RunState::Finished);
+                self.close(run);
+            }
             Some(failure) => {
                 let me = open.start.me();
                 let detail = open.problem.clone();

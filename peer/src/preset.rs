@@ -70,7 +70,10 @@ impl Preset {
     /// Names the presets that there are.
     pub(crate) fn find(name: &str) -> Result<Self, String> {
         let names = || PRESETS.map(|preset| preset.name).join(", ");
-        PRESETS.into_iter().find(|preset| preset.name == name).ok_or_else(|| format!("no preset `{name}`; there are: {}", names()))
+        PRESETS
+            .into_iter()
+            .find(|preset| preset.name == name)
+            .ok_or_else(|| format!("no preset `{name}`; there are: {}", names()))
     }
 
     /// The architecture, for a vocabulary of this size.

@@ -7,6 +7,7 @@ use crate::data::corpus::{self, Corpus};
 use crate::data::split::split;
 use crate::data::tokenizer::TokenizerKind;
 use crate::data::{batches, demo_text, manifest};
+use crate::host;
 use crate::preset::Preset;
 use crate::run::spec::{arithmetic, model_config, run_spec};
 use crate::store::blobs::BlobStore;
@@ -76,7 +77,7 @@ fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wis
     // steps reach about a third of the peak, and others may be slower than we.
     let products = u128::from(parameters) * u128::from(spec.tokens_per_member_step()) * u128::from(spec.steps()) * 3;
     let seconds = products * 10 / u128::from(multiply_adds_per_s.max(1));
-    let engine_bytes = Engine::memory_bytes(&model_config(&spec.model), &arithmetic(spec));
+    let engine_bytes = Engine::memory_bytes(&model_config(&spec.model), &arithmetic(spec), host::hardware_threads());
     // The gradient is also here as own values, others' values of the own part, and sums.
     let transfer_bytes = parameters.saturating_mul(4 * 4);
     Wish {

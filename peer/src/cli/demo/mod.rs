@@ -1,0 +1,291 @@
+//! `manta demo`: the whole of Manta on one machine.
+//!
+//! Starts real peers as child processes, places one order on the first,
+//! follows it at all of them, and cleans up whatever happens.
+
+mod outcome;
+mod swarm;
+
+use super::generate::Writer;
+use super::generate::sample::Sampling;
+use super::progress::Progress;
+use super::recipe::Recipe;
+use super::report::{Report, has_ended};
+use super::train::POLL_INTERVAL;
+use super::up::DeviceChoice;
+use super::{Error, files, shutdown};
+use crate::api::OrderRequest;
+use crate::checkpoint::write::{Foreign, check_destination};
+use crate::status::{OrderState, RunStatus, Status};
+use clap::Args;
+use manta_protocol::wire::limits::MEMBERS_MAX;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use swarm::{Swarm, SwarmOptions};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// Longest time until every peer's offer has reached the first.
+const GATHER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an order may look for its members.
+const ORDER_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the others may take to end the run after its owner.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// After so many missing answers in a row the first peer counts as hung.
+const SILENCES_MAX: u32 = 4;
+/// Length of the sample that the model writes at the end, in tokens.
+const SAMPLE_TOKENS: usize = 240;
+
+/// Train a small model over real peers on this machine, and clean up.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  manta demo                              about two minutes on two cores
+  manta demo --out model                  keep the model; `manta generate model --prompt TEXT`
+  manta demo --data book.txt --rounds 200 your own text, longer
+  manta demo --json | tail -n 1           the result for a script")]
+pub(super) struct DemoArgs {
+    /// Peers to start, each a process of its own
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=MEMBERS_MAX as i64))]
+    peers: u16,
+
+    #[command(flatten)]
+    recipe: Recipe,
+
+    /// What computes
+    #[arg(long, value_enum, default_value_t)]
+    device: DeviceChoice,
+
+    /// Folder to keep the model in [default: it is removed at the end]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Print the result as one JSON object, the last line of standard output
+    #[arg(long)]
+    json: bool,
+
+    /// Keep the peers' folders with their logs, and the model
+    #[arg(long)]
+    keep: bool,
+}
+
+/// A run that has ended, and what all peers said at its end.
+struct Ended {
+    run: RunStatus,
+    statuses: Vec<Option<Status>>,
+    lost: usize,
+    sample: Option<String>,
+}
+
+pub(super) async fn run(arguments: DemoArgs, log: Option<&str>) -> Result<(), Error> {
+    let folder = tempfile::Builder::new().prefix("manta-demo-").tempdir()?;
+    let out = match &arguments.out {
+        Some(out) => files::absolute(out)?,
+        None => folder.path().join("model"),
+    };
+    let foreign = if arguments.recipe.overwrite { Foreign::MoveAside } else { Foreign::Refuse };
+    check_destination(&out, foreign)?;
+    let demo = Demo { arguments: &arguments, folder: folder.path(), out: &out, log };
+    let mut progress = Progress::new();
+    let mut swarm = None;
+    let ended = tokio::select! {
+        ended = demo.drive(&mut swarm, &mut progress) => ended,
+        interrupted = shutdown::interrupted() => Err(interrupted.into()),
+    };
+    progress.finish();
+    if let Some(swarm) = swarm {
+        swarm.stop().await;
+    }
+    let kept = arguments.keep || arguments.out.is_some();
+    let result = ended.and_then(|ended| demo.show(&ended, kept));
+    clean_up(folder, arguments.keep)?;
+    result
+}
+
+/// Removes the folder, or says where it is.
+fn clean_up(folder: TempDir, keep: bool) -> Result<(), Error> {
+    if keep {
+        eprintln!("the peers' folders and logs are kept in {}", folder.keep().display());
+        return Ok(());
+    }
+    let path = folder.path().to_owned();
+    folder.close().map_err(|error| format!("cannot remove {}: {error}; remove it by hand", path.display()).into())
+}
+
+struct Demo<'a> {
+    arguments: &'a DemoArgs,
+    folder: &'a Path,
+    out: &'a Path,
+    log: Option<&'a str>,
+}
+
+impl Demo<'_> {
+    /// Everything from the first process to the sample. What was started is in
+    /// `running`, so that the caller can stop it at any moment.
+    async fn drive(&self, running: &mut Option<Swarm>, progress: &mut Progress) -> Result<Ended, Error> {
+        let peers = usize::from(self.arguments.peers);
+        progress.say(&format!("starting {peers} peers on this machine"));
+        let swarm = running.insert(Swarm::start(&self.swarm_options()).await?);
+        self.gather(swarm).await?;
+        progress.say("all peers have found each other");
+        let order = swarm.first().client().order(&self.order()?).await?.order;
+        let mut ended = self.follow(swarm, order, progress).await?;
+        if has_model(&ended.run) {
+            ended.sample = Some(self.sample().await?);
+        }
+        Ok(ended)
+    }
+
+    fn swarm_options(&self) -> SwarmOptions {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // The folder's name is random, so that demos beside each other never meet.
+        let network = self.folder.file_name().map_or_else(|| "manta-demo".into(), |name| name.to_string_lossy().into());
+        SwarmOptions {
+            folder: self.folder.to_owned(),
+            peers: self.arguments.peers.into(),
+            network,
+            threads: (cores / usize::from(self.arguments.peers)).max(1),
+            device: self.arguments.device,
+            log: self.log.map(str::to_owned),
+        }
+    }
+
+    fn order(&self) -> Result<OrderRequest, Error> {
+        let DemoArgs { recipe, peers, .. } = self.arguments;
+        let deadline_ms = u64::try_from(ORDER_DEADLINE.as_millis())?;
+        Ok(OrderRequest {
+            data: recipe.data()?,
+            out: self.out.to_owned(),
+            overwrite: recipe.overwrite,
+            preset: recipe.preset.name.into(),
+            peers_min: *peers,
+            peers_max: *peers,
+            rounds: recipe.rounds,
+            steps_per_round: recipe.steps_per_round,
+            seed: recipe.seed,
+            patience_ms: deadline_ms,
+            deadline_ms,
+        })
+    }
+
+    /// Waits until the first peer has heard every peer's offer.
+    async fn gather(&self, swarm: &mut Swarm) -> Result<(), Error> {
+        let deadline = Instant::now() + GATHER_TIMEOUT;
+        let peers = usize::from(self.arguments.peers);
+        loop {
+            if let Some((_, why)) = swarm.newly_ended()?.into_iter().next() {
+                return Err(why.into());
+            }
+            let heard = swarm.first().client().status().await?.listings.len();
+            if heard >= peers {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let seconds = GATHER_TIMEOUT.as_secs();
+                return Err(format!(
+                    "within {seconds} s the first peer heard {heard} offers of {peers}; see the logs with --keep --log debug"
+                )
+                .into());
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Shows the run until it has ended at all peers.
+    async fn follow(&self, swarm: &mut Swarm, order: u64, progress: &mut Progress) -> Result<Ended, Error> {
+        let (mut silences, mut message, mut settled_at) = (0, String::new(), None);
+        loop {
+            for (index, why) in swarm.newly_ended()? {
+                progress.say(&why);
+                if index == 0 {
+                    return Err("the first peer, which owns the run, has ended".into());
+                }
+            }
+            let statuses = swarm.statuses().await;
+            silences = if statuses[0].is_some() { 0 } else { silences + 1 };
+            if silences > SILENCES_MAX {
+                return Err("the first peer runs but does not answer; see its log with --keep".into());
+            }
+            if let Some(run) = statuses[0].as_ref().map(|status| ordered(status, order, &mut message, progress)) {
+                if let Some(run) = run? {
+                    progress.show(&outcome::view(run, &statuses));
+                    let now = Instant::now();
+                    let settled = has_ended(run.state).then(|| *settled_at.get_or_insert(now));
+                    if settled
+                        .is_some_and(|at| outcome::ended_everywhere(&statuses, &run.run) || now >= at + SETTLE_TIMEOUT)
+                    {
+                        return Ok(Ended { run: run.clone(), lost: swarm.lost(), statuses, sample: None });
+                    }
+                }
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    fn prompt(&self) -> &'static str {
+        if self.arguments.recipe.data.is_none() { "pub fn " } else { "The " }
+    }
+
+    /// What the new model makes of a prompt.
+    async fn sample(&self) -> Result<String, Error> {
+        let (folder, prompt) = (self.out.to_owned(), self.prompt());
+        let sampling = Sampling { temperature: 0.7, top_k: 40, seed: self.arguments.recipe.seed };
+        tokio::task::spawn_blocking(move || {
+            let text = Writer::load(&folder, sampling)?.write(prompt, SAMPLE_TOKENS, |_| Ok(()))?;
+            Ok(format!("{prompt}{text}"))
+        })
+        .await?
+    }
+
+    /// Prints what came of it; an error if that is no success.
+    fn show(&self, ended: &Ended, kept: bool) -> Result<(), Error> {
+        let recipe = &self.arguments.recipe;
+        let report = Report {
+            preset: recipe.preset.name.into(),
+            seed: recipe.seed,
+            out: (kept && has_model(&ended.run)).then(|| self.out.display().to_string()),
+            ..outcome::report(&ended.run, &ended.statuses, ended.lost)
+        };
+        let json = self.arguments.json;
+        // With --json only the object goes to standard output.
+        let say = |text: &str| if json { eprintln!("{text}") } else { println!("{text}") };
+        say(&format!("\n{}", report.text(&ended.run.losses)));
+        if let Some(sample) = &ended.sample {
+            say(&format!("The model writes:\n\n{}\n", indent(sample)));
+            say(&match &report.out {
+                Some(out) => format!("Let it write more:\n  manta generate {out} --prompt '{}'", self.prompt()),
+                None => "The model is removed with the peers; keep one with `manta demo --out DIR`.".into(),
+            });
+        }
+        if json {
+            println!("{}", serde_json::to_string(&report)?);
+        }
+        report.failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+}
+
+fn has_model(run: &RunStatus) -> bool {
+    run.out.is_some()
+}
+
+/// The run of this order, once there is one; says what the order waits for.
+fn ordered<'a>(
+    status: &'a Status,
+    order: u64,
+    message: &mut String,
+    progress: &Progress,
+) -> Result<Option<&'a RunStatus>, Error> {
+    let Some(order) = status.orders.iter().find(|status| status.order == order) else { return Ok(None) };
+    if order.state == OrderState::Failed {
+        return Err(order.message.clone().into());
+    }
+    if order.message != *message {
+        progress.say(&order.message);
+        message.clone_from(&order.message);
+    }
+    Ok(order.run.as_ref().and_then(|id| status.runs.iter().find(|run| run.run == *id)))
+}
+
+fn indent(text: &str) -> String {
+    text.trim_end().lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,168 @@
+//! What the peers of a demo say, put together: from their own statuses alone.
+
+use crate::cli::progress::View;
+use crate::cli::report::{Report, failure, has_ended};
+use crate::metrics::state_name;
+use crate::status::{RunState, RunStatus, Status};
+
+/// The run of this id at each peer; `None` where it is not known.
+fn runs<'a>(statuses: &'a [Option<Status>], run: &str) -> Vec<Option<&'a RunStatus>> {
+    let find = |status: &'a Option<Status>| status.as_ref()?.runs.iter().find(|found| found.run == run);
+    statuses.iter().map(find).collect()
+}
+
+/// Whether the run has ended at every peer that still answers.
+pub(super) fn ended_everywhere(statuses: &[Option<Status>], run: &str) -> bool {
+    runs(statuses, run).into_iter().flatten().all(|run| has_ended(run.state))
+}
+
+/// The owner's view, with each peer's state and round as it says itself.
+pub(super) fn view(owner: &RunStatus, statuses: &[Option<Status>]) -> View {
+    let index =
+        |peer: &str| statuses.iter().position(|status| status.as_ref().is_some_and(|status| status.peer_id == peer));
+    let own = runs(statuses, &owner.run);
+    let mut view = View::of(owner, |peer| match index(peer) {
+        Some(index) => format!("peer {index}"),
+        None => format!("{} (gone)", crate::cli::format::short(peer)),
+    });
+    for (line, member) in view.members.iter_mut().zip(&owner.members) {
+        match index(&member.peer).and_then(|index| own[index]) {
+            Some(run) => {
+                line.state = state_name(run.state);
+                line.rounds_done = line.rounds_done.max(run.rounds_done);
+            }
+            None => line.state = "gone",
+        }
+    }
+    view
+}
+
+/// The result, with the equality of parameters judged from what each peer
+/// itself holds, and the bytes of all.
+pub(super) fn report(owner: &RunStatus, statuses: &[Option<Status>], lost: usize) -> Report {
+    let runs = runs(statuses, &owner.run);
+    let agree = |run: &Option<&RunStatus>| {
+        run.is_some_and(|run| {
+            run.state == RunState::Finished
+                && run.parameter_hashes_equal
+                && !run.parameter_hash.is_empty()
+                && run.parameter_hash == owner.parameter_hash
+        })
+    };
+    let apart: Vec<String> = (0..runs.len()).filter(|i| !agree(&runs[*i])).map(|i| format!("peer {i}")).collect();
+    let disagreement = || match apart.as_slice() {
+        [] => None,
+        peers => Some(format!("{} did not end with the parameters of peer 0", peers.join(", "))),
+    };
+    let loss = || (lost > 0).then(|| format!("{lost} of {} peers ended too early", statuses.len()));
+    Report {
+        peers: statuses.len(),
+        bytes_sent: statuses.iter().flatten().map(|status| status.traffic.bytes_sent()).sum(),
+        parameter_hashes_equal: apart.is_empty(),
+        peers_lost: lost,
+        failure: failure(owner).or_else(loss).or_else(disagreement),
+        ..Report::of(owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{MemberStatus, Traffic};
+
+    fn owner() -> RunStatus {
+        let member =
+            |peer: &str| MemberStatus { peer: peer.into(), ready: true, rounds_done: 2, ..MemberStatus::default() };
+        RunStatus {
+            run: "r".into(),
+            state: RunState::Finished,
+            rounds_done: 2,
+            rounds: 2,
+            losses: vec![5.0, 4.0],
+            tokens: 1000,
+            training_ms: 500,
+            members: vec![member("p0"), member("p1")],
+            parameter_hashes_equal: true,
+            parameter_hash: "cafe".into(),
+            val_loss: Some(2.5),
+            unigram_loss: Some(3.1),
+            ..RunStatus::default()
+        }
+    }
+
+    fn status(peer: &str, run: RunStatus) -> Option<Status> {
+        let traffic = Traffic { tensor_bytes_sent: 70, gossip_bytes_sent: 7, ..Traffic::default() };
+        Some(Status { peer_id: peer.into(), traffic, runs: vec![run], ..Status::default() })
+    }
+
+    #[test]
+    fn equal_peers_make_a_success_with_every_promised_field() {
+        let statuses = [status("p0", owner()), status("p1", owner())];
+        assert!(ended_everywhere(&statuses, "r"));
+        let report = report(&owner(), &statuses, 0);
+        assert_eq!((report.failure.as_ref(), report.bytes_sent), (None, 154));
+        let json = serde_json::to_value(&report).expect("JSON");
+        for (field, value) in [
+            ("peers", serde_json::json!(2)),
+            ("rounds", serde_json::json!(2)),
+            ("tokens", serde_json::json!(1000)),
+            ("loss_first", serde_json::json!(5.0)),
+            ("loss_last", serde_json::json!(4.0)),
+            ("val_loss", serde_json::json!(2.5)),
+            ("unigram_loss", serde_json::json!(3.1)),
+            ("tokens_per_s", serde_json::json!(2000.0)),
+            ("bytes_sent", serde_json::json!(154)),
+            ("parameter_hashes_equal", serde_json::json!(true)),
+            ("parameter_hash", serde_json::json!("cafe")),
+            ("peers_lost", serde_json::json!(0)),
+            ("out", serde_json::Value::Null),
+            ("seconds", serde_json::json!(0.5)),
+        ] {
+            assert_eq!(json.get(field), Some(&value), "{field} in {json}");
+        }
+        for field in ["preset", "seed", "parameters"] {
+            assert!(json.get(field).is_some(), "{field} in {json}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_disagreement_is_a_failure_that_names_the_peer() {
+        let other = |change: &dyn Fn(&mut RunStatus)| {
+            let mut run = owner();
+            change(&mut run);
+            status("p1", run)
+        };
+        for (why, second) in [
+            ("other parameters", other(&|run| run.parameter_hash = "beef".into())),
+            ("not finished", other(&|run| run.state = RunState::Training)),
+            ("saw a difference", other(&|run| run.parameter_hashes_equal = false)),
+            ("another run", other(&|run| run.run = "q".into())),
+            ("no answer", None),
+        ] {
+            let report = report(&owner(), &[status("p0", owner()), second], 0);
+            assert!(!report.parameter_hashes_equal, "{why}");
+            assert!(report.failure.is_some_and(|failure| failure.contains("peer 1")), "{why}");
+        }
+        let empty = RunStatus { parameter_hash: String::new(), ..owner() };
+        let report_of_empty = report(&empty, &[status("p0", empty.clone()), status("p1", empty.clone())], 0);
+        assert!(!report_of_empty.parameter_hashes_equal, "no hash is not equality");
+    }
+
+    #[test]
+    fn a_lost_peer_and_the_runs_own_failure_come_first() {
+        let lost = report(&owner(), &[status("p0", owner()), None], 1);
+        assert_eq!(lost.failure.as_deref(), Some("1 of 2 peers ended too early"));
+        assert_eq!(lost.peers_lost, 1);
+        let failed = RunStatus { state: RunState::Failed, failure: Some("p1 was lost".into()), ..owner() };
+        assert_eq!(report(&failed, &[None, None], 1).failure.as_deref(), Some("p1 was lost"));
+    }
+
+    #[test]
+    fn the_view_shows_each_peer_as_it_sees_itself() {
+        let saving = RunStatus { state: RunState::Saving, ..owner() };
+        let statuses = [status("p0", saving), None];
+        let view = view(&owner(), &statuses);
+        let lines: Vec<_> = view.members.iter().map(|line| (line.label.as_str(), line.state)).collect();
+        assert_eq!(lines, [("peer 0", "saving"), ("p1 (gone)", "gone")]);
+    }
+}

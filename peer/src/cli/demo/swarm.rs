@@ -1,0 +1,252 @@
+//! Real peers as child processes on loopback, each with a folder of its own.
+//!
+//! Children end when told, when this process ends however it ends (their
+//! standard input closes), and at the latest when [`Child`] is dropped.
+
+use crate::api::PeerFile;
+use crate::cli::Error;
+use crate::cli::up::{DeviceChoice, Ready, UpEvent};
+use crate::http::client::PeerClient;
+use crate::status::Status;
+use futures::future::{join_all, try_join_all};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{ChildStdin, ChildStdout, Command};
+
+/// Longest wait for a child to listen.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for children to end by themselves.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of a log is shown.
+const LOG_LINES: usize = 15;
+const LOG_BYTES: u64 = 16 * 1024;
+
+/// What all children have in common.
+#[derive(Clone, Debug)]
+pub(super) struct SwarmOptions {
+    /// Where the children's folders are made.
+    pub(super) folder: PathBuf,
+    pub(super) peers: usize,
+    pub(super) network: String,
+    /// Of each child.
+    pub(super) threads: usize,
+    pub(super) device: DeviceChoice,
+    /// Log filter; `None` for the default of `manta up`.
+    pub(super) log: Option<String>,
+}
+
+/// A peer in a process of its own.
+pub(super) struct Child {
+    index: usize,
+    process: tokio::process::Child,
+    /// Its end is the child's end.
+    stdin: Option<ChildStdin>,
+    /// Kept open, so that the child can write.
+    _stdout: BufReader<ChildStdout>,
+    ready: Ready,
+    client: PeerClient,
+    log: PathBuf,
+    ended: Option<ExitStatus>,
+}
+
+/// All children.
+pub(super) struct Swarm {
+    children: Vec<Child>,
+}
+
+impl Swarm {
+    /// Starts the first peer, then the others, which join it by its ticket.
+    ///
+    /// # Errors
+    /// A child that cannot be started, or ends or hangs before it listens; with
+    /// the end of its log.
+    pub(super) async fn start(options: &SwarmOptions) -> Result<Self, Error> {
+        let first = Child::start(options, 0, None).await?;
+        let ticket = first.ready.ticket.clone();
+        let others = (1..options.peers).map(|index| Child::start(options, index, Some(&ticket)));
+        let others = try_join_all(others).await?;
+        Ok(Self { children: std::iter::once(first).chain(others).collect() })
+    }
+
+    /// The peer that the order is placed on.
+    pub(super) fn first(&self) -> &Child {
+        &self.children[0]
+    }
+
+    /// What each peer says of itself; `None` for those that do not answer.
+    pub(super) async fn statuses(&self) -> Vec<Option<Status>> {
+        join_all(self.children.iter().map(Child::status)).await
+    }
+
+    /// Peers that have ended since the last call, each with why, for people.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub(super) fn newly_ended(&mut self) -> Result<Vec<(usize, String)>, Error> {
+        let mut ended = Vec::new();
+        for child in self.children.iter_mut().filter(|child| child.ended.is_none()) {
+            if let Some(status) = child.process.try_wait()? {
+                child.ended = Some(status);
+                ended.push((child.index, describe_end(child.index, status, &child.log)));
+            }
+        }
+        Ok(ended)
+    }
+
+    /// How many peers have ended.
+    pub(super) fn lost(&self) -> usize {
+        self.children.iter().filter(|child| child.ended.is_some()).count()
+    }
+
+    /// Ends all children: by asking, then by force.
+    pub(super) async fn stop(mut self) {
+        for child in &mut self.children {
+            child.stdin = None;
+        }
+        let ends = join_all(self.children.iter_mut().map(|child| child.process.wait()));
+        if tokio::time::timeout(STOP_TIMEOUT, ends).await.is_err() {
+            // Those that have ended already cannot be killed, which is fine.
+            join_all(self.children.iter_mut().map(|child| child.process.kill())).await;
+        }
+    }
+}
+
+impl Child {
+    async fn start(options: &SwarmOptions, index: usize, ticket: Option<&str>) -> Result<Self, Error> {
+        let folder = options.folder.join(format!("peer-{index}"));
+        std::fs::create_dir_all(&folder)?;
+        let log = folder.join("log");
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments(options, &folder, ticket)).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
+        // Ctrl-C is for the parent alone, which then ends its children in order.
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut process = command.spawn().map_err(|error| format!("cannot start peer {index}: {error}"))?;
+        let stdin = process.stdin.take();
+        let mut stdout = BufReader::new(process.stdout.take().ok_or("a child without standard output")?);
+        let mut line = String::new();
+        match tokio::time::timeout(READY_TIMEOUT, stdout.read_line(&mut line)).await {
+            Ok(Ok(bytes)) if bytes > 0 => {}
+            Ok(_) => {
+                // Standard output closes a moment before the process ends.
+                let status = process.wait().await?;
+                return Err(describe_end(index, status, &log).into());
+            }
+            Err(_) => {
+                let seconds = READY_TIMEOUT.as_secs();
+                return Err(format!("peer {index} was not ready within {seconds} s{}", log_end(&log)).into());
+            }
+        }
+        let UpEvent::Ready(ready) = serde_json::from_str(&line)
+            .map_err(|error| format!("peer {index} printed `{}`, not that it is ready: {error}", line.trim_end()))?;
+        let client = PeerClient::of(&PeerFile::read(&folder)?);
+        Ok(Self { index, process, stdin, _stdout: stdout, ready, client, log, ended: None })
+    }
+
+    pub(super) fn client(&self) -> &PeerClient {
+        &self.client
+    }
+
+    async fn status(&self) -> Option<Status> {
+        if self.ended.is_some() {
+            return None;
+        }
+        self.client.status().await.inspect_err(|error| tracing::warn!(peer = self.index, %error, "no status")).ok()
+    }
+}
+
+/// What `manta` is called with.
+fn arguments(options: &SwarmOptions, folder: &Path, ticket: Option<&str>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = ["up", "--json", "--exit-with-stdin", "--no-mdns"].map(Into::into).into();
+    let mut option = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
+        arguments.push(name.into());
+        arguments.push(value.as_ref().into());
+    };
+    option("--data-dir", &folder);
+    option("--listen", &"/ip4/127.0.0.1/udp/0/quic-v1");
+    option("--listen", &"/ip4/127.0.0.1/tcp/0");
+    option("--http", &"127.0.0.1:0");
+    option("--network", &options.network);
+    option("--threads", &options.threads.to_string());
+    option("--device", &options.device.name());
+    if let Some(log) = &options.log {
+        option("--log", log);
+    }
+    if let Some(ticket) = ticket {
+        option("--join", &ticket);
+    }
+    arguments
+}
+
+fn describe_end(index: usize, status: ExitStatus, log: &Path) -> String {
+    format!("peer {index} ended too early ({status}){}", log_end(log))
+}
+
+/// The end of a log, as an appendix of a message.
+fn log_end(log: &Path) -> String {
+    match read_end(log) {
+        Ok(end) if end.is_empty() => "; its log is empty".into(),
+        Ok(end) => format!("; its log ends with:\n{end}"),
+        Err(error) => format!("; its log cannot be read: {error}"),
+    }
+}
+
+fn read_end(log: &Path) -> std::io::Result<String> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    Ok(last.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn the_end_of_a_log_is_short_whatever_its_length() {
+        let mut log = tempfile::NamedTempFile::new().expect("a file");
+        assert!(log_end(log.path()).contains("empty"));
+        for line in 0..10_000 {
+            writeln!(log, "line {line}").expect("writes");
+        }
+        let end = log_end(log.path());
+        assert_eq!(end.lines().count(), 1 + LOG_LINES, "{end}");
+        assert!(end.ends_with("  line 9999"), "{end}");
+        assert!(log_end(Path::new("/nowhere/log")).contains("cannot be read"));
+    }
+
+    #[test]
+    fn children_are_told_apart_and_kept_on_loopback() {
+        let options = SwarmOptions {
+            folder: "/tmp/demo".into(),
+            peers: 2,
+            network: "demo-1".into(),
+            threads: 1,
+            device: DeviceChoice::Native,
+            log: Some("debug".into()),
+        };
+        let text = |ticket| {
+            let arguments = arguments(&options, Path::new("/tmp/demo/peer-1"), ticket);
+            arguments.into_iter().map(|a| a.into_string().expect("text")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            text(Some("TICKET")),
+            "up --json --exit-with-stdin --no-mdns --data-dir /tmp/demo/peer-1 --listen /ip4/127.0.0.1/udp/0/quic-v1 \
+             --listen /ip4/127.0.0.1/tcp/0 --http 127.0.0.1:0 --network demo-1 --threads 1 --device native \
+             --log debug --join TICKET"
+        );
+        assert!(!text(None).contains("--join"));
+    }
+}

@@ -1,0 +1,239 @@
+//! Progress on standard error: bars in a terminal, else a line now and then.
+
+use super::format;
+use crate::metrics::state_name;
+use crate::status::RunStatus;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+/// Time between two lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is shown of one member.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct MemberLine {
+    pub(super) label: String,
+    pub(super) state: &'static str,
+    pub(super) rounds_done: u32,
+    pub(super) tokens_per_s: f64,
+    pub(super) loss: Option<f64>,
+}
+
+/// What is shown of a run at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct View {
+    pub(super) state: &'static str,
+    pub(super) rounds_done: u32,
+    pub(super) rounds: u32,
+    pub(super) loss: Option<f64>,
+    pub(super) tokens_per_s: f64,
+    /// Time left, once it can be told.
+    pub(super) left: Option<Duration>,
+    pub(super) members: Vec<MemberLine>,
+}
+
+impl View {
+    /// The run as one member sees it; `label` names members for people.
+    pub(super) fn of(run: &RunStatus, label: impl Fn(&str) -> String) -> Self {
+        let per_round_ms = run.training_ms.checked_div(run.rounds_done.into());
+        let rounds_left = u64::from(run.rounds.saturating_sub(run.rounds_done));
+        let member = |member: &crate::status::MemberStatus| MemberLine {
+            label: label(&member.peer),
+            state: match member.ready {
+                true => state_name(run.state),
+                false => "preparing",
+            },
+            rounds_done: member.rounds_done,
+            tokens_per_s: member.tokens_per_s,
+            loss: member.loss,
+        };
+        Self {
+            state: state_name(run.state),
+            rounds_done: run.rounds_done,
+            rounds: run.rounds,
+            loss: run.losses.last().copied(),
+            tokens_per_s: run.tokens_per_s,
+            left: per_round_ms.map(|ms| Duration::from_millis(ms.saturating_mul(rounds_left))),
+            members: run.members.iter().map(member).collect(),
+        }
+    }
+
+    fn overall(&self) -> String {
+        let left = self.left.map_or_else(|| "–".into(), format::duration);
+        format!("loss {}  {} tokens/s  {left} left", format::loss(self.loss), format::rate(self.tokens_per_s))
+    }
+
+    /// Everything in one line, for logs.
+    fn line(&self) -> String {
+        let member = |member: &MemberLine| {
+            let MemberLine { label, state, rounds_done, tokens_per_s, .. } = member;
+            format!("{label} {state} {rounds_done} ({} tokens/s)", format::rate(*tokens_per_s))
+        };
+        let members: Vec<String> = self.members.iter().map(member).collect();
+        let Self { state, rounds_done, rounds, .. } = self;
+        format!("{state}: round {rounds_done} of {rounds}  {}  | {}", self.overall(), members.join(", "))
+    }
+}
+
+impl MemberLine {
+    fn message(&self) -> String {
+        let Self { state, tokens_per_s, loss, .. } = self;
+        format!("{state:<10} {:>9} tokens/s  loss {}", format::rate(*tokens_per_s), format::loss(*loss))
+    }
+}
+
+/// Shows a [`View`] again and again.
+pub(super) struct Progress {
+    bars: Option<Bars>,
+    shown_at: Option<Instant>,
+    shown: String,
+    /// What was not due yet.
+    pending: Option<String>,
+}
+
+struct Bars {
+    all: MultiProgress,
+    overall: Option<ProgressBar>,
+    members: Vec<ProgressBar>,
+}
+
+impl Progress {
+    /// To standard error, as suits it.
+    pub(super) fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bars = terminal.then(|| Bars { all: MultiProgress::new(), overall: None, members: Vec::new() });
+        Self { bars, shown_at: None, shown: String::new(), pending: None }
+    }
+
+    /// A line that stays.
+    pub(super) fn say(&self, text: &str) {
+        match &self.bars {
+            // Without its terminal there is nobody to tell.
+            Some(bars) => drop(bars.all.println(text)),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Shows the present state.
+    pub(super) fn show(&mut self, view: &View) {
+        match &mut self.bars {
+            Some(bars) => bars.show(view),
+            None => self.show_line(view.line(), Instant::now()),
+        }
+    }
+
+    fn show_line(&mut self, line: String, now: Instant) {
+        if line == self.shown {
+            return;
+        }
+        if self.shown_at.is_some_and(|shown_at| now.duration_since(shown_at) < LINE_INTERVAL) {
+            self.pending = Some(line);
+            return;
+        }
+        eprintln!("{line}");
+        self.shown_at = Some(now);
+        self.shown = line;
+        self.pending = None;
+    }
+
+    /// Leaves the last state on screen.
+    pub(super) fn finish(self) {
+        if let Some(line) = self.pending {
+            eprintln!("{line}");
+        }
+        let Some(bars) = self.bars else { return };
+        for bar in bars.members.iter().chain(&bars.overall) {
+            bar.abandon();
+        }
+    }
+}
+
+impl Bars {
+    fn show(&mut self, view: &View) {
+        let length = u64::from(view.rounds.max(1));
+        for (index, member) in view.members.iter().enumerate() {
+            if index == self.members.len() {
+                let bar = self.all.insert(index, bar("{prefix:16} [{bar:20}] {pos:>4}/{len}  {msg}"));
+                self.members.push(bar);
+            }
+            let bar = &self.members[index];
+            bar.set_length(length);
+            bar.set_prefix(member.label.clone());
+            bar.set_position(member.rounds_done.into());
+            bar.set_message(member.message());
+        }
+        let overall = self.overall.get_or_insert_with(|| {
+            let bar = self.all.add(bar("{prefix:16} [{bar:20}] {pos:>4}/{len}  {msg}"));
+            bar.set_prefix("all");
+            bar
+        });
+        overall.set_length(length);
+        overall.set_position(view.rounds_done.into());
+        overall.set_message(format!("{:<10} {}", view.state, view.overall()));
+    }
+}
+
+fn bar(template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::no_length().with_style(style.progress_chars("=> "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{MemberStatus, RunState};
+
+    fn run() -> RunStatus {
+        RunStatus {
+            state: RunState::Training,
+            rounds_done: 10,
+            rounds: 40,
+            losses: vec![5.0, 3.25],
+            tokens_per_s: 9876.4,
+            training_ms: 20_000,
+            members: vec![
+                MemberStatus {
+                    peer: "aa".into(),
+                    ready: true,
+                    rounds_done: 10,
+                    tokens_per_s: 2500.0,
+                    ..MemberStatus::default()
+                },
+                MemberStatus { peer: "bb".into(), ..MemberStatus::default() },
+            ],
+            ..RunStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_line_holds_state_round_speed_loss_and_time_left() {
+        let view = View::of(&run(), |peer| format!("peer {peer}"));
+        assert_eq!(
+            view.line(),
+            "training: round 10 of 40  loss 3.250  9,876 tokens/s  1 min 0 s left  \
+             | peer aa training 10 (2,500 tokens/s), peer bb preparing 0 (– tokens/s)"
+        );
+        assert_eq!(view.members[0].message(), "training       2,500 tokens/s  loss –");
+    }
+
+    #[test]
+    fn before_the_first_round_nothing_is_guessed() {
+        let view = View::of(&RunStatus { rounds: 4, ..RunStatus::default() }, str::to_owned);
+        assert_eq!(view.line(), "preparing: round 0 of 4  loss –  – tokens/s  – left  | ");
+    }
+
+    #[test]
+    fn lines_come_when_due_and_changed() {
+        let mut progress = Progress { bars: None, shown_at: None, shown: String::new(), pending: None };
+        let start = Instant::now();
+        progress.show_line("a".into(), start);
+        assert_eq!(progress.shown, "a");
+        progress.show_line("b".into(), start + LINE_INTERVAL / 2);
+        assert_eq!((progress.shown.as_str(), progress.pending.as_deref()), ("a", Some("b")), "too early");
+        progress.show_line("c".into(), start + LINE_INTERVAL);
+        assert_eq!((progress.shown.as_str(), progress.pending.as_deref()), ("c", None));
+        progress.show_line("c".into(), start + LINE_INTERVAL * 3);
+        assert_eq!(progress.shown_at, Some(start + LINE_INTERVAL), "nothing new");
+    }
+}

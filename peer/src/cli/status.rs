@@ -1,0 +1,142 @@
+//! `manta status`.
+
+use super::{Error, format};
+use crate::api::PeerFile;
+use crate::http::client::PeerClient;
+use crate::metrics::state_name;
+use crate::status::{OrderState, Status};
+use clap::Args;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+/// Show what the running peer knows and does.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The same, live, is the peer's page; `manta status` prints its address.
+Scripts read `manta status --json`, Prometheus reads /metrics.")]
+pub(super) struct StatusArgs {
+    /// Print the whole status as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(arguments: StatusArgs, data_dir: &Path) -> Result<(), Error> {
+    let file = PeerFile::read(data_dir)?;
+    let status = PeerClient::of(&file).status().await?;
+    let text = match arguments.json {
+        true => format!("{}\n", serde_json::to_string(&status)?),
+        false => format!("page        http://{}/\n{}", file.http, text(&status)),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn text(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing into a string does not fail.
+    let _ = write_peer(&mut text, status);
+    let _ = write_listings(&mut text, status);
+    let _ = write_work(&mut text, status);
+    text
+}
+
+fn write_peer(text: &mut String, status: &Status) -> std::fmt::Result {
+    writeln!(text, "peer        {}", status.peer_id)?;
+    writeln!(text, "network     {}", status.network)?;
+    writeln!(text, "version     {}", status.version)?;
+    writeln!(text, "device      {}", status.device)?;
+    for address in &status.addresses {
+        writeln!(text, "listens on  {address}")?;
+    }
+    writeln!(text, "connected   {} peers", status.connected_peers.len())?;
+    let (sent, received) = (status.traffic.bytes_sent(), status.traffic.bytes_received());
+    writeln!(text, "traffic     {} sent, {} received", format::bytes(sent), format::bytes(received))?;
+    writeln!(text, "join with   manta up --join {}", status.ticket)
+}
+
+fn write_listings(text: &mut String, status: &Status) -> std::fmt::Result {
+    writeln!(text, "\nMachines on offer: {}", status.listings.len())?;
+    for listing in &status.listings {
+        let own = if listing.peer == status.peer_id { " (this peer)" } else { "" };
+        let state = if listing.busy { "busy" } else { "free" };
+        let (id, memory) = (format::short(&listing.peer), format::bytes(listing.memory_bytes));
+        writeln!(text, "  {id}  {state}  {memory}  {}  {}{own}", listing.device, listing.region)?;
+    }
+    Ok(())
+}
+
+fn write_work(text: &mut String, status: &Status) -> std::fmt::Result {
+    if !status.orders.is_empty() {
+        writeln!(text, "\nOrders")?;
+    }
+    for order in &status.orders {
+        let state = match order.state {
+            OrderState::Reading => "reading",
+            OrderState::Searching => "searching",
+            OrderState::Matched => "matched",
+            OrderState::Failed => "failed",
+        };
+        let run = order.run.as_deref().map_or("", format::short);
+        writeln!(text, "  {}  {state}  {run}  {}", order.order, order.message)?;
+    }
+    if !status.runs.is_empty() {
+        writeln!(text, "\nRuns")?;
+    }
+    for run in &status.runs {
+        let loss = format::loss(run.losses.last().copied());
+        writeln!(
+            text,
+            "  {}  {}  round {} of {}  loss {loss}  {} tokens/s  {} members",
+            format::short(&run.run),
+            state_name(run.state),
+            run.rounds_done,
+            run.rounds,
+            format::rate(run.tokens_per_s),
+            run.members.len(),
+        )?;
+        if let Some(failure) = &run.failure {
+            writeln!(text, "            {failure}")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{ListingStatus, OrderStatus, RunState, RunStatus};
+
+    #[test]
+    fn everything_that_matters_is_in_the_text() {
+        let status = Status {
+            peer_id: "aaaaaaaabbbb".into(),
+            network: "manta".into(),
+            ticket: "TICKET".into(),
+            listings: vec![ListingStatus { peer: "aaaaaaaabbbb".into(), busy: true, ..ListingStatus::default() }],
+            orders: vec![OrderStatus { order: 3, message: "waiting for 2 more".into(), ..OrderStatus::default() }],
+            runs: vec![RunStatus {
+                run: "0123456789".into(),
+                state: RunState::Failed,
+                rounds_done: 2,
+                rounds: 40,
+                losses: vec![5.0, 4.5],
+                failure: Some("peer bbbb was lost".into()),
+                ..RunStatus::default()
+            }],
+            ..Status::default()
+        };
+        let text = text(&status);
+        for part in [
+            "peer        aaaaaaaabbbb",
+            "manta up --join TICKET",
+            "aaaaaaaa  busy",
+            "(this peer)",
+            "3  reading    waiting for 2 more",
+            "01234567  failed  round 2 of 40  loss 4.500",
+            "peer bbbb was lost",
+        ] {
+            assert!(text.contains(part), "`{part}` in\n{text}");
+        }
+    }
+}

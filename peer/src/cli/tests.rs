@@ -1,0 +1,98 @@
+//! Arguments: what is accepted, what is refused and how, what the help teaches.
+
+use super::{Cli, Command};
+use clap::{CommandFactory as _, Parser as _};
+
+fn parse(line: &str) -> Result<Cli, String> {
+    Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
+}
+
+fn help(command: &str) -> String {
+    let mut cli = Cli::command();
+    cli.build();
+    match command {
+        "" => cli.render_help().to_string(),
+        name => cli.find_subcommand_mut(name).expect("a command").render_help().to_string(),
+    }
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_parses_with_its_documented_flags() {
+    for line in [
+        "manta up",
+        "manta up --join T --join /ip4/1.2.3.4/tcp/5 --listen /ip4/0.0.0.0/udp/0/quic-v1 --http [::1]:0 --network n \
+         --no-mdns --region eu --threads 2 --no-offer --duration-max 6h --json --exit-with-stdin",
+        "manta train --out model",
+        "manta train --data t --out d --peers 2..8 --rounds 9 --steps-per-round 3 --preset nano --seed 1 --overwrite \
+         --detach --json --patience 5s --deadline 1m",
+        "manta stop abc",
+        "manta status --json",
+        "manta generate model --prompt x --tokens 5 --temperature 0 --top-k 3 --seed 4 --device native --json",
+        "manta demo",
+        "manta demo --peers 4 --data d --rounds 2 --steps-per-round 1 --preset tiny --device native --seed 9 --out o \
+         --json --keep",
+        "manta --log debug --log-json --data-dir d status",
+        "manta status --log debug --log-json --data-dir d",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn wrong_arguments_are_explained() {
+    for (line, part) in [
+        ("manta", "Usage: manta"),
+        ("manta tran", "'train'"),
+        ("manta train", "--out <DIR>"),
+        ("manta train --out d --peers 8..2", "a range such as 2..8"),
+        ("manta train --out d --peers 0", "1 to 16"),
+        ("manta train --out d --rounds 0", "1.."),
+        ("manta train --out d --preset giant", "no preset `giant`; there are: nano, tiny, small"),
+        ("manta demo --peers 17", "1..=16"),
+        ("manta up --listen here", "invalid value 'here'"),
+        ("manta up --http 8420", "invalid socket address"),
+        ("manta up --duration-max soon", "6h"),
+        ("manta generate d", "--prompt <TEXT>"),
+        ("manta generate d --prompt x --temperature -1", "a number from 0 to 100"),
+        ("manta demo --device cuda", "[possible values: native]"),
+        ("manta stop", "<RUN|ORDER>"),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert!(error.contains(part), "{line}: expected `{part}` in\n{error}");
+    }
+}
+
+#[test]
+fn the_help_teaches() {
+    for (command, parts) in [
+        ("", &["manta demo  ", "manta up --join TICKET", "MANTA_DATA_DIR", "MANTA_LOG"][..]),
+        ("up", &["Examples:", "--no-offer", "second peer on this machine", "[default: 127.0.0.1:8420]"]),
+        ("train", &["Examples:", "manta stop", "- tiny: about 0.8M parameters", "[default: 1..16]"]),
+        ("generate", &["Examples:", "--temperature 0"]),
+        ("demo", &["Examples:", "tail -n 1", "[default: 4]"]),
+        ("stop", &["manta status"]),
+    ] {
+        let help = help(command);
+        for part in parts {
+            assert!(help.contains(part), "`{part}` in the help of `{command}`:\n{help}");
+        }
+        assert!(!help.contains("exit-with-stdin"), "hidden flags stay hidden");
+    }
+}
+
+#[test]
+fn train_and_demo_share_their_defaults() {
+    let (Ok(Cli { command: Command::Train(train), .. }), Ok(Cli { command: Command::Demo(demo), .. })) =
+        (parse("manta train --out d"), parse("manta demo"))
+    else {
+        panic!("both parse")
+    };
+    let (train, demo) = (format!("{train:?}"), format!("{demo:?}"));
+    let recipe = |text: &str| text[text.find("Recipe").expect("a recipe")..].split(" }").next().map(str::to_owned);
+    assert_eq!(recipe(&train), recipe(&demo));
+}

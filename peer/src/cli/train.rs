@@ -1,0 +1,203 @@
+//! `manta train`: places an order on the peer that runs, and follows it.
+
+use super::parse::{self, PeerRange};
+use super::progress::{Progress, View};
+use super::recipe::Recipe;
+use super::report::{Report, failure, has_ended};
+use super::{Error, files, format, shutdown};
+use crate::api::{OrderRequest, PeerFile};
+use crate::http::client::{ClientError, PeerClient};
+use crate::status::{OrderState, RunStatus, Status};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Time between two looks at the peer's status.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Train a model with the peers that are free.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  manta train --data book.txt --out model              with every peer that is free
+  manta train --data 'src/**/*.rs' --out model --peers 4 --rounds 400
+  manta train --out model --detach                     do not wait; see `manta status`
+
+Ctrl-C leaves the run going; `manta stop` ends it.")]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    recipe: Recipe,
+
+    /// Folder for the model, in Hugging Face layout
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Members of the run, this machine included: a number, or a range as in 2..8
+    #[arg(long, value_name = "N|MIN..MAX", default_value = "1..16", value_parser = parse::peer_range)]
+    peers: PeerRange,
+
+    /// How long to wait for more peers once there are enough
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse::duration)]
+    patience: Duration,
+
+    /// How long to look for peers at all
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse::duration)]
+    deadline: Duration,
+
+    /// Return as soon as the order is placed
+    #[arg(long)]
+    detach: bool,
+
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl TrainArgs {
+    fn request(&self) -> Result<OrderRequest, Error> {
+        Ok(OrderRequest {
+            data: self.recipe.data()?,
+            out: files::absolute(&self.out)?,
+            overwrite: self.recipe.overwrite,
+            preset: self.recipe.preset.name.into(),
+            peers_min: self.peers.min,
+            peers_max: self.peers.max,
+            rounds: self.recipe.rounds,
+            steps_per_round: self.recipe.steps_per_round,
+            seed: self.recipe.seed,
+            patience_ms: milliseconds(self.patience),
+            deadline_ms: milliseconds(self.deadline),
+        })
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) async fn run(arguments: TrainArgs, data_dir: &Path) -> Result<(), Error> {
+    let request = arguments.request()?;
+    let client = PeerClient::of(&PeerFile::read(data_dir)?);
+    let accepted = client.order(&request).await?;
+    if arguments.detach {
+        match arguments.json {
+            true => println!("{}", serde_json::to_string(&accepted)?),
+            false => println!("order {} is placed; `manta status` shows it", accepted.order),
+        }
+        return Ok(());
+    }
+    let mut follower = Follower { order: accepted.order, progress: Progress::new(), message: String::new() };
+    let (status, run) = tokio::select! {
+        ended = follower.follow(&client) => ended?,
+        _ = shutdown::interrupted() => {
+            eprintln!("\nThe run goes on without this command.\n  see it:   manta status\n  stop it:  manta stop {}", accepted.order);
+            return Ok(());
+        }
+    };
+    follower.progress.finish();
+    show(&arguments, &status, &run)
+}
+
+/// Prints what came of the run; an error if that is nothing.
+fn show(arguments: &TrainArgs, status: &Status, run: &RunStatus) -> Result<(), Error> {
+    let report = Report {
+        preset: arguments.recipe.preset.name.into(),
+        seed: arguments.recipe.seed,
+        bytes_sent: status.traffic.bytes_sent(),
+        peers_lost: usize::from(run.culprit.is_some()),
+        ..Report::of(run)
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{}", report.text(&run.losses));
+        if let Some(out) = &run.out {
+            println!("\nThe model is in {out}; let it write:\n  manta generate {out} --prompt 'The '");
+        }
+    }
+    failure(run).map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// Follows one order until its run has ended.
+struct Follower {
+    order: u64,
+    progress: Progress,
+    message: String,
+}
+
+impl Follower {
+    async fn follow(&mut self, client: &PeerClient) -> Result<(Status, RunStatus), Error> {
+        loop {
+            let status = client.status().await.map_err(|error| self.lost(error))?;
+            if let Some(run) = self.look(&status)?
+                && has_ended(run.state)
+            {
+                let run = run.clone();
+                return Ok((status, run));
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Shows where the order stands; gives its run once there is one.
+    fn look<'a>(&mut self, status: &'a Status) -> Result<Option<&'a RunStatus>, Error> {
+        let order = status.orders.iter().find(|order| order.order == self.order);
+        let order = order.ok_or("the peer does not know the order any more; it was restarted: order again")?;
+        if order.message != self.message {
+            self.progress.say(&order.message);
+            self.message.clone_from(&order.message);
+        }
+        if order.state == OrderState::Failed {
+            return Err(order.message.clone().into());
+        }
+        let run = order.run.as_ref().and_then(|id| status.runs.iter().find(|run| run.run == *id));
+        if let Some(run) = run {
+            let label = |peer: &str| {
+                let you = if peer == status.peer_id { " (you)" } else { "" };
+                format!("{}{you}", format::short(peer))
+            };
+            self.progress.show(&View::of(run, label));
+        }
+        Ok(run)
+    }
+
+    fn lost(&self, error: ClientError) -> Error {
+        format!("{error} (while following order {})", self.order).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{OrderStatus, RunState};
+
+    fn follower() -> Follower {
+        Follower { order: 2, progress: Progress::new(), message: String::new() }
+    }
+
+    fn status(order: OrderStatus) -> Status {
+        Status { orders: vec![OrderStatus::default(), order], ..Status::default() }
+    }
+
+    #[test]
+    fn an_order_is_followed_from_search_to_run() {
+        let mut follower = follower();
+        let searching = OrderStatus { order: 2, state: OrderState::Searching, message: "1 of 2".into(), run: None };
+        assert_eq!(follower.look(&status(searching)).expect("still looking"), None);
+        assert_eq!(follower.message, "1 of 2");
+        let matched =
+            OrderStatus { order: 2, state: OrderState::Matched, run: Some("r".into()), message: String::new() };
+        let run = RunStatus { run: "r".into(), state: RunState::Training, ..RunStatus::default() };
+        let status = Status { runs: vec![RunStatus::default(), run.clone()], ..status(matched) };
+        assert_eq!(follower.look(&status).expect("a run"), Some(&run));
+    }
+
+    #[test]
+    fn a_failed_or_forgotten_order_is_an_error() {
+        let failed = OrderStatus { order: 2, state: OrderState::Failed, message: "nobody is free".into(), run: None };
+        let error = follower().look(&status(failed)).expect_err("failed").to_string();
+        assert_eq!(error, "nobody is free");
+        let error = follower().look(&Status::default()).expect_err("forgotten").to_string();
+        assert!(error.contains("order again"), "{error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! `manta up`.
+
+use super::{Error, parse, shutdown};
+use crate::api::PeerFile;
+use crate::status::Status;
+use crate::up::UpOptions;
+use clap::{Args, ValueEnum};
+use libp2p::Multiaddr;
+use manta_protocol::wire::limits::TEXT_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Start a peer: it finds others, offers this machine, takes part in runs.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  manta up                              the first peer of a swarm; prints its ticket
+  manta up --join TICKET                join from another machine
+  manta up --no-offer                   place orders from here, compute nothing
+  manta up --listen /ip4/0.0.0.0/udp/4001/quic-v1 --listen /ip4/0.0.0.0/tcp/4001
+                                        fixed ports, for a firewall or a router
+  manta up --http 127.0.0.1:0 --data-dir other
+                                        a second peer on this machine")]
+pub(super) struct UpArgs {
+    /// A ticket, or the multiaddress of a peer, to join by; may be repeated
+    #[arg(long, value_name = "TICKET|MULTIADDR")]
+    join: Vec<String>,
+
+    /// Address to listen on; may be repeated [default: any free port, QUIC and TCP]
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<Multiaddr>,
+
+    /// Address of the page, the metrics and the control; keep it on loopback
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8420")]
+    http: SocketAddr,
+
+    /// Name of the swarm; peers with different names never mix
+    #[arg(long, value_name = "NAME", default_value = "manta", value_parser = short_text)]
+    network: String,
+
+    /// Do not look for peers on the local network
+    #[arg(long)]
+    no_mdns: bool,
+
+    /// Where this machine is, as others shall see it
+    #[arg(long, value_name = "REGION", default_value = "", hide_default_value = true, value_parser = short_text)]
+    region: String,
+
+    /// Threads to compute with; 0 for one on each processor
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+
+    /// What computes
+    #[arg(long, value_enum, default_value_t)]
+    device: DeviceChoice,
+
+    /// Do not offer this machine to others; your own orders still use it
+    #[arg(long)]
+    no_offer: bool,
+
+    /// Longest run of others to take part in
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse::duration)]
+    duration_max: Duration,
+
+    /// Print one JSON object once the peer is ready, instead of text
+    #[arg(long)]
+    json: bool,
+
+    /// End when standard input is closed
+    #[arg(long, hide = true)]
+    exit_with_stdin: bool,
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum DeviceChoice {
+    /// The processor, by the native kernels.
+    #[default]
+    Native,
+}
+
+impl DeviceChoice {
+    /// As it is spelled on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+        }
+    }
+}
+
+/// A peer that is up: what others need to reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ready {
+    /// Its name, hexadecimal.
+    pub(crate) peer_id: String,
+    /// What others join by.
+    pub(crate) ticket: String,
+    /// Address of the HTTP server.
+    pub(crate) http: SocketAddr,
+    /// Where it listens.
+    pub(crate) addresses: Vec<String>,
+}
+
+/// The one line of `manta up --json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(super) enum UpEvent {
+    Ready(Ready),
+}
+
+impl Ready {
+    /// Prints this to standard output: once, when everything listens.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    fn announce(&self, json: bool) -> Result<(), Error> {
+        let text = if json {
+            serde_json::to_string(&UpEvent::Ready(self.clone()))?
+        } else {
+            let Self { peer_id, ticket, http, addresses } = self;
+            let addresses = addresses.join("\n            ");
+            format!(
+                "peer        {peer_id}\nlistens on  {addresses}\npage        http://{http}/\n\n\
+                 To join from another machine:\n  manta up --join {ticket}\n\n\
+                 To train with every peer that is free:\n  manta train --data TEXT --out DIR\n"
+            )
+        };
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{text}")?;
+        stdout.flush()?;
+        Ok(())
+    }
+}
+
+fn short_text(text: &str) -> Result<String, String> {
+    if text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(format!("expected at most {TEXT_BYTES_MAX} bytes of printable text"));
+    }
+    Ok(text.to_owned())
+}
+
+impl UpArgs {
+    fn options(self, data_dir: PathBuf) -> UpOptions {
+        // The one device so far, which needs no choice.
+        let DeviceChoice::Native = self.device;
+        UpOptions {
+            data_dir,
+            join: self.join,
+            listen: self.listen,
+            http: self.http,
+            network: self.network,
+            mdns: !self.no_mdns,
+            region: self.region,
+            threads: self.threads,
+            offer: !self.no_offer,
+            duration_max_s: self.duration_max.as_secs(),
+        }
+    }
+}
+
+pub(super) async fn run(arguments: UpArgs, data_dir: PathBuf) -> Result<(), Error> {
+    let json = arguments.json;
+    let stop = shutdown::requested(arguments.exit_with_stdin);
+    let announce = |file: &PeerFile, status: &Status| {
+        let ready = Ready {
+            peer_id: file.peer_id.clone(),
+            ticket: file.ticket.clone(),
+            http: file.http,
+            addresses: status.addresses.clone(),
+        };
+        // A peer whose output nobody reads is a peer all the same.
+        if let Err(error) = ready.announce(json) {
+            tracing::warn!(%error, "cannot print the ticket; `manta status` shows it");
+        }
+    };
+    let stop = async {
+        let reason = stop.await;
+        tracing::info!(%reason, "shutting down");
+    };
+    crate::up::run(arguments.options(data_dir), announce, stop).await
+}
