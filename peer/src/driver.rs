@@ -275,7 +275,7 @@ impl Driver {
     fn chunk_arrived(&mut self, from: PeerId, header: ChunkHeader, bytes: Bytes) {
         let Some(open) = self.run.as_ref().filter(|open| open.start.run == header.run) else { return };
         let Some(rank) = open.start.rank_of(&from) else { return };
-        let step = global_step(&open.start, header.round, header.step);
+        let Some(step) = global_step(&open.start, header.round, header.step) else { return };
         // A broken length is left to the node to name: one more than whole values is never the planned length.
         let elements = (bytes.len() as u64).div_ceil(4) + u64::from(!bytes.len().is_multiple_of(4));
         self.next_transfer += 1;
@@ -353,6 +353,8 @@ impl Driver {
                 let order = OrderId(self.next_order);
                 self.next_order += 1;
                 self.board.order_placed(order);
+                // Whoever asked looks for it at once.
+                self.show();
                 self.orders.insert(order, OpenOrder { request: (*request).clone(), prepared: None, run: None });
                 let (store, speed) = (self.parts.store.clone(), self.parts.multiply_adds_per_s);
                 self.spawn(async move {
@@ -678,9 +680,11 @@ fn verdict_of(verdict: Verdict) -> swarm::Verdict {
     }
 }
 
-/// The step of the run, from the round and the step within it that a stranger named.
-fn global_step(start: &RunStart, round: u32, step: u32) -> u64 {
-    u64::from(round) * u64::from(start.spec.steps_per_round) + u64::from(step)
+/// The step of the run, from the round and the step within it that a stranger
+/// named; `None` if there is no such step in a round.
+fn global_step(start: &RunStart, round: u32, step: u32) -> Option<u64> {
+    let per_round = start.spec.steps_per_round;
+    (step < per_round).then(|| u64::from(round) * u64::from(per_round) + u64::from(step))
 }
 
 fn dedup(sockets: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {

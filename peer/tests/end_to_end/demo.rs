@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Final parameter hash of the demo below. It may change only with the
 /// arithmetic version, or with the presets or the drawing of batches.
-const PARAMETER_HASH: &str = "PIN";
+const PARAMETER_HASH: &str = "3e7915c7b978d26afd8850336fc949e30674da9fb5dd93c269f86f5299bddcb2";
 
 fn demo(folder: &Path, out: &str, peers: &str, seed: &str) -> Value {
     let data = sample_file(folder);

@@ -85,7 +85,8 @@ fn two_machines_joined_by_a_ticket_train_one_model() {
     assert_eq!(report["peers"], 2);
     assert_eq!(report["rounds"], 2);
     assert_eq!(report["parameter_hashes_equal"], true);
-    let members = second.status()["runs"][0]["members"].clone();
+    let status = run(lab.manta(1).arg("--data-dir").arg(&second.data_dir).args(["status", "--json"]));
+    let members = last_json(&status)["runs"][0]["members"].clone();
     let names: Vec<_> = members.as_array().into_iter().flatten().map(|member| member["peer"].clone()).collect();
     assert!(names.contains(&first.id().into()) && names.contains(&second.id().into()), "{members}");
     assert!(folder.path().join("model/model.safetensors").is_file());
