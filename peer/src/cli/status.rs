@@ -61,7 +61,8 @@ fn write_listings(text: &mut String, status: &Status) -> std::fmt::Result {
         let own = if listing.peer == status.peer_id { " (this peer)" } else { "" };
         let state = if listing.busy { "busy" } else { "free" };
         let (id, memory) = (format::short(&listing.peer), format::bytes(listing.memory_bytes));
-        writeln!(text, "  {id}  {state}  {memory}  {}  {}{own}", listing.device, listing.region)?;
+        let region = if listing.region.is_empty() { String::new() } else { format!("  {}", listing.region) };
+        writeln!(text, "  {id}  {state}  {memory}  {}{region}{own}", listing.device)?;
     }
     Ok(())
 }
