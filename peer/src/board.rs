@@ -74,7 +74,10 @@ impl Board {
 
     /// A run begins here.
     pub(crate) fn run_began(&mut self, start: &RunStart, now: Time) {
-        let members = start.members.iter().map(|member| MemberStatus { peer: member.peer.to_string(), ..MemberStatus::default() });
+        let members = start
+            .members
+            .iter()
+            .map(|member| MemberStatus { peer: member.peer.to_string(), ..MemberStatus::default() });
         if self.status.runs.len() >= HISTORY {
             self.status.runs.remove(0);
         }
@@ -156,7 +159,8 @@ impl Board {
             status.losses.retain(|_| (place += 1, place % 2 == 0).1);
         }
         status.losses.extend(sum.nats_per_token());
-        status.parameter_hashes_equal &= reports.iter().all(|report| report.parameter_hash == reports[0].parameter_hash);
+        status.parameter_hashes_equal &=
+            reports.iter().all(|report| report.parameter_hash == reports[0].parameter_hash);
         if let Some(report) = reports.first() {
             status.parameter_hash = report.parameter_hash.to_string();
         }
@@ -204,7 +208,9 @@ pub(crate) fn describe_failure(failure: RunFailure, me: PeerId, detail: Option<&
         AbortReason::Stopped => "",
         AbortReason::CannotCompute => "; its log says more",
         AbortReason::MemberLost => "; start the run again, with the peers that are left",
-        AbortReason::ParametersDiffer => "; have that machine checked (memory, overclocking), and start again without it",
+        AbortReason::ParametersDiffer => {
+            "; have that machine checked (memory, overclocking), and start again without it"
+        }
         AbortReason::BadGradient => "; start again without it",
         AbortReason::NotReady => "; look at its log, and start again",
     };

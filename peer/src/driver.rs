@@ -6,8 +6,8 @@
 
 use crate::api::{Control, OrderAccepted, OrderRequest};
 use crate::board::{Board, describe_failure, describe_no_match};
-use crate::data::tokenizer::TokenizerKind;
 use crate::data::DataSet;
+use crate::data::tokenizer::TokenizerKind;
 use crate::net::addresses;
 use crate::net::bulk::{BulkEvent, BulkHandle, ChunkHeader};
 use crate::net::frame::FrameAnswer;
@@ -227,8 +227,12 @@ impl Driver {
                 self.input(Input::PeerDisconnected { peer });
             }
             // Somebody listens now who did not before: what was said is said again.
-            NetEvent::Subscribed { peer, .. } => self.input(Input::PeerConnected { peer }),
-            NetEvent::Gossip { message, bytes, .. } => {
+            NetEvent::Subscribed { peer, topic } => {
+                tracing::debug!(peer = %peer.short(), topic, "listens");
+                self.input(Input::PeerConnected { peer });
+            }
+            NetEvent::Gossip { message, from, topic, bytes } => {
+                tracing::trace!(from = %from.short(), topic, bytes = bytes.len(), "gossip");
                 self.next_gossip += 1;
                 self.gossip.insert(self.next_gossip, message);
                 self.input(Input::Gossip { message: self.next_gossip, bytes });
@@ -242,7 +246,7 @@ impl Driver {
                 tracing::debug!(%failure, "a direct message was not delivered");
                 self.input(Input::FrameFailed { id: manta_protocol::EffectId(id) });
             }
-            NetEvent::PublishFailed { failure, .. } => tracing::debug!(%failure, "not gossiped"),
+            NetEvent::PublishFailed { topic, failure } => tracing::debug!(topic, %failure, "not gossiped"),
             NetEvent::ForeignPeer { peer, protocol } => {
                 tracing::warn!(peer = %peer.short(), protocol, "a peer of another network was disconnected");
             }
@@ -260,7 +264,7 @@ impl Driver {
     fn bulk_event(&mut self, event: BulkEvent) {
         match event {
             BulkEvent::Chunk { from, header, bytes } => self.chunk_arrived(from, header, bytes),
-            BulkEvent::ChunkDelivered { .. } => {}
+            BulkEvent::ChunkDelivered { to, header } => tracing::trace!(peer = %to.short(), ?header, "chunk delivered"),
             BulkEvent::ChunkFailed { to, header, failure } => {
                 tracing::warn!(peer = %to.short(), %failure, "a chunk was not delivered");
                 self.input(Input::BulkFailed { run: header.run, peer: to });
@@ -365,11 +369,16 @@ impl Driver {
     }
 
     fn stop(&mut self, name: &str) -> Result<(), String> {
-        if let Some(run) = self.run.as_ref().map(|open| open.start.run).filter(|run| run.to_string().starts_with(name)) {
+        if let Some(run) = self.run.as_ref().map(|open| open.start.run).filter(|run| run.to_string().starts_with(name))
+        {
             self.input(Input::Command(Command::StopRun { run, reason: AbortReason::Stopped }));
             return Ok(());
         }
-        let order = name.parse().ok().map(OrderId).filter(|order| self.orders.get(order).is_some_and(|open| open.run.is_none()));
+        let order = name
+            .parse()
+            .ok()
+            .map(OrderId)
+            .filter(|order| self.orders.get(order).is_some_and(|open| open.run.is_none()));
         if let Some(order) = order {
             self.orders.remove(&order);
             self.board.order_is(order, OrderState::Failed, "stopped by its user".into());
@@ -401,7 +410,9 @@ impl Driver {
                     tracing::warn!(peer = %to.short(), "the network task is behind: a message was not sent");
                 }
             }
-            Effect::Misbehaviour { peer, what } => tracing::warn!(peer = %peer.short(), what, "a peer breaks the rules"),
+            Effect::Misbehaviour { peer, what } => {
+                tracing::warn!(peer = %peer.short(), what, "a peer breaks the rules")
+            }
             Effect::Prepare(start) => self.prepare(start),
             Effect::ComputeGradient { run, step } => {
                 let now = self.last_now;
@@ -438,7 +449,9 @@ impl Driver {
         for member in start.members.iter().filter(|member| member.peer != start.me()) {
             let known_at: Vec<Vec<u8>> = member.addresses.iter().map(|address| address.0.clone()).collect();
             let known = self.connected.get(&member.peer).copied().flatten();
-            let ips = known.into_iter().chain(known_at.iter().filter_map(|bytes| addresses::ip(&addresses::from_bytes(bytes)?)));
+            let ips = known
+                .into_iter()
+                .chain(known_at.iter().filter_map(|bytes| addresses::ip(&addresses::from_bytes(bytes)?)));
             let sockets = dedup(ips.map(|ip| SocketAddr::new(ip, member.bulk_port)));
             self.parts.bulk.set_peer_addresses(member.peer, sockets);
             self.command(NetCommand::AddAddresses { peer: member.peer, addresses: known_at });
@@ -482,7 +495,10 @@ impl Driver {
         let owned = self.orders.values().any(|order| order.run == Some(run));
         let Some(open) = self.run.as_mut().filter(|open| open.start.run == run) else { return };
         match failure {
-            None => self.close(run),
+            None => {
+                self.board.run_is(run, RunState::Finished);
+                self.close(run);
+            }
             Some(failure) => {
                 let me = open.start.me();
                 let detail = open.problem.clone();
@@ -504,8 +520,8 @@ impl Driver {
         self.parts.library.close(&run);
         self.parts.trainer.ask(Work::Close { run });
         self.orders.retain(|_, order| order.run != Some(run));
-        if self.run.as_ref().is_some_and(|open| open.start.run == run) {
-            self.run = None;
+        if let Some(open) = self.run.take_if(|open| open.start.run == run) {
+            open.start.members.iter().for_each(|member| self.parts.bulk.forget_peer(&member.peer));
         }
     }
 
@@ -547,7 +563,9 @@ impl Driver {
         match event {
             Event::ListingHeard { peer } => {
                 tracing::debug!(peer = %peer.short(), "an offer was heard");
-                if let Some(listing) = self.parts.node.listings().find(|(of, _)| **of == peer).map(|(_, listing)| listing) {
+                if let Some(listing) =
+                    self.parts.node.listings().find(|(of, _)| **of == peer).map(|(_, listing)| listing)
+                {
                     let addresses = listing.addresses.iter().map(|address| address.0.clone()).collect();
                     self.command(NetCommand::AddAddresses { peer, addresses });
                 }
@@ -612,6 +630,7 @@ impl Driver {
 
     fn show(&mut self) {
         let (net, bulk) = (self.parts.net.counters(), self.parts.bulk.counters());
+        self.board.status.stored_bytes = self.parts.store.stored_bytes();
         self.board.status.traffic = crate::board::traffic(net, bulk);
         self.board.status.connected_peers = self.connected.keys().map(ToString::to_string).collect();
         self.board.show_listings(self.parts.node.listings());
@@ -628,7 +647,8 @@ impl Driver {
         if shown.is_empty() || shown == self.board.status.addresses {
             return;
         }
-        self.board.status.ticket = Ticket::new(self.parts.network, self.parts.node.peer_id(), snapshot.advertised.clone()).to_string();
+        self.board.status.ticket =
+            Ticket::new(self.parts.network, self.parts.node.peer_id(), snapshot.advertised.clone()).to_string();
         self.board.status.addresses = shown;
         let addresses = snapshot.advertised.iter().take(ADDRESSES_MAX).map(|address| Address(address.to_vec()));
         self.parts.listing.addresses = addresses.collect();

@@ -85,6 +85,9 @@ fn register_peer(registry: &mut Registry, status: &Status, now_ms: u64) {
         "Gossiped messages that were refused: damaged, forged, stale or of another network",
         status.envelopes_refused,
     );
+    let stored = Gauge::<i64>::default();
+    stored.set(i64::try_from(status.stored_bytes).unwrap_or(i64::MAX));
+    registry.register_with_unit("stored", "Data of runs that is kept on disk", Unit::Bytes, stored);
     let uptime = Real::default();
     uptime.set(now_ms.saturating_sub(status.started_at_ms) as f64 / 1e3);
     registry.register_with_unit("uptime", "Time since the peer started", Unit::Seconds, uptime);

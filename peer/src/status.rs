@@ -22,6 +22,8 @@ pub(crate) struct Status {
     pub(crate) demands_heard: u64,
     pub(crate) envelopes_refused: u64,
     pub(crate) traffic: Traffic,
+    /// Data of runs that is kept on disk.
+    pub(crate) stored_bytes: u64,
     pub(crate) orders: Vec<OrderStatus>,
     /// The runs of this peer since it started, newest last, at most 16.
     pub(crate) runs: Vec<RunStatus>,

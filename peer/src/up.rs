@@ -3,8 +3,8 @@
 use crate::api::{Control, PeerFile};
 use crate::driver::{Driver, Parts, Sources, TOPIC};
 use crate::identity::{DataDirectory, Identity};
-use crate::net::bulk::{BulkConfig, BulkHandle};
 use crate::net::addresses;
+use crate::net::bulk::{BulkConfig, BulkHandle, Congestion};
 use crate::net::swarm::{self, DEFAULT_TARGET_CONNECTIONS, Net, NetCommand, NetConfig, NetEvent};
 use crate::net::ticket::Ticket;
 use crate::run::fetch::{Library, source};
@@ -56,6 +56,8 @@ pub(crate) struct UpOptions {
     pub(crate) threads: usize,
     /// Whether the machine is offered to others (and to our own orders).
     pub(crate) offer: bool,
+    /// The congestion controller of the bulk transport.
+    pub(crate) congestion: Congestion,
     /// Longest run that is accepted, in seconds.
     pub(crate) duration_max_s: u64,
 }
@@ -83,7 +85,8 @@ pub(crate) async fn run(
     let library = Arc::new(Library::default());
     let http_listener = http::bind(options.http).await?;
 
-    let (bulk, bulk_events) = BulkHandle::start(&identity, &bulk_config(&options), source(store.clone(), library.clone()))?;
+    let (bulk, bulk_events) =
+        BulkHandle::start(&identity, &bulk_config(&options), source(store.clone(), library.clone()))?;
     let mut net = swarm::start(NetConfig {
         identity: identity.clone(),
         network,
@@ -129,8 +132,21 @@ pub(crate) async fn run(
     let node_identity = manta_protocol::wire::Identity::from_secret(*identity.secret());
     let node = Node::new(Config { network, identity: node_identity }, unix_now());
     let trainer = Trainer::start(options.threads)?;
-    let parts = Parts { network, node, net: net.handle.clone(), bulk, trainer, store, library, tables, listing,
-        offer_public: options.offer, status: status.clone(), show, multiply_adds_per_s: speed };
+    let parts = Parts {
+        network,
+        node,
+        net: net.handle.clone(),
+        bulk,
+        trainer,
+        store,
+        library,
+        tables,
+        listing,
+        offer_public: options.offer,
+        status: status.clone(),
+        show,
+        multiply_adds_per_s: speed,
+    };
     let driver = Driver::new(parts);
     ready(&peer_file, &status);
     driver.run(Sources { early, net: net.events, bulk: bulk_events, control: controls }, stop).await;
@@ -149,7 +165,8 @@ fn bootstrap(join: &[String], network: NetworkId) -> Result<Vec<Multiaddr>, UpEr
     let mut addresses = Vec::new();
     for text in join {
         if text.starts_with('/') {
-            let address: Multiaddr = text.parse().map_err(|error| format!("--join {text}: not a network address ({error})"))?;
+            let address: Multiaddr =
+                text.parse().map_err(|error| format!("--join {text}: not a network address ({error})"))?;
             addresses.push(address);
             continue;
         }
@@ -182,7 +199,8 @@ fn is_listening(event: &NetEvent) -> bool {
 /// The bulk endpoint listens on the address that the user chose for the swarm.
 fn bulk_config(options: &UpOptions) -> BulkConfig {
     let chosen = options.listen.iter().find_map(addresses::ip);
-    BulkConfig { listen: chosen.map(|ip| SocketAddr::new(ip, 0)), ..BulkConfig::default() }
+    let listen = chosen.map(|ip| SocketAddr::new(ip, 0));
+    BulkConfig { listen, congestion: options.congestion, ..BulkConfig::default() }
 }
 
 fn listing(options: &UpOptions, addresses: &[Multiaddr], bulk_port: u16, disk_free_bytes: u64, speed: u64) -> Listing {

@@ -52,6 +52,7 @@ fn write_peer(text: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(text, "connected   {} peers", status.connected_peers.len())?;
     let (sent, received) = (status.traffic.bytes_sent(), status.traffic.bytes_received());
     writeln!(text, "traffic     {} sent, {} received", format::bytes(sent), format::bytes(received))?;
+    writeln!(text, "stored      {} of runs", format::bytes(status.stored_bytes))?;
     writeln!(text, "join with   manta up --join {}", status.ticket)
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Error, parse, shutdown};
 use crate::api::PeerFile;
+use crate::net::bulk::Congestion;
 use crate::status::Status;
 use crate::up::UpOptions;
 use clap::{Args, ValueEnum};
@@ -64,6 +65,10 @@ pub(super) struct UpArgs {
     /// Longest run of others to take part in
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse::duration)]
     duration_max: Duration,
+
+    /// How tensors share the link; bbr may be faster on long links with losses
+    #[arg(long, value_enum, default_value_t)]
+    congestion: Congestion,
 
     /// Print one JSON object once the peer is ready, instead of text
     #[arg(long)]
@@ -156,6 +161,7 @@ impl UpArgs {
             region: self.region,
             threads: self.threads,
             offer: !self.no_offer,
+            congestion: self.congestion,
             duration_max_s: self.duration_max.as_secs(),
         }
     }

@@ -56,7 +56,8 @@ pub(crate) enum ManifestError {
 }
 
 impl Manifest {
-    /// Describes `data`, whose parts must not be empty.
+    /// Describes `data`, whose parts must not be empty, without keeping it.
+    #[cfg(test)]
     pub(crate) fn of(data: &DataSet, tokenizer: TokenizerKind) -> Self {
         Self {
             tokenizer,

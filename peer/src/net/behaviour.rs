@@ -12,7 +12,9 @@ use libp2p::gossipsub::{
 use libp2p::kad::{self, store::MemoryStore};
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::{NetworkBehaviour, behaviour::toggle::Toggle};
-use libp2p::{PeerId, StreamProtocol, connection_limits, identify, identity::Keypair, mdns, memory_connection_limits, ping};
+use libp2p::{
+    PeerId, StreamProtocol, connection_limits, identify, identity::Keypair, mdns, memory_connection_limits, ping,
+};
 use manta_protocol::ids::NetworkId;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

@@ -79,18 +79,6 @@ impl Discovery {
         self.timer.as_mut().reset(soon);
     }
 
-    /// Adds addresses that the user gave, and dials them.
-    pub(crate) fn add_bootstrap(&mut self, swarm: &mut Swarm<Behaviour>, addresses: Vec<Multiaddr>) {
-        for entry in addresses.into_iter().map(addresses::split_peer) {
-            if !self.bootstrap.contains(&entry) {
-                self.bootstrap.push(entry);
-            }
-        }
-        self.failures.retain(|peer, _| !self.bootstrap.iter().any(|(_, named)| *named == Some(*peer)));
-        self.dial_bootstrap(swarm);
-        self.hurry();
-    }
-
     /// Dials a peer that somebody told us of, unless there are enough connections.
     pub(crate) fn found(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, addresses: Vec<Multiaddr>) {
         if self.wants(swarm, &peer) {

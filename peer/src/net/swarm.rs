@@ -110,11 +110,6 @@ pub(crate) enum NetCommand {
         /// What to say.
         answer: FrameAnswer,
     },
-    /// Connect to these addresses and keep them as bootstrap peers.
-    Dial {
-        /// With `/p2p/…` where the peer is known.
-        addresses: Vec<Multiaddr>,
-    },
     /// Remember where a peer may be found.
     AddAddresses {
         /// The peer.
@@ -274,8 +269,6 @@ pub(crate) struct KnownPeer {
 pub(crate) struct NetSnapshot {
     /// Addresses to tell others, best first.
     pub(crate) advertised: Vec<Multiaddr>,
-    /// Connected peers, in order.
-    pub(crate) connected: Vec<PeerId>,
     /// Peers of the routing table with their addresses, to be kept over a restart.
     pub(crate) known: Vec<KnownPeer>,
 }

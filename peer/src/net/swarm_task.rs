@@ -94,7 +94,6 @@ impl SwarmTask {
                     tracing::debug!("a frame was answered too late");
                 }
             }
-            NetCommand::Dial { addresses } => self.discovery.add_bootstrap(&mut self.swarm, addresses),
             NetCommand::AddAddresses { peer, addresses } => self.add_addresses(&peer, &addresses),
             NetCommand::Snapshot { reply } => {
                 // The asker may have gone, which is no concern of ours.
@@ -202,9 +201,6 @@ impl SwarmTask {
     }
 
     fn snapshot(&mut self) -> NetSnapshot {
-        let mut connected: Vec<PeerId> =
-            self.swarm.connected_peers().filter_map(|peer| from_libp2p(peer).ok()).collect();
-        connected.sort_unstable();
         let mut known = Vec::new();
         for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
             for entry in bucket.iter() {
@@ -217,7 +213,7 @@ impl SwarmTask {
                 }
             }
         }
-        NetSnapshot { advertised: addresses::advertised(&self.listening), connected, known }
+        NetSnapshot { advertised: addresses::advertised(&self.listening), known }
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {

@@ -92,11 +92,6 @@ impl Ticket {
         Ok(ticket)
     }
 
-    /// Its addresses, best first.
-    pub(crate) fn addresses(&self) -> &[Multiaddr] {
-        &self.addresses
-    }
-
     /// Its addresses with the peer's name at the end, so that nobody else can answer there.
     pub(crate) fn dial_addresses(&self) -> Vec<Multiaddr> {
         let peer = crate::identity::to_libp2p(&self.peer);
@@ -293,7 +288,7 @@ mod tests {
         let many = (0..20).map(|port| format!("/ip4/10.0.0.1/tcp/{port}").parse().expect("an address"));
         let base = ticket();
         let ticket = Ticket::new(base.network, base.peer, std::iter::once(long).chain(many));
-        assert_eq!(ticket.addresses().len(), MAX_TICKET_ADDRESSES);
+        assert_eq!(ticket.addresses.len(), MAX_TICKET_ADDRESSES);
         assert_eq!(ticket.to_string().parse(), Ok(ticket));
     }
 

@@ -40,7 +40,11 @@ impl Desk {
     pub(crate) fn finish(&mut self, step: u64) -> Vec<Bytes> {
         self.contributions.retain(|(of, _, _), _| *of > step);
         let later = self.sums.split_off(&(step + 1, 0));
-        std::mem::replace(&mut self.sums, later).into_iter().filter(|((of, _), _)| *of == step).map(|(_, sum)| sum).collect()
+        std::mem::replace(&mut self.sums, later)
+            .into_iter()
+            .filter(|((of, _), _)| *of == step)
+            .map(|(_, sum)| sum)
+            .collect()
     }
 }
 

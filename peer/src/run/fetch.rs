@@ -4,9 +4,9 @@
 //! Data is a tree of blobs: a manifest names the chunks by their hashes. Only
 //! members of a run may read its blobs.
 
-use crate::data::manifest::{self, Manifest};
 use crate::data::DataSet;
-use crate::net::bulk::{BulkHandle, BlobSource};
+use crate::data::manifest::{self, Manifest};
+use crate::net::bulk::{BlobSource, BulkHandle};
 use crate::store::blobs::BlobStore;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -70,10 +70,18 @@ pub(crate) fn source(store: Arc<BlobStore>, library: Arc<Library>) -> impl BlobS
 ///
 /// # Errors
 /// What was missing or wrong, whose it was, and what to do.
-pub(crate) async fn fetch(start: Arc<RunStart>, bulk: BulkHandle, store: Arc<BlobStore>, library: Arc<Library>) -> Result<DataSet, String> {
+pub(crate) async fn fetch(
+    start: Arc<RunStart>,
+    bulk: BulkHandle,
+    store: Arc<BlobStore>,
+    library: Arc<Library>,
+) -> Result<DataSet, String> {
     let root = start.spec.data_root;
     let from_owner = async |hash: Hash| {
-        let bytes = bulk.fetch_blob(start.owner, hash).await.map_err(|error| format!("the data cannot be fetched from its owner {}: {error}", start.owner.short()))?;
+        let bytes = bulk
+            .fetch_blob(start.owner, hash)
+            .await
+            .map_err(|error| format!("the data cannot be fetched from its owner {}: {error}", start.owner.short()))?;
         keep(&store, bytes.clone()).await?;
         Ok::<_, String>(bytes)
     };
@@ -85,7 +93,10 @@ pub(crate) async fn fetch(start: Arc<RunStart>, bulk: BulkHandle, store: Arc<Blo
     let manifest = Manifest::decode(&encoded).map_err(|error| error.to_string())?;
     let found = manifest.training_bytes + manifest.validation_bytes;
     if found != start.spec.data_bytes {
-        return Err(format!("the run's data was announced with {} bytes, its manifest says {found}", start.spec.data_bytes));
+        return Err(format!(
+            "the run's data was announced with {} bytes, its manifest says {found}",
+            start.spec.data_bytes
+        ));
     }
     // The owner has everything and is asked at once; whoever is admitted may ask.
     if start.owner == start.me() {
@@ -117,6 +128,8 @@ async fn keep(store: &Arc<BlobStore>, bytes: Bytes) -> Result<(), String> {
 }
 
 /// Runs file work where it may block.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err("a file task ended early; see the log".into()))
 }

@@ -7,6 +7,7 @@ use crate::data::corpus::{self, Corpus};
 use crate::data::split::split;
 use crate::data::tokenizer::TokenizerKind;
 use crate::data::{batches, demo_text, manifest};
+use crate::host;
 use crate::preset::Preset;
 use crate::run::spec::{arithmetic, model_config, run_spec};
 use crate::store::blobs::BlobStore;
@@ -52,11 +53,18 @@ pub(crate) fn prepare(request: &OrderRequest, store: &BlobStore, multiply_adds_p
     let manifest = manifest::publish(&data, tokenizer, store).map_err(|error| error.to_string())?;
     sources.check_unchanged().map_err(|error| error.to_string())?;
     let root = manifest.root();
-    let spec = run_spec(request, &preset, tokenizer.vocab_size(), root, (data.training.len() + data.validation.len()) as u64);
+    let spec =
+        run_spec(request, &preset, tokenizer.vocab_size(), root, (data.training.len() + data.validation.len()) as u64);
     spec.validate()?;
     let summary = format!("{text_bytes} bytes of {} files, blake3 root {root}", sources.files());
     let wish = wish(request, &spec, multiply_adds_per_s);
-    Ok(Prepared { spec, wish, unigram_loss: batches::unigram_loss(&data.training, &data.validation), tokenizer, summary })
+    Ok(Prepared {
+        spec,
+        wish,
+        unigram_loss: batches::unigram_loss(&data.training, &data.validation),
+        tokenizer,
+        summary,
+    })
 }
 
 fn check_counts(request: &OrderRequest) -> Result<(), String> {
@@ -76,13 +84,15 @@ fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wis
     // steps reach about a third of the peak, and others may be slower than we.
     let products = u128::from(parameters) * u128::from(spec.tokens_per_member_step()) * u128::from(spec.steps()) * 3;
     let seconds = products * 10 / u128::from(multiply_adds_per_s.max(1));
-    let engine_bytes = Engine::memory_bytes(&model_config(&spec.model), &arithmetic(spec));
+    let engine_bytes = Engine::memory_bytes(&model_config(&spec.model), &arithmetic(spec), host::hardware_threads());
     // The gradient is also here as own values, others' values of the own part, and sums.
     let transfer_bytes = parameters.saturating_mul(4 * 4);
     Wish {
         members_min: request.peers_min,
         members_max: request.peers_max,
-        memory_bytes: [transfer_bytes, spec.data_bytes, MEMORY_BASE_BYTES].into_iter().fold(engine_bytes, u64::saturating_add),
+        memory_bytes: [transfer_bytes, spec.data_bytes, MEMORY_BASE_BYTES]
+            .into_iter()
+            .fold(engine_bytes, u64::saturating_add),
         disk_bytes: spec.data_bytes.saturating_mul(2),
         duration_s: u64::try_from(seconds).unwrap_or(u64::MAX).saturating_add(60),
         patience_ms: request.patience_ms,

@@ -13,7 +13,13 @@ use manta_protocol::{Hash, Seed};
 const CHUNK_ELEMENTS: u32 = 64 * 1024;
 
 /// The spec of an order over the data set of `data_root`.
-pub(crate) fn run_spec(request: &OrderRequest, preset: &Preset, vocab_size: usize, data_root: Hash, data_bytes: u64) -> RunSpec {
+pub(crate) fn run_spec(
+    request: &OrderRequest,
+    preset: &Preset,
+    vocab_size: usize,
+    data_root: Hash,
+    data_bytes: u64,
+) -> RunSpec {
     let model = preset.model(vocab_size);
     let steps = u64::from(request.rounds) * u64::from(request.steps_per_round);
     let steps = u32::try_from(steps).unwrap_or(u32::MAX);

@@ -48,15 +48,34 @@ pub(crate) enum Work {
 /// What came of it.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Prepared { parameter_hash: Hash },
+    Prepared {
+        parameter_hash: Hash,
+    },
     /// The own values of all chunks, in order.
-    Gradient { step: u64, loss: LossSum, compute_ms: u64, chunks: Vec<Bytes> },
-    Reduced { step: u64, chunk: u32, sum: Bytes },
-    Applied { step: u64 },
-    Hashed { round: u32, parameter_hash: Hash },
+    Gradient {
+        step: u64,
+        loss: LossSum,
+        compute_ms: u64,
+        chunks: Vec<Bytes>,
+    },
+    Reduced {
+        step: u64,
+        chunk: u32,
+        sum: Bytes,
+    },
+    Applied {
+        step: u64,
+    },
+    Hashed {
+        round: u32,
+        parameter_hash: Hash,
+    },
     Exported(Box<Export>),
     /// It cannot be done; `culprit` is the rank whose values were at fault.
-    Failed { problem: String, culprit: Option<usize> },
+    Failed {
+        problem: String,
+        culprit: Option<usize>,
+    },
 }
 
 /// A model given out.
@@ -148,9 +167,7 @@ fn perform(work: Work, model: &mut Option<Model>, threads: usize) -> Option<(Run
         Work::Gradient { step, .. } => present.gradient(step),
         Work::Reduce { step, chunk, contributions, .. } => present.reduce(step, chunk, &contributions),
         Work::Apply { step, sums, .. } => present.apply(step, &sums),
-        Work::Hash { round, .. } => {
-            Ok(Answer::Hashed { round, parameter_hash: Hash(present.engine.parameter_hash()) })
-        }
+        Work::Hash { round, .. } => Ok(Answer::Hashed { round, parameter_hash: Hash(present.engine.parameter_hash()) }),
         Work::Export { evaluate, .. } => present.export(evaluate),
         Work::Prepare { .. } | Work::Close { .. } => {
             *model = None;
@@ -213,11 +230,8 @@ impl Model {
         };
         let starts = batches::window_starts(self.data.training.len(), &key, shape)?;
         let tokens = batches::tokens(&self.data.training, &starts, shape.length);
-        let key = MicroBatchKey {
-            run_seed: *run_spec.seed.0.as_bytes(),
-            step,
-            micro_batch: micro_batch * ranks + rank,
-        };
+        let key =
+            MicroBatchKey { run_seed: *run_spec.seed.0.as_bytes(), step, micro_batch: micro_batch * ranks + rank };
         let sum = self.engine.accumulate_gradient(&tokens, shape.sequences, &key)?;
         Ok(LossSum { fixed: sum.fixed, tokens: sum.tokens })
     }

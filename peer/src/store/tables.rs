@@ -16,7 +16,9 @@ const RECORD_BYTES_MAX: usize = 4096;
 
 /// Why the tables cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the tables in {path} cannot be used ({source}); if no other manta runs there, remove that folder: it holds only addresses of other peers")]
+#[error(
+    "the tables in {path} cannot be used ({source}); if no other manta runs there, remove that folder: it holds only addresses of other peers"
+)]
 pub(crate) struct TablesError {
     path: PathBuf,
     source: sled::Error,

@@ -103,6 +103,9 @@ impl Writer {
     /// What is missing or damaged in the folder, or too large for the machine.
     pub(super) fn load(folder: &Path, sampling: Sampling) -> Result<Self, Error> {
         let mut checkpoint = read::read(folder)?;
+        if let Some(run) = &checkpoint.run {
+            tracing::info!(steps = %run["steps_done"], parameters = %run["parameter_hash"], "a model trained by Manta");
+        }
         let arithmetic = ArithmeticSpec {
             micro_batch_sequences: 1,
             sequence_length: checkpoint.config.max_position_embeddings,

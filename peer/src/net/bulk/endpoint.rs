@@ -30,7 +30,7 @@ const INITIAL_MTU_BYTES: u16 = 1200;
 const MAX_MTU_BYTES: u16 = 6400;
 
 /// Which congestion controller decides how fast to send.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Congestion {
     /// RFC 9438; the default.
     #[default]

@@ -22,7 +22,7 @@ mod tests;
 
 pub(crate) use blob::{BlobError, BlobSource};
 pub(crate) use chunk::{ChunkHeader, MAX_CHUNK_BYTES};
-pub(crate) use endpoint::{BulkConfig, BulkStartError};
+pub(crate) use endpoint::{BulkConfig, BulkStartError, Congestion};
 
 use crate::identity::Identity;
 use admission::Admission;

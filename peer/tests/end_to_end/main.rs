@@ -1,0 +1,9 @@
+//! The whole program, as a person or a script uses it: real processes, real
+//! sockets on loopback or between network namespaces, real files.
+
+mod bad_input;
+mod demo;
+mod failure;
+mod inspection;
+mod namespaces;
+mod support;
