@@ -170,7 +170,7 @@ pub enum Event {
         /// Who.
         peer: PeerId,
     },
-    /// An envelope was refused.
+    /// An envelope, or a command of the own user, was refused.
     Refused {
         /// Why.
         why: String,

@@ -14,6 +14,7 @@ use crate::run::machine::{ChunkArrived, Ended, Machine};
 use crate::run::report::{Abort, AbortReason};
 use crate::time::{Duration, Time};
 use crate::wire::limits::{CLOCK_SKEW_MAX, FRAME_LIFETIME_MAX, GOSSIP_LIFETIME_MAX, ORDERS_MAX};
+use crate::wire::message::Body as _;
 use crate::wire::{Envelope, EnvelopeError, Identity, Message};
 use std::collections::BTreeMap;
 
@@ -152,9 +153,9 @@ impl Node {
                 }
             }
             Command::Order { order, spec, wish } => {
-                if self.orders.len() < ORDERS_MAX {
-                    self.orders.insert(order, Order::new(order, *spec, &wish, now));
-                } else {
+                let new = Order::new(order, *spec, &wish, now);
+                if let Err(why) = self.may_order(&new) {
+                    self.out.notify(Event::Refused { why });
                     self.out.notify(Event::OrderFailed {
                         order,
                         found: 0,
@@ -163,6 +164,8 @@ impl Node {
                         mismatches: BTreeMap::new(),
                         refused: 0,
                     });
+                } else {
+                    self.orders.insert(order, new);
                 }
             }
             Command::CancelOrder { order } => {
@@ -176,7 +179,23 @@ impl Node {
         }
     }
 
+    /// Answers are told apart by the spec, so each may be ordered once at a time.
+    fn may_order(&self, new: &Order) -> Result<(), String> {
+        new.validate()?;
+        if self.orders.len() >= ORDERS_MAX {
+            return Err(format!("{ORDERS_MAX} orders are open already: wait for one to end, or cancel one"));
+        }
+        match self.orders.values().find(|order| order.spec_hash() == new.spec_hash()) {
+            Some(_) => Err("a run of this spec is ordered already: wait for it, or cancel it".into()),
+            None => Ok(()),
+        }
+    }
+
+    /// What others would reject, and blame on us, is not announced.
     fn set_offer(&mut self, listing: Listing, public: bool, now: Time) {
+        if let Err(problem) = listing.validate() {
+            return self.out.notify(Event::Refused { why: format!("the own offer: {problem}") });
+        }
         self.offer = Some(listing);
         self.offer_public = public;
         self.announce_soon(now);

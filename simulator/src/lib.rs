@@ -9,9 +9,11 @@ pub mod checkers;
 pub mod clock;
 pub mod host;
 pub mod network;
+mod options;
 pub mod report;
 pub mod schedule;
 pub mod workload;
 mod world;
 
-pub use world::{Options, simulate};
+pub use options::Options;
+pub use world::simulate;

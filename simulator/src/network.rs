@@ -4,7 +4,8 @@
 //! Frames and chunks travel between any two hosts; gossip floods along the
 //! edges of a connected graph. A lost frame is reported to its sender after a
 //! delay, as a request-response transport does; it may have arrived all the
-//! same, when only the answer was lost. Chunks are not lost, only late.
+//! same, when only the answer was lost. Chunks are not lost, only late, and
+//! where frames are lost they may come twice, as when a receipt is lost.
 
 use manta_protocol::{Duration, Seed, Time};
 
@@ -86,6 +87,7 @@ pub struct Network {
     conditions: Conditions,
     seed: Seed,
     draws: Draws,
+    repetitions: Draws,
     uplink_free: Vec<Time>,
     neighbours: Vec<Vec<usize>>,
 }
@@ -97,6 +99,7 @@ impl Network {
             conditions,
             seed,
             draws: Draws::new(seed.child("messages", 0)),
+            repetitions: Draws::new(seed.child("repetitions", 0)),
             uplink_free: vec![Time(0); hosts],
             neighbours: graph(hosts, seed),
         }
@@ -131,14 +134,17 @@ impl Network {
         Fate { arrives: None, known: self.arrival(to, from, there), delivered: false }
     }
 
-    /// When a chunk of `bytes` sent now has arrived whole: chunks of one sender
-    /// share its uplink.
-    pub fn chunk(&mut self, from: usize, to: usize, bytes: u64, now: Time) -> Time {
+    /// When a chunk of `bytes` sent now has arrived whole, once or twice: chunks
+    /// of one sender share its uplink.
+    pub fn chunk(&mut self, from: usize, to: usize, bytes: u64, now: Time) -> Vec<Time> {
         let seconds_to_ns = 1_000_000_000u128;
         let ns = u128::from(bytes) * seconds_to_ns / u128::from(self.conditions.uplink_bytes_per_s.max(1));
         let sent = self.uplink_free[from].max(now) + Duration(u64::try_from(ns).unwrap_or(u64::MAX));
         self.uplink_free[from] = sent;
-        self.arrival(from, to, sent)
+        let first = self.arrival(from, to, sent);
+        let again = self.repetitions.happens(self.conditions.loss_per_million);
+        let later = Duration::from_ms(1 + self.repetitions.up_to(500));
+        if again { vec![first, first + later] } else { vec![first] }
     }
 
     fn base_latency_us(&self, from: usize, to: usize) -> u64 {
@@ -213,8 +219,10 @@ mod tests {
     #[test]
     fn chunks_share_the_uplink_of_their_sender() {
         let mut network = Network::new(3, CONDITIONS, Seed::from_number(1));
-        let last = (0..10).map(|k| network.chunk(0, 1 + k % 2, 100, Time(0))).max().unwrap();
+        let sent: Vec<_> = (0..10).map(|k| network.chunk(0, 1 + k % 2, 100, Time(0))).collect();
+        assert!(sent.iter().any(|times| times.len() == 2), "some come twice at 30 %");
+        let last = sent.concat().into_iter().max().expect("ten or more");
         assert!(last >= Time(0) + Duration::from_ms(1_000), "1000 bytes at 1000 bytes a second");
-        assert!(network.chunk(1, 2, 100, Time(0)) < Time(0) + Duration::from_ms(200));
+        assert!(network.chunk(1, 2, 100, Time(0))[0] < Time(0) + Duration::from_ms(200));
     }
 }

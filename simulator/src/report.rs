@@ -1,9 +1,9 @@
 //! What a simulation tells: the summary, and the trace line by line.
 
 use crate::network::Conditions;
+use crate::options::Options;
 use crate::workload::Break;
-use crate::world::Options;
-use manta_protocol::PeerId;
+use manta_protocol::{Effect, Hash, Input, PeerId};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -137,5 +137,24 @@ impl Summary {
             trace_hash: String::new(),
             replay: options.replay(),
         }
+    }
+}
+
+/// An input as a trace shows it: messages by the hash of their bytes.
+pub(crate) fn describe_input(input: &Input) -> String {
+    match input {
+        Input::Gossip { bytes, .. } => format!("Gossip {:?}", Hash::of(bytes)),
+        Input::Frame { from, bytes } => format!("Frame {from:?} {:?}", Hash::of(bytes)),
+        other => format!("{other:?}"),
+    }
+}
+
+/// An effect as a trace shows it.
+pub(crate) fn describe_effect(effect: &Effect) -> String {
+    match effect {
+        Effect::Publish { bytes } => format!("Publish {:?}", Hash::of(bytes)),
+        Effect::SendFrame { id, to, bytes } => format!("SendFrame {id:?} {to:?} {:?}", Hash::of(bytes)),
+        Effect::Prepare(start) => format!("Prepare {:?} rank {} of {}", start.run, start.rank, start.members.len()),
+        other => format!("{other:?}"),
     }
 }

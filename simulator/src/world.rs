@@ -5,7 +5,8 @@ use crate::checkers::Checkers;
 use crate::clock::{EPOCH, elapsed};
 use crate::host::{Host, State, Work};
 use crate::network::{Conditions, Fate, Network};
-use crate::report::{Failure, Summary, Trace};
+use crate::options::Options;
+use crate::report::{Failure, Summary, Trace, describe_effect, describe_input};
 use crate::schedule::Schedule;
 use crate::workload::{self, Break, Training};
 use manta_protocol::effect::{RunFailure, Verdict};
@@ -34,49 +35,6 @@ const PATIENCE: Duration = Duration::from_s(900);
 /// What a round may take on the worst links.
 const PATIENCE_PER_ROUND: Duration = Duration::from_s(30);
 
-/// What to simulate.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Machines.
-    pub peers: usize,
-    /// Members of each run, at most 16.
-    pub members: u16,
-    /// Rounds of each run.
-    pub rounds: u32,
-    /// Runs that are ordered at the same time, by different users.
-    pub orders: usize,
-    /// Everything else is drawn from this.
-    pub seed: u64,
-    /// The links; `None` draws them from the seed.
-    pub conditions: Option<Conditions>,
-    /// A rule that machine 1 breaks.
-    pub broken: Option<Break>,
-}
-
-impl Options {
-    /// The command line that gives this history again.
-    pub fn replay(&self) -> String {
-        let Self { peers, members, rounds, orders, seed, conditions, broken } = self;
-        let mut line = format!(
-            "manta-sim run --peers {peers} --members {members} --rounds {rounds} --orders {orders} --seed {seed}"
-        );
-        if let Some(links) = conditions {
-            line += &format!(
-                " --latency-us {} --jitter-us {} --loss-per-million {} --uplink-bytes-per-s {} --skew-ms {}",
-                links.latency_us_max,
-                links.jitter_us_max,
-                links.loss_per_million,
-                links.uplink_bytes_per_s,
-                links.skew_ms_max
-            );
-        }
-        if let Some(rule) = broken.and_then(|rule| clap::ValueEnum::to_possible_value(&rule)) {
-            line += &format!(" --break {}", rule.get_name());
-        }
-        line
-    }
-}
-
 /// One thing that happens.
 enum Happening {
     Offer { host: usize },
@@ -92,6 +50,7 @@ enum Happening {
 }
 
 /// A chunk on its way.
+#[derive(Clone)]
 struct Chunk {
     to: usize,
     from: usize,
@@ -413,8 +372,10 @@ impl World {
         let bytes = size_of_val(values.as_slice()) as u64;
         self.summary.chunks += 1;
         self.summary.chunk_bytes += bytes;
-        let at = self.network.chunk(host, to, bytes, now);
-        self.schedule.at(at, Happening::Chunk(Box::new(Chunk { to, from: host, run, step, phase, chunk, values })));
+        let arriving = Chunk { to, from: host, run, step, phase, chunk, values };
+        for at in self.network.chunk(host, to, bytes, now) {
+            self.schedule.at(at, Happening::Chunk(Box::new(arriving.clone())));
+        }
     }
 
     fn keep(&mut self, host: usize, chunk: Chunk) {
@@ -585,21 +546,4 @@ impl World {
 
 fn order_index(order: OrderId) -> usize {
     ((order.0 - 1) / u64::from(ATTEMPTS_MAX)) as usize
-}
-
-fn describe_input(input: &Input) -> String {
-    match input {
-        Input::Gossip { bytes, .. } => format!("Gossip {:?}", Hash::of(bytes)),
-        Input::Frame { from, bytes } => format!("Frame {from:?} {:?}", Hash::of(bytes)),
-        other => format!("{other:?}"),
-    }
-}
-
-fn describe_effect(effect: &Effect) -> String {
-    match effect {
-        Effect::Publish { bytes } => format!("Publish {:?}", Hash::of(bytes)),
-        Effect::SendFrame { id, to, bytes } => format!("SendFrame {id:?} {to:?} {:?}", Hash::of(bytes)),
-        Effect::Prepare(start) => format!("Prepare {:?} rank {} of {}", start.run, start.rank, start.members.len()),
-        other => format!("{other:?}"),
-    }
 }

@@ -16,6 +16,7 @@ use crate::outbox::{About, Outbox};
 use crate::run::RunSpec;
 use crate::time::{Duration, Time};
 use crate::wire::Message;
+use crate::wire::message::Body as _;
 use std::collections::BTreeMap;
 
 /// How long a peer may take to answer a reservation.
@@ -86,6 +87,12 @@ impl Order {
             asked: BTreeMap::new(),
             refusals: 0,
         }
+    }
+
+    /// Whether others would take the demand and the spec.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        self.spec.validate().map_err(|problem| format!("the run's spec: {problem}"))?;
+        self.demand.validate().map_err(|problem| format!("the order: {problem}"))
     }
 
     pub(crate) fn spec_hash(&self) -> Hash {

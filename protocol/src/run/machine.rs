@@ -5,7 +5,7 @@
 //! Every message may come early, late or twice. A member that is lost, differs
 //! or sends nonsense ends the run, by name.
 
-use super::allreduce::{Action, AllReduce};
+use super::allreduce::{Action, AllReduce, Refusal};
 use super::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
 use super::{ChunkPlan, Phase};
 use crate::effect::{Effect, Event, RunFailure, RunStart};
@@ -217,9 +217,10 @@ impl Machine {
         if rank.is_some() {
             self.heard(from, now);
         }
-        if let Some(Err(refusal)) = result {
+        // The bulk transport sends a chunk again if its receipt was lost.
+        if let Some(Err(refusal)) = result.filter(|result| *result != Err(Refusal::Again)) {
             out.push(Effect::Misbehaviour { peer: from, what: refusal.to_string() });
-            if refusal == super::allreduce::Refusal::Length {
+            if refusal == Refusal::Length {
                 return self.fail(AbortReason::BadGradient, from, now, out);
             }
         }

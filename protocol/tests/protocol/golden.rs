@@ -1,0 +1,69 @@
+//! Golden vectors: bytes in, value out, and the same bytes again. A change of
+//! any of them is a change of the protocol.
+
+use crate::samples::{NOW, confirm, identity, messages, network, peer, spec};
+use manta_protocol::wire::{Envelope, Message};
+use manta_protocol::{Hash, NetworkId, Seed, Time};
+use std::fmt::Write;
+
+/// One line a message: kind, then the envelope in hexadecimal.
+const VECTORS: &str = include_str!("envelopes.hex");
+const SEQ: u64 = 1_790_000_000_000;
+const EXPIRES_AT: Time = Time(NOW.0 + 60_000_000_000);
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    assert!(text.len().is_multiple_of(2) && text.is_ascii(), "hexadecimal digits come in pairs");
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+fn sealed(message: &Message) -> Vec<u8> {
+    identity(1).seal(network(), SEQ, EXPIRES_AT, message)
+}
+
+#[test]
+fn every_kind_of_envelope_has_exactly_these_bytes() {
+    let lines: Vec<_> = VECTORS.lines().map(|line| line.split_once(' ').expect("kind, then digits")).collect();
+    let made: String = messages().iter().fold(String::new(), |mut text, message| {
+        let _ = writeln!(text, "{:?} {}", message.kind(), hex(&sealed(message)));
+        text
+    });
+    assert!(made == VECTORS, "the encoding has changed; it now is\n{made}");
+    assert_eq!(lines.len(), messages().len());
+    for ((kind, digits), message) in lines.into_iter().zip(messages()) {
+        let bytes = unhex(digits);
+        let envelope = Envelope::open(&bytes, network()).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(format!("{:?}", envelope.message.kind()), kind);
+        assert_eq!(envelope.message, message);
+        assert_eq!((envelope.author, envelope.seq, envelope.expires_at), (peer(1), SEQ, EXPIRES_AT));
+        assert_eq!(envelope.id, Hash::of(&bytes));
+    }
+}
+
+#[test]
+fn derived_names_have_exactly_these_values() {
+    let cases = [
+        (NetworkId::from_name("manta").to_string(), "1b2d3d22e775a13793e7cced99dd2b64400d8fc4e6c58f4e8064e9fd07d73057"),
+        (spec().hash().to_string(), "7608f26b5aed66840ed0de181741f901699f65909a31305b39d7414f818721f7"),
+        (
+            confirm(&[1, 2]).run_id(peer(1)).to_string(),
+            "9c6578d90d9fafcb3bf7ccfbee60655e46a622ff059646294092e12436681778",
+        ),
+        (Seed::from_number(7).0.to_string(), "d214258ea15b800a2c7e65a0458131f1fa48537d8354f5666d41ed8a9ab847bd"),
+        (
+            Seed::from_number(7).child("batch", 3).0.to_string(),
+            "a2fac94b3bdf4a515a56bbaa757b5d57df219c864046ca5a8b3e1bf3d1bcaab7",
+        ),
+        (peer(1).to_string(), "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"),
+    ];
+    for (found, expected) in cases {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(Seed::from_number(7).value("batch", 3), 5857739711116343970);
+}

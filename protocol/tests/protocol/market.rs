@@ -1,0 +1,404 @@
+//! The market: the order book, the trainer's side of a reservation, the user's
+//! side of an order.
+
+use crate::bench::{Bench, events, published, sent};
+use crate::samples::{NOW, demand, listing, peer, reserve, spec};
+use manta_protocol::effect::Verdict;
+use manta_protocol::input::{Command, Wish};
+use manta_protocol::market::book::{Change, OrderBook};
+use manta_protocol::market::listing::{Listing, Withdrawal};
+use manta_protocol::market::matching::{self, Mismatch};
+use manta_protocol::market::reservation::{Answer, RESERVATION_MAX, Release, Reserve, ReserveReply};
+use manta_protocol::wire::Message;
+use manta_protocol::wire::limits::{CLOCK_SKEW_MAX, DEMANDS_MAX, LISTINGS_MAX, ORDERS_MAX};
+use manta_protocol::{Duration, Effect, Event, Hash, Input, OrderId, PeerId, Time};
+
+const ORDER: OrderId = OrderId(1);
+
+// ---- the order book ----
+
+fn numbered(number: u64) -> PeerId {
+    PeerId(*Hash::of(&number.to_le_bytes()).as_bytes())
+}
+
+#[test]
+fn the_latest_listing_wins_and_a_withdrawal_takes_it_back() {
+    let mut book = OrderBook::new(peer(1));
+    let later = NOW + Duration::from_s(180);
+    let at = |ms| NOW + Duration::from_ms(ms);
+    let steps = [
+        ("the first", 1_000, true, at(0), Change::New),
+        ("the same again", 1_000, true, at(500), Change::Stale),
+        ("an older one", 999, true, at(500), Change::Stale),
+        ("too soon by both clocks", 1_050, true, at(50), Change::TooSoon),
+        ("bunched up on the way, but said later", 1_400, true, at(60), Change::New),
+        ("its clock was set back, but time has passed", 1_401, true, at(200), Change::New),
+        ("a withdrawal at any time", 1_402, false, at(201), Change::New),
+        ("an older listing after it", 1_300, true, at(900), Change::Stale),
+    ];
+    for (why, seq, offers, now, expected) in steps {
+        assert_eq!(book.list(peer(2), seq, later, offers.then(listing), now), expected, "{why}");
+    }
+    assert_eq!(book.listings().count(), 0);
+}
+
+#[test]
+fn what_expired_cannot_be_replayed_within_the_skew() {
+    let mut book = OrderBook::new(peer(1));
+    let expires_at = NOW + Duration::from_s(10);
+    let id = Hash::of(b"demand");
+    assert_eq!(book.list(peer(2), 5, expires_at, Some(listing()), NOW), Change::New);
+    assert_eq!(book.demand(id, peer(2), expires_at, demand()), Change::New);
+    book.expire(expires_at);
+    assert_eq!(book.listings().count(), 0, "an expired listing serves nobody");
+    assert_eq!(book.list(peer(2), 5, expires_at, Some(listing()), expires_at), Change::Stale);
+    assert_eq!(book.demand(id, peer(2), expires_at, demand()), Change::Stale);
+    book.expire(expires_at + CLOCK_SKEW_MAX);
+    assert_eq!(book.demands().count(), 0, "forgotten once no clock takes it for valid");
+}
+
+#[test]
+fn a_flood_fills_the_tables_to_their_bounds_and_spares_the_own_listing() {
+    let mut book = OrderBook::new(peer(1));
+    let soon = NOW + Duration::from_s(10);
+    let later = NOW + Duration::from_s(100);
+    assert_eq!(book.list(peer(1), 1, soon, Some(listing()), NOW), Change::New);
+    let flood = LISTINGS_MAX as u64 + 200;
+    for number in 0..flood {
+        let expires_at = later + Duration(number);
+        assert_eq!(book.list(numbered(number), 1, expires_at, Some(listing()), NOW), Change::New);
+        assert_eq!(book.demand(Hash::of(&number.to_le_bytes()), numbered(number), expires_at, demand()), Change::New);
+    }
+    assert_eq!(book.listings().count(), LISTINGS_MAX);
+    assert_eq!(book.demands().count(), DEMANDS_MAX);
+    assert!(book.listing(&peer(1)).is_some());
+    assert_eq!(book.list(numbered(flood), 1, soon, Some(listing()), NOW), Change::Stale, "no room for what ends first");
+}
+
+#[test]
+fn a_listing_serves_a_demand_or_says_the_first_reason_why_not() {
+    let demand = demand();
+    let cases = [
+        (Ok(()), listing()),
+        (Err(Mismatch::Busy), Listing { busy: true, arithmetic_version: 9, ..listing() }),
+        (Err(Mismatch::Arithmetic), Listing { arithmetic_version: 9, ..listing() }),
+        (Err(Mismatch::Memory), Listing { devices: Vec::new(), ..listing() }),
+        (Err(Mismatch::Disk), Listing { disk_free_bytes: demand.disk_bytes_min - 1, ..listing() }),
+        (Err(Mismatch::Duration), Listing { duration_max_s: demand.duration_s - 1, ..listing() }),
+    ];
+    for (expected, listing) in &cases {
+        assert_eq!(matching::check(&demand, listing), *expected);
+    }
+    let reasons = matching::explain(&demand, cases.iter().map(|(_, listing)| listing));
+    assert_eq!(reasons.values().sum::<usize>(), 5);
+    let listings = [(peer(2), of_speed(5)), (peer(3), of_speed(9)), (peer(4), of_speed(5))];
+    let tie = [peer(2), peer(4)].into_iter().min();
+    let ranked = matching::rank(&demand, listings.iter().map(|(peer, listing)| (peer, listing)));
+    assert_eq!((ranked[0], Some(ranked[1])), (peer(3), tie), "the fastest first, ties by id");
+}
+
+fn of_speed(speed: u64) -> Listing {
+    let mut listing = listing();
+    listing.devices[0].multiply_adds_per_s = speed;
+    listing
+}
+
+// ---- the machine's side ----
+
+fn answer(effects: &[Effect]) -> Option<(PeerId, Answer)> {
+    sent(effects).into_iter().find_map(|(to, message)| match message {
+        Message::ReserveReply(reply) => Some((to, reply.answer)),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_machine_is_held_by_one_user_until_released_or_expired() {
+    let mut bench = Bench::offering(listing());
+    let ask = |from: u8, bench: &mut Bench, request: Reserve| {
+        let (to, answer) = answer(&bench.frame(from, &Message::Reserve(request))).expect("an answer");
+        assert_eq!(to, peer(from));
+        answer
+    };
+    let until = |bench: &Bench, seconds| Reserve { expires_at: bench.now + Duration::from_s(seconds), ..reserve() };
+    let other_spec = Hash::of(b"another spec");
+
+    let request = until(&bench, 20);
+    assert_eq!(ask(2, &mut bench, request.clone()), Answer::Accepted);
+    assert_eq!(ask(2, &mut bench, request.clone()), Answer::Accepted, "said twice");
+    assert_eq!(ask(3, &mut bench, request.clone()), Answer::Busy);
+    assert_eq!(ask(2, &mut bench, Reserve { spec: other_spec, ..request.clone() }), Answer::Busy, "one hold at a time");
+    bench.frame(3, &Message::Release(Release { spec: request.spec }));
+    bench.frame(2, &Message::Release(Release { spec: other_spec }));
+    assert_eq!(ask(3, &mut bench, request.clone()), Answer::Busy, "strangers and other specs release nothing");
+    bench.frame(2, &Message::Release(Release { spec: request.spec }));
+    assert_eq!(ask(3, &mut bench, request), Answer::Accepted, "released");
+
+    bench.pass(Duration::from_s(20));
+    let request = until(&bench, 20);
+    assert_eq!(ask(2, &mut bench, request), Answer::Accepted, "expired");
+}
+
+#[test]
+fn requests_beyond_the_terms_are_refused_with_the_reason() {
+    let request = reserve();
+    let cases = [
+        (Reserve { memory_bytes: u64::MAX, ..request.clone() }, Answer::BeyondTerms),
+        (Reserve { duration_s: 86_401, ..request.clone() }, Answer::BeyondTerms),
+        (Reserve { expires_at: NOW, ..request.clone() }, Answer::BadExpiry),
+        (Reserve { expires_at: NOW + RESERVATION_MAX + Duration(1), ..request.clone() }, Answer::BadExpiry),
+        (Reserve { expires_at: Time(u64::MAX), ..request.clone() }, Answer::BadExpiry),
+        (Reserve { expires_at: NOW + RESERVATION_MAX, ..request.clone() }, Answer::Accepted),
+    ];
+    for (request, expected) in cases {
+        let effects = Bench::offering(listing()).frame(2, &Message::Reserve(request.clone()));
+        assert_eq!(answer(&effects), Some((peer(2), expected)), "{request:?}");
+    }
+    let effects = Bench::new().frame(2, &Message::Reserve(request));
+    assert_eq!(answer(&effects), Some((peer(2), Answer::NotOffered)));
+}
+
+#[test]
+fn a_held_machine_says_that_it_is_busy_and_then_that_it_is_free() {
+    let mut bench = Bench::offering(listing());
+    bench.pass(Duration::from_s(1));
+    let busy = |effects: &[Effect]| -> Vec<bool> {
+        let listings = published(effects).into_iter().filter_map(|message| match message {
+            Message::Listing(listing) => Some(listing.busy),
+            _ => None,
+        });
+        listings.collect()
+    };
+    let request = Reserve { expires_at: bench.now + Duration::from_s(5), ..reserve() };
+    assert_eq!(busy(&bench.frame(2, &Message::Reserve(request))), [true]);
+    assert_eq!(busy(&bench.pass(Duration::from_s(6))), [false]);
+}
+
+// ---- the user's side ----
+
+fn wish(members_min: u16, members_max: u16) -> Wish {
+    Wish {
+        members_min,
+        members_max,
+        memory_bytes: 1 << 28,
+        disk_bytes: 1 << 20,
+        duration_s: 600,
+        patience_ms: 5_000,
+        deadline_ms: 30_000,
+    }
+}
+
+/// A node that offers itself and has heard the others: 2 is the fastest.
+fn user(others: &[u8]) -> Bench {
+    let mut bench = Bench::offering(listing());
+    for other in others {
+        let effects = bench.gossip(*other, &Message::Listing(of_speed(1_000 - u64::from(*other))));
+        assert!(effects.contains(&Effect::GossipVerdict { message: 1, verdict: Verdict::Accept }));
+    }
+    bench
+}
+
+fn order(bench: &mut Bench, wish: Wish) -> Vec<Effect> {
+    bench.input(Input::Command(Command::Order { order: ORDER, spec: Box::new(spec()), wish }))
+}
+
+fn asked(effects: &[Effect]) -> Vec<PeerId> {
+    to_whom(effects, |message| matches!(message, Message::Reserve(_)))
+}
+
+fn released(effects: &[Effect]) -> Vec<PeerId> {
+    to_whom(effects, |message| matches!(message, Message::Release(_)))
+}
+
+fn confirmed(effects: &[Effect]) -> Vec<PeerId> {
+    to_whom(effects, |message| matches!(message, Message::Confirm(_)))
+}
+
+fn to_whom(effects: &[Effect], which: impl Fn(&Message) -> bool) -> Vec<PeerId> {
+    sent(effects).into_iter().filter(|(_, message)| which(message)).map(|(to, _)| to).collect()
+}
+
+fn reply(answer: Answer) -> Message {
+    Message::ReserveReply(ReserveReply { spec: spec().hash(), answer })
+}
+
+fn begins(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Prepare(_)))
+}
+
+#[test]
+fn an_order_reserves_the_best_and_starts_when_all_have_said_yes() {
+    let mut bench = user(&[2, 3, 4]);
+    let effects = order(&mut bench, wish(3, 3));
+    assert_eq!(asked(&effects), [peer(2), peer(3)], "the own machine is the third, asked without a network");
+    assert!(confirmed(&bench.frame(2, &reply(Answer::Accepted))).is_empty());
+    assert!(confirmed(&bench.frame(4, &reply(Answer::Accepted))).is_empty(), "nobody asked 4");
+    let effects = bench.frame(3, &reply(Answer::Accepted));
+    let mut members = vec![peer(2), peer(3)];
+    members.sort();
+    assert_eq!(confirmed(&effects), members);
+    assert!(begins(&effects), "the own machine takes part");
+    assert!(events(&effects).iter().any(|event| matches!(event, Event::OrderMatched { order: ORDER, .. })));
+}
+
+#[test]
+fn a_refusal_or_a_failed_frame_lets_the_next_be_asked() {
+    for failed in [false, true] {
+        let mut bench = user(&[2, 3]);
+        let effects = order(&mut bench, wish(2, 2));
+        assert_eq!(asked(&effects), [peer(2)]);
+        let reserve = effects.iter().find_map(|effect| match effect {
+            Effect::SendFrame { id, .. } => Some(*id),
+            _ => None,
+        });
+        let effects = match reserve.filter(|_| failed) {
+            Some(id) => bench.input(Input::FrameFailed { id }),
+            None => bench.frame(2, &reply(Answer::Busy)),
+        };
+        assert_eq!(asked(&effects), [peer(3)]);
+        assert_eq!(confirmed(&bench.frame(3, &reply(Answer::Accepted))), [peer(3)]);
+    }
+}
+
+#[test]
+fn a_silent_peer_is_released_and_the_next_is_asked() {
+    let mut bench = user(&[2, 3]);
+    assert_eq!(asked(&order(&mut bench, wish(2, 2))), [peer(2)]);
+    let effects = bench.pass(Duration::from_s(4));
+    assert_eq!((released(&effects), asked(&effects)), (vec![peer(2)], vec![peer(3)]));
+    assert!(confirmed(&bench.frame(2, &reply(Answer::Accepted))).is_empty(), "too late: it was released");
+    assert_eq!(confirmed(&bench.frame(3, &reply(Answer::Accepted))), [peer(3)]);
+}
+
+#[test]
+fn with_patience_over_fewer_members_are_enough() {
+    let mut bench = user(&[2]);
+    assert_eq!(asked(&order(&mut bench, wish(2, 4))), [] as [PeerId; 0], "it waits for four");
+    assert_eq!(asked(&bench.pass(Duration::from_ms(4_999))), [] as [PeerId; 0]);
+    assert_eq!(asked(&bench.pass(Duration::from_ms(1))), [peer(2)], "to the millisecond");
+    assert_eq!(confirmed(&bench.frame(2, &reply(Answer::Accepted))), [peer(2)]);
+}
+
+#[test]
+fn a_hold_near_its_end_is_given_up_rather_than_confirmed() {
+    let mut bench = user(&[2, 3]);
+    assert_eq!(asked(&order(&mut bench, wish(3, 3))).len(), 2);
+    bench.frame(2, &reply(Answer::Accepted));
+    let effects = bench.pass(Duration::from_s(17));
+    assert!(released(&effects).contains(&peer(2)), "20 s are held, the last 4 are not relied on");
+    assert!(!begins(&bench.frame(3, &reply(Answer::Accepted))));
+}
+
+#[test]
+fn an_order_out_of_time_explains_itself_and_frees_what_it_holds() {
+    let mut bench = user(&[2, 3]);
+    let busy = Listing { busy: true, ..listing() };
+    bench.gossip(4, &Message::Listing(busy));
+    order(&mut bench, wish(3, 3));
+    bench.pass(Duration::from_s(15));
+    bench.frame(2, &reply(Answer::Busy));
+    let mut effects = Vec::new();
+    let deadline = NOW + Duration::from_s(30);
+    while bench.now < deadline {
+        // 3 says yes whenever it is asked, 2 never answers.
+        let step = bench.pass(Duration::from_ms(500));
+        if asked(&step).contains(&peer(3)) {
+            effects.extend(bench.frame(3, &reply(Answer::Accepted)));
+        }
+        effects.extend(step);
+    }
+    let failed = events(&effects).into_iter().find_map(|event| match event {
+        Event::OrderFailed { needed, listings, mismatches, refused, .. } => {
+            Some((*needed, *listings, mismatches.clone(), *refused))
+        }
+        _ => None,
+    });
+    let (needed, listings, mismatches, refused) = failed.expect("the order fails at its deadline");
+    assert_eq!((needed, listings), (3, 4));
+    assert!(mismatches.get(&Mismatch::Busy).is_some_and(|count| *count >= 1), "{mismatches:?}");
+    assert!(refused >= 2, "{refused} refusals and silences");
+    assert!(released(&effects).contains(&peer(3)));
+    assert!(!begins(&bench.pass(Duration::from_s(60))));
+}
+
+/// Neither an order on a machine that offers nothing nor one for which nobody
+/// is there may leave a timer in the past (`Bench` asserts that).
+#[test]
+fn an_order_for_which_nobody_is_there_waits_and_fails() {
+    for mut bench in [Bench::new(), Bench::offering(listing())] {
+        order(&mut bench, wish(2, 2));
+        let effects = bench.pass(Duration::from_s(31));
+        assert!(events(&effects).iter().any(|event| matches!(event, Event::OrderFailed { order: ORDER, .. })));
+        let demands = published(&effects).into_iter().filter(|message| matches!(message, Message::Demand(_)));
+        assert!((10..=16).contains(&demands.count()), "a demand each two seconds");
+    }
+}
+
+#[test]
+fn a_cancelled_order_frees_what_it_holds() {
+    let mut bench = user(&[2, 3]);
+    order(&mut bench, wish(3, 3));
+    bench.frame(2, &reply(Answer::Accepted));
+    let mut free = released(&bench.input(Input::Command(Command::CancelOrder { order: ORDER })));
+    free.sort();
+    let mut expected = [peer(2), peer(3)];
+    expected.sort();
+    assert_eq!(free, expected);
+    assert!(!begins(&bench.frame(3, &reply(Answer::Accepted))));
+}
+
+#[test]
+fn more_orders_than_the_maximum_fail_at_once() {
+    let mut bench = Bench::new();
+    for number in 0..=ORDERS_MAX as u64 {
+        let mut spec = spec();
+        spec.rounds += number as u32;
+        let command = Command::Order { order: OrderId(number), spec: Box::new(spec), wish: wish(1, 1) };
+        let effects = bench.input(Input::Command(command));
+        let failed = events(&effects).iter().any(|event| matches!(event, Event::OrderFailed { .. }));
+        assert_eq!(failed, number == ORDERS_MAX as u64);
+    }
+}
+
+#[test]
+fn what_others_would_reject_is_not_ordered_or_offered() {
+    let broken = {
+        let mut spec = spec();
+        spec.rounds = 0;
+        spec
+    };
+    let too_many = Wish { members_max: 17, ..wish(1, 2) };
+    for (spec, wish) in [(broken, wish(1, 2)), (spec(), too_many), (spec(), wish(0, 2)), (spec(), wish(3, 2))] {
+        let mut bench = Bench::offering(listing());
+        let effects = bench.input(Input::Command(Command::Order { order: ORDER, spec: Box::new(spec), wish }));
+        assert!(matches!(events(&effects)[..], [Event::Refused { .. }, Event::OrderFailed { .. }]), "{effects:?}");
+    }
+    let mut bench = Bench::offering(Listing { devices: Vec::new(), ..listing() });
+    assert_eq!(bench.node.listings().count(), 0);
+    order(&mut bench, wish(2, 2));
+    let command = Command::Order { order: OrderId(2), spec: Box::new(spec()), wish: wish(2, 2) };
+    let effects = bench.input(Input::Command(command));
+    assert!(matches!(events(&effects)[..], [Event::Refused { .. }, Event::OrderFailed { order: OrderId(2), .. }]));
+}
+
+#[test]
+fn an_offer_to_oneself_serves_own_orders_and_nobody_else() {
+    let mut bench = Bench::new();
+    let effects = bench.input(Input::Command(Command::OfferToSelf(Box::new(listing()))));
+    assert!(published(&effects).is_empty());
+    let effects = bench.frame(2, &Message::Reserve(reserve()));
+    assert_eq!(answer(&effects), Some((peer(2), Answer::NotOffered)));
+    assert!(begins(&order(&mut bench, wish(1, 1))));
+}
+
+#[test]
+fn a_withdrawn_offer_is_said_again_after_a_pause_that_nobody_drops() {
+    let mut bench = Bench::offering(listing());
+    bench.pass(Duration::from_s(1));
+    let effects = bench.input(Input::Command(Command::Withdraw));
+    assert_eq!(published(&effects), [Message::Withdrawal(Withdrawal {})]);
+    assert_eq!(bench.node.listings().count(), 0);
+    let effects = bench.input(Input::Command(Command::Offer(Box::new(listing()))));
+    assert!(published(&effects).is_empty(), "others would drop it as too soon");
+    assert_eq!(published(&bench.pass(Duration::from_ms(400))).len(), 1);
+}

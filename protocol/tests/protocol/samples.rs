@@ -1,0 +1,135 @@
+//! One value of each kind of message, from fixed identities.
+
+use manta_protocol::market::demand::Demand;
+use manta_protocol::market::listing::{Address, Contact, Device, DeviceKind, Listing, Withdrawal};
+use manta_protocol::market::reservation::{Answer, Confirm, Release, Reserve, ReserveReply};
+use manta_protocol::run::RunSpec;
+use manta_protocol::run::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
+use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec};
+use manta_protocol::wire::{Identity, Message};
+use manta_protocol::{Hash, NetworkId, PeerId, RunId, Seed, Time};
+
+/// The time of all samples.
+pub(crate) const NOW: Time = Time(1_790_000_000_000_000_000);
+
+/// The network of all samples.
+pub(crate) fn network() -> NetworkId {
+    NetworkId::from_name("golden")
+}
+
+/// The identity whose secret is 32 times `number`.
+pub(crate) fn identity(number: u8) -> Identity {
+    Identity::from_secret([number; 32])
+}
+
+pub(crate) fn peer(number: u8) -> PeerId {
+    identity(number).peer_id()
+}
+
+pub(crate) fn listing() -> Listing {
+    Listing {
+        devices: vec![Device {
+            kind: DeviceKind::Cpu,
+            name: "x86_64".into(),
+            units: 2,
+            memory_bytes: 4 << 30,
+            multiply_adds_per_s: 50_000_000_000,
+        }],
+        disk_free_bytes: 1 << 34,
+        region: "eu".into(),
+        duration_max_s: 86_400,
+        arithmetic_version: 1,
+        busy: false,
+        bulk_port: 4_001,
+        addresses: vec![Address(vec![4, 127, 0, 0, 1, 6, 15, 161])],
+    }
+}
+
+pub(crate) fn demand() -> Demand {
+    Demand {
+        spec: spec().hash(),
+        members_min: 2,
+        members_max: 4,
+        memory_bytes_min: 1 << 28,
+        disk_bytes_min: 1 << 20,
+        duration_s: 600,
+        arithmetic_version: 1,
+        deadline: Time(NOW.0 + 60_000_000_000),
+    }
+}
+
+pub(crate) fn spec() -> RunSpec {
+    let f32 = F32Bits::from;
+    RunSpec {
+        arithmetic_version: 1,
+        digits: DigitsSpec { activations: 1, weights: 1, gradients: 1, logit_gradient: 2, attention: 2 },
+        model: ModelSpec {
+            vocab_size: 16,
+            hidden_size: 8,
+            intermediate_size: 8,
+            num_hidden_layers: 1,
+            num_attention_heads: 1,
+            num_key_value_heads: 1,
+            head_dim: 2,
+            max_position_embeddings: 16,
+            rope_theta: f32(10_000.0),
+            rms_norm_eps: f32(1e-5),
+            tie_word_embeddings: true,
+            initializer_range: f32(0.02),
+        },
+        optimizer: OptimizerSpec {
+            learning_rate: f32(0.01),
+            beta1: f32(0.9),
+            beta2: f32(0.95),
+            epsilon: f32(1e-8),
+            weight_decay: f32(0.1),
+            gradient_clip_norm: f32(1.0),
+            warmup_steps: 1,
+            decay_start_step: 1,
+            final_fraction: f32(0.1),
+        },
+        seed: Seed::from_number(1),
+        data_root: Hash::of(b"data"),
+        data_bytes: 1_000_000,
+        sequence_length: 16,
+        micro_batch_sequences: 1,
+        micro_batches: 1,
+        rounds: 2,
+        steps_per_round: 2,
+        // 408 parameters: 7 or 8 chunks for two members.
+        chunk_elements: 64,
+    }
+}
+
+/// A confirm for the identities of these numbers.
+pub(crate) fn confirm(members: &[u8]) -> Confirm {
+    let contact = |number: &u8| Contact { peer: peer(*number), bulk_port: 4_001, addresses: Vec::new() };
+    let mut members: Vec<_> = members.iter().map(contact).collect();
+    members.sort_by_key(|member| member.peer);
+    Confirm { spec: spec(), issued_at_ms: NOW.as_unix_ms(), members }
+}
+
+pub(crate) fn reserve() -> Reserve {
+    let expires_at = Time(NOW.0 + 20_000_000_000);
+    Reserve { spec: spec().hash(), memory_bytes: 1 << 28, duration_s: 600, expires_at }
+}
+
+/// One message of each kind, in order of the kinds' numbers.
+pub(crate) fn messages() -> Vec<Message> {
+    let run = RunId([7; 32]);
+    let parameter_hash = Hash::of(b"parameters");
+    let loss = LossSum { fixed: 5 << 20, tokens: 256 };
+    vec![
+        Message::Listing(listing()),
+        Message::Withdrawal(Withdrawal {}),
+        Message::Demand(demand()),
+        Message::Reserve(reserve()),
+        Message::ReserveReply(ReserveReply { spec: spec().hash(), answer: Answer::BeyondTerms }),
+        Message::Confirm(confirm(&[1, 2])),
+        Message::Release(Release { spec: spec().hash() }),
+        Message::Ready(Ready { run, parameter_hash }),
+        Message::RoundReport(RoundReport { run, round: 3, parameter_hash, loss, compute_ms: 1_500, reduce_ms: 70 }),
+        Message::Abort(Abort { run, reason: AbortReason::BadGradient, culprit: peer(2) }),
+        Message::Heartbeat(Heartbeat { run }),
+    ]
+}
