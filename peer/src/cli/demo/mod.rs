@@ -193,6 +193,7 @@ impl Demo<'_> {
 
     /// Shows the run until it has ended at all peers.
     async fn follow(&self, swarm: &mut Swarm, order: u64, progress: &mut Progress) -> Result<Ended, Error> {
+        let peers = swarm.peer_ids();
         let (mut silences, mut message, mut ended_at) = (0, String::new(), None);
         loop {
             for (index, why) in swarm.newly_ended()? {
@@ -207,7 +208,7 @@ impl Demo<'_> {
                 return Err("the first peer runs but does not answer; see its log with --keep".into());
             }
             if let Some(run) = ordered(&statuses[0], order, &mut message, progress)? {
-                progress.show(&outcome::view(run, &statuses));
+                progress.show(&outcome::view(run, &statuses, &peers));
                 let now = Instant::now();
                 let ended_at = has_ended(run.state).then(|| *ended_at.get_or_insert(now));
                 let all_ended = outcome::ended_everywhere(&statuses, &run.run);
