@@ -52,6 +52,7 @@ fn write_peer(text: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(text, "connected   {} peers", status.connected_peers.len())?;
     let (sent, received) = (status.traffic.bytes_sent(), status.traffic.bytes_received());
     writeln!(text, "traffic     {} sent, {} received", format::bytes(sent), format::bytes(received))?;
+    writeln!(text, "stored      {} of runs", format::bytes(status.stored_bytes))?;
     writeln!(text, "join with   manta up --join {}", status.ticket)
 }
 
@@ -61,7 +62,8 @@ fn write_listings(text: &mut String, status: &Status) -> std::fmt::Result {
         let own = if listing.peer == status.peer_id { " (this peer)" } else { "" };
         let state = if listing.busy { "busy" } else { "free" };
         let (id, memory) = (format::short(&listing.peer), format::bytes(listing.memory_bytes));
-        writeln!(text, "  {id}  {state}  {memory}  {}  {}{own}", listing.device, listing.region)?;
+        let region = if listing.region.is_empty() { String::new() } else { format!("  {}", listing.region) };
+        writeln!(text, "  {id}  {state}  {memory}  {}{region}{own}", listing.device)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::Error;
 use crate::api::PeerFile;
 use crate::http::client::PeerClient;
+use crate::status::Status;
 use clap::Args;
 use std::path::Path;
 
@@ -17,22 +18,25 @@ pub(super) struct StopArgs {
 
 pub(super) async fn run(arguments: StopArgs, data_dir: &Path) -> Result<(), Error> {
     let client = PeerClient::of(&PeerFile::read(data_dir)?);
-    let id = resolve(&arguments.id, client.status().await?.runs.iter().map(|run| run.run.as_str()))?;
+    let id = resolve(&arguments.id, &client.status().await?)?;
     client.stop(&id).await?;
     println!("stopped {id}");
     Ok(())
 }
 
-/// The run whose id begins like this; anything else is for the peer to judge.
-fn resolve<'a>(id: &str, runs: impl Iterator<Item = &'a str>) -> Result<String, String> {
+/// The run whose id begins like this, or that the order of this number became;
+/// anything else is for the peer to judge.
+fn resolve(id: &str, status: &Status) -> Result<String, String> {
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("`{id}` is neither the id of a run nor the number of an order; see `manta status`"));
     }
     // Short decimal numbers are orders; ids are shown with eight digits.
     if id.len() < 8 && id.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(id.to_owned());
+        let order = status.orders.iter().find(|order| id.parse() == Ok(order.order));
+        return Ok(order.and_then(|order| order.run.clone()).unwrap_or_else(|| id.to_owned()));
     }
     let lower = id.to_ascii_lowercase();
+    let runs = status.runs.iter().map(|run| run.run.as_str());
     let found: Vec<&str> = runs.filter(|run| run.starts_with(&lower)).collect();
     match found.as_slice() {
         [run] => Ok((*run).to_owned()),
@@ -44,15 +48,23 @@ fn resolve<'a>(id: &str, runs: impl Iterator<Item = &'a str>) -> Result<String, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::{OrderStatus, RunStatus};
 
     #[test]
     fn beginnings_of_runs_and_numbers_of_orders() {
-        let runs = ["abcdef0123", "abcd000000", "12345678ff"];
-        let resolve = |id| resolve(id, runs.into_iter());
+        let run = |run: &str| RunStatus { run: run.into(), ..RunStatus::default() };
+        let matched = OrderStatus { order: 7, run: Some("abcdef0123".into()), ..OrderStatus::default() };
+        let status = Status {
+            runs: ["abcdef0123", "abcd000000", "12345678ff"].map(run).into(),
+            orders: vec![matched, OrderStatus { order: 12, ..OrderStatus::default() }],
+            ..Status::default()
+        };
+        let resolve = |id| resolve(id, &status);
         assert_eq!(resolve("abcde"), Ok("abcdef0123".into()));
         assert_eq!(resolve("ABCDE"), Ok("abcdef0123".into()));
         assert_eq!(resolve("12345678"), Ok("12345678ff".into()));
-        assert_eq!(resolve("12"), Ok("12".into()), "an order's number");
+        assert_eq!(resolve("12"), Ok("12".into()), "an order without a run");
+        assert_eq!(resolve("7"), Ok("abcdef0123".into()), "an order that became a run");
         assert_eq!(resolve("ffff"), Ok("ffff".into()), "the peer knows better");
         assert!(resolve("abcd").is_err_and(|e| e.contains("2 runs")));
         for bad in ["", "x/../y", "run"] {

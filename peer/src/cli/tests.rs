@@ -26,7 +26,7 @@ fn every_command_parses_with_its_documented_flags() {
     for line in [
         "manta up",
         "manta up --join T --join /ip4/1.2.3.4/tcp/5 --listen /ip4/0.0.0.0/udp/0/quic-v1 --http [::1]:0 --network n \
-         --no-mdns --region eu --threads 2 --no-offer --duration-max 6h --json --exit-with-stdin",
+         --no-mdns --region eu --threads 2 --no-offer --duration-max 6h --congestion bbr --json --exit-with-stdin",
         "manta train --out model",
         "manta train --data t --out d --peers 2..8 --rounds 9 --steps-per-round 3 --preset nano --seed 1 --overwrite \
          --detach --json --patience 5s --deadline 1m",

@@ -10,10 +10,13 @@ use crate::http::client::{ClientError, PeerClient};
 use crate::status::{OrderState, RunStatus, Status};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time between two looks at the peer's status.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Longest time from an order's acceptance until the status shows it.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Train a model with the peers that are free.
 #[derive(Args, Debug)]
@@ -86,7 +89,7 @@ pub(super) async fn run(arguments: TrainArgs, data_dir: &Path) -> Result<(), Err
         }
         return Ok(());
     }
-    let mut follower = Follower { order: accepted.order, progress: Progress::new(), message: String::new() };
+    let mut follower = Follower::new(accepted.order);
     let (status, run) = tokio::select! {
         ended = follower.follow(&client) => ended?,
         _ = shutdown::interrupted() => {
@@ -123,13 +126,19 @@ struct Follower {
     order: u64,
     progress: Progress,
     message: String,
+    /// When the order must be in the status, which lags behind the acceptance.
+    known_by: Instant,
 }
 
 impl Follower {
+    fn new(order: u64) -> Self {
+        Self { order, progress: Progress::new(), message: String::new(), known_by: Instant::now() + KNOWN_TIMEOUT }
+    }
+
     async fn follow(&mut self, client: &PeerClient) -> Result<(Status, RunStatus), Error> {
         loop {
             let status = client.status().await.map_err(|error| self.lost(error))?;
-            if let Some(run) = self.look(&status)?
+            if let Some(run) = self.look(&status, Instant::now())?
                 && has_ended(run.state)
             {
                 let run = run.clone();
@@ -140,9 +149,13 @@ impl Follower {
     }
 
     /// Shows where the order stands; gives its run once there is one.
-    fn look<'a>(&mut self, status: &'a Status) -> Result<Option<&'a RunStatus>, Error> {
-        let order = status.orders.iter().find(|order| order.order == self.order);
-        let order = order.ok_or("the peer does not know the order any more; it was restarted: order again")?;
+    fn look<'a>(&mut self, status: &'a Status, now: Instant) -> Result<Option<&'a RunStatus>, Error> {
+        let Some(order) = status.orders.iter().find(|order| order.order == self.order) else {
+            if now < self.known_by {
+                return Ok(None);
+            }
+            return Err("the peer does not know the order any more; it was restarted: order again".into());
+        };
         if order.message != self.message {
             self.progress.say(&order.message);
             self.message.clone_from(&order.message);
@@ -171,33 +184,31 @@ mod tests {
     use super::*;
     use crate::status::{OrderStatus, RunState};
 
-    fn follower() -> Follower {
-        Follower { order: 2, progress: Progress::new(), message: String::new() }
-    }
-
     fn status(order: OrderStatus) -> Status {
         Status { orders: vec![OrderStatus::default(), order], ..Status::default() }
     }
 
     #[test]
     fn an_order_is_followed_from_search_to_run() {
-        let mut follower = follower();
+        let (mut follower, now) = (Follower::new(2), Instant::now());
+        assert_eq!(follower.look(&Status::default(), now).expect("not shown yet"), None);
         let searching = OrderStatus { order: 2, state: OrderState::Searching, message: "1 of 2".into(), run: None };
-        assert_eq!(follower.look(&status(searching)).expect("still looking"), None);
+        assert_eq!(follower.look(&status(searching), now).expect("still looking"), None);
         assert_eq!(follower.message, "1 of 2");
         let matched =
             OrderStatus { order: 2, state: OrderState::Matched, run: Some("r".into()), message: String::new() };
         let run = RunStatus { run: "r".into(), state: RunState::Training, ..RunStatus::default() };
         let status = Status { runs: vec![RunStatus::default(), run.clone()], ..status(matched) };
-        assert_eq!(follower.look(&status).expect("a run"), Some(&run));
+        assert_eq!(follower.look(&status, now).expect("a run"), Some(&run));
     }
 
     #[test]
     fn a_failed_or_forgotten_order_is_an_error() {
         let failed = OrderStatus { order: 2, state: OrderState::Failed, message: "nobody is free".into(), run: None };
-        let error = follower().look(&status(failed)).expect_err("failed").to_string();
+        let (mut follower, now) = (Follower::new(2), Instant::now());
+        let error = follower.look(&status(failed), now).expect_err("failed").to_string();
         assert_eq!(error, "nobody is free");
-        let error = follower().look(&Status::default()).expect_err("forgotten").to_string();
+        let error = follower.look(&Status::default(), now + KNOWN_TIMEOUT).expect_err("forgotten").to_string();
         assert!(error.contains("order again"), "{error}");
     }
 }

@@ -193,7 +193,8 @@ impl Demo<'_> {
 
     /// Shows the run until it has ended at all peers.
     async fn follow(&self, swarm: &mut Swarm, order: u64, progress: &mut Progress) -> Result<Ended, Error> {
-        let (mut silences, mut message, mut settled_at) = (0, String::new(), None);
+        let peers = swarm.peer_ids();
+        let (mut silences, mut message, mut ended_at) = (0, String::new(), None);
         loop {
             for (index, why) in swarm.newly_ended()? {
                 progress.say(&why);
@@ -206,14 +207,12 @@ impl Demo<'_> {
             if silences > SILENCES_MAX {
                 return Err("the first peer runs but does not answer; see its log with --keep".into());
             }
-            let status = statuses[0].as_ref();
-            let run = status.map(|status| ordered(status, order, &mut message, progress)).transpose()?.flatten();
-            if let Some(run) = run {
-                progress.show(&outcome::view(run, &statuses));
+            if let Some(run) = ordered(&statuses[0], order, &mut message, progress)? {
+                progress.show(&outcome::view(run, &statuses, &peers));
                 let now = Instant::now();
-                let settled = has_ended(run.state).then(|| *settled_at.get_or_insert(now));
-                let everywhere = outcome::ended_everywhere(&statuses, &run.run);
-                if settled.is_some_and(|at| everywhere || now >= at + SETTLE_TIMEOUT) {
+                let ended_at = has_ended(run.state).then(|| *ended_at.get_or_insert(now));
+                let all_ended = outcome::ended_everywhere(&statuses, &run.run);
+                if ended_at.is_some_and(|ended_at| all_ended || now >= ended_at + SETTLE_TIMEOUT) {
                     return Ok(Ended { run: run.clone(), lost: swarm.lost(), statuses, sample: None });
                 }
             }
@@ -269,11 +268,13 @@ fn has_model(run: &RunStatus) -> bool {
 
 /// The run of this order, once there is one; says what the order waits for.
 fn ordered<'a>(
-    status: &'a Status,
+    status: &'a Option<Status>,
     order: u64,
     message: &mut String,
     progress: &Progress,
 ) -> Result<Option<&'a RunStatus>, Error> {
+    let Some(status) = status else { return Ok(None) };
+    // The status lags a moment behind the acceptance of the order.
     let Some(order) = status.orders.iter().find(|status| status.order == order) else { return Ok(None) };
     if order.state == OrderState::Failed {
         return Err(order.message.clone().into());

@@ -1,5 +1,6 @@
 //! What the peers of a demo say, put together: from their own statuses alone.
 
+use crate::cli::format;
 use crate::cli::progress::View;
 use crate::cli::report::{Report, failure, has_ended};
 use crate::metrics::state_name;
@@ -16,22 +17,22 @@ pub(super) fn ended_everywhere(statuses: &[Option<Status>], run: &str) -> bool {
     runs(statuses, run).into_iter().flatten().all(|run| has_ended(run.state))
 }
 
-/// The owner's view, with each peer's state and round as it says itself.
-pub(super) fn view(owner: &RunStatus, statuses: &[Option<Status>]) -> View {
-    let index =
-        |peer: &str| statuses.iter().position(|status| status.as_ref().is_some_and(|status| status.peer_id == peer));
+/// The owner's view, with each peer's state and round as it says itself;
+/// `peers` are all peers' ids by number.
+pub(super) fn view(owner: &RunStatus, statuses: &[Option<Status>], peers: &[String]) -> View {
+    let index = |peer: &str| peers.iter().position(|id| id == peer);
     let own = runs(statuses, &owner.run);
     let mut view = View::of(owner, |peer| match index(peer) {
         Some(index) => format!("peer {index}"),
-        None => format!("{} (gone)", crate::cli::format::short(peer)),
+        None => format::short(peer).to_owned(),
     });
     for (line, member) in view.members.iter_mut().zip(&owner.members) {
-        match index(&member.peer).and_then(|index| own[index]) {
-            Some(run) => {
-                line.state = state_name(run.state);
-                line.rounds_done = line.rounds_done.max(run.rounds_done);
-            }
-            None => line.state = "gone",
+        let Some(index) = index(&member.peer) else { continue };
+        if statuses[index].is_none() {
+            line.state = "gone";
+        } else if let Some(run) = own[index] {
+            line.state = state_name(run.state);
+            line.rounds_done = line.rounds_done.max(run.rounds_done);
         }
     }
     view
@@ -160,9 +161,18 @@ mod tests {
     #[test]
     fn the_view_shows_each_peer_as_it_sees_itself() {
         let saving = RunStatus { state: RunState::Saving, ..owner() };
-        let statuses = [status("p0", saving), None];
-        let view = view(&owner(), &statuses);
+        let peers = ["p0", "p1"].map(str::to_owned);
+        let view = view(&owner(), &[status("p0", saving), None], &peers);
         let lines: Vec<_> = view.members.iter().map(|line| (line.label.as_str(), line.state)).collect();
-        assert_eq!(lines, [("peer 0", "saving"), ("p1 (gone)", "gone")]);
+        assert_eq!(lines, [("peer 0", "saving"), ("peer 1", "gone")]);
+    }
+
+    #[test]
+    fn a_peer_that_has_not_heard_of_the_run_yet_is_not_gone() {
+        let mut run = owner();
+        run.members[1].ready = false;
+        let peers = ["p0", "p1"].map(str::to_owned);
+        let view = view(&run, &[status("p0", run.clone()), Some(Status::default())], &peers);
+        assert_eq!(view.members[1].state, "preparing");
     }
 }

@@ -78,6 +78,11 @@ impl Swarm {
         &self.children[0]
     }
 
+    /// The peers' ids, by number.
+    pub(super) fn peer_ids(&self) -> Vec<String> {
+        self.children.iter().map(|child| child.ready.peer_id.clone()).collect()
+    }
+
     /// What each peer says of itself; `None` for those that do not answer.
     pub(super) async fn statuses(&self) -> Vec<Option<Status>> {
         join_all(self.children.iter().map(Child::status)).await

@@ -132,6 +132,7 @@ function draw(status) {
     ["Messages refused", whole.format(status.envelopes_refused)],
     ["Sent", bytes(traffic("_sent"))],
     ["Received", bytes(traffic("_received"))],
+    ["Stored", bytes(status.stored_bytes)],
     ["Up for", duration(Date.now() - status.started_at_ms)],
   ]);
   rows("listings", status.listings.map((listing) => [
