@@ -87,6 +87,8 @@ impl Board {
             rounds: start.spec.rounds,
             steps: start.spec.steps(),
             parameters: start.spec.model.parameters().unwrap_or(0),
+            data_root: start.spec.data_root.to_string(),
+            data_bytes: start.spec.data_bytes,
             members: members.collect(),
             parameter_hashes_equal: true,
             started_at_ms: now.as_unix_ms(),

@@ -67,7 +67,8 @@ struct OpenRun {
     desk: Desk,
     /// What went wrong here, for the message to people.
     problem: Option<String>,
-    closing: Option<RunFailure>,
+    /// Why it has ended early; the parameters may still be on their way to disk.
+    failure: Option<RunFailure>,
 }
 
 /// What the driver works with.
@@ -319,7 +320,7 @@ impl Driver {
         tracing::error!(run = %run.short(), problem, "the run cannot be computed here");
         if let Some(open) = self.run.as_mut().filter(|open| open.start.run == run) {
             open.problem = Some(problem);
-            if open.closing.is_some() {
+            if open.failure.is_some() {
                 return self.close(run);
             }
         }
@@ -458,7 +459,7 @@ impl Driver {
             self.parts.bulk.set_peer_addresses(member.peer, sockets);
             self.command(NetCommand::AddAddresses { peer: member.peer, addresses: known_at });
         }
-        self.run = Some(OpenRun { start: start.clone(), desk: Desk::default(), problem: None, closing: None });
+        self.run = Some(OpenRun { start: start.clone(), desk: Desk::default(), problem: None, failure: None });
         let (bulk, store, library) = (self.parts.bulk.clone(), self.parts.store.clone(), self.parts.library.clone());
         self.spawn(async move { TaskDone::DataFetched(start.clone(), fetch(start, bulk, store, library).await) });
     }
@@ -502,13 +503,11 @@ impl Driver {
                 self.close(run);
             }
             Some(failure) => {
-                let me = open.start.me();
-                let detail = open.problem.clone();
-                tracing::error!(run = %run.short(), "{}", describe_failure(failure, me, detail.as_deref()));
-                self.board.run_failed(run, failure, detail.as_deref());
+                tracing::error!(run = %run.short(), "{}", describe_failure(failure, open.start.me(), open.problem.as_deref()));
+                let saves_already = open.failure.replace(failure).is_some();
                 let trained = self.board.run(run).is_some_and(|status| status.rounds_done > 0);
-                if owned && trained && open.closing.is_none() {
-                    open.closing = Some(failure);
+                if owned && trained && !saves_already {
+                    self.board.run_is(run, RunState::Saving);
                     self.ask(run, Work::Export { run, evaluate: false });
                 } else {
                     self.close(run);
@@ -517,12 +516,16 @@ impl Driver {
         }
     }
 
+    /// Frees all that the run holds here, and says how it ended.
     fn close(&mut self, run: RunId) {
         self.parts.bulk.release(&run);
         self.parts.library.close(&run);
         self.parts.trainer.ask(Work::Close { run });
         self.orders.retain(|_, order| order.run != Some(run));
         if let Some(open) = self.run.take_if(|open| open.start.run == run) {
+            if let Some(failure) = open.failure {
+                self.board.run_failed(run, failure, open.problem.as_deref());
+            }
             open.start.members.iter().for_each(|member| self.parts.bulk.forget_peer(&member.peer));
         }
     }
@@ -537,7 +540,7 @@ impl Driver {
             tokenizer: order.prepared.as_ref().map_or(TokenizerKind::Bytes, |prepared| prepared.tokenizer),
             unigram_loss: order.prepared.as_ref().map_or(0.0, |prepared| prepared.unigram_loss),
             losses: status.losses.clone(),
-            failure: open.closing.map(|failure| failure.reason.describe()),
+            failure: open.failure.map(|failure| failure.reason.describe()),
             export,
         };
         self.spawn(async move { TaskDone::Saved(run, blocking(move || save::save(job)).await) });
@@ -551,7 +554,7 @@ impl Driver {
                     status.unigram_loss = Some(saved.unigram_loss);
                     status.out = Some(saved.out.display().to_string());
                 }
-                if self.run.as_ref().is_some_and(|open| open.closing.is_some()) {
+                if self.run.as_ref().is_some_and(|open| open.failure.is_some()) {
                     return self.close(run);
                 }
                 self.board.run_is(run, RunState::Finished);

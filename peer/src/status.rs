@@ -119,6 +119,9 @@ pub(crate) struct RunStatus {
     pub(crate) steps_done: u64,
     pub(crate) steps: u64,
     pub(crate) parameters: u64,
+    /// Hash of the data set's manifest, and the bytes of its text.
+    pub(crate) data_root: String,
+    pub(crate) data_bytes: u64,
     /// In rank order.
     pub(crate) members: Vec<MemberStatus>,
     /// Training loss of each agreed round, over all members.

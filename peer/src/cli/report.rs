@@ -16,6 +16,9 @@ pub(super) struct Report {
     pub(super) preset: String,
     pub(super) seed: u64,
     pub(super) parameters: u64,
+    /// Hash of the data set's manifest, and the bytes of its text.
+    pub(super) data_root: String,
+    pub(super) data_bytes: u64,
     pub(super) rounds: u32,
     pub(super) steps: u64,
     pub(super) tokens: u64,
@@ -48,6 +51,8 @@ impl Report {
             run: run.run.clone(),
             peers: run.members.len(),
             parameters: run.parameters,
+            data_root: run.data_root.clone(),
+            data_bytes: run.data_bytes,
             rounds: run.rounds_done,
             steps: run.steps_done,
             tokens: run.tokens,
@@ -76,6 +81,7 @@ impl Report {
         let rows = [
             ("peers", format!("{}, {} lost", self.peers, self.peers_lost)),
             ("model", format!("{} parameters", format::grouped(self.parameters))),
+            ("data", format!("{}, blake3 root {}", format::bytes(self.data_bytes), self.data_root)),
             (
                 "trained",
                 format!("{} rounds, {} steps, {} tokens", self.rounds, self.steps, format::grouped(self.tokens)),

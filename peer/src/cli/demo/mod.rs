@@ -40,8 +40,9 @@ const SAMPLE_TOKENS: usize = 240;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  manta demo                              about two minutes on two cores
-  manta demo --out model                  keep the model; `manta generate model --prompt TEXT`
+  manta demo                              about a minute on two cores
+  manta generate manta-demo-model --prompt 'pub fn '
+                                          let the new model write
   manta demo --data book.txt --rounds 200 your own text, longer
   manta demo --json | tail -n 1           the result for a script")]
 pub(super) struct DemoArgs {
@@ -56,15 +57,15 @@ pub(super) struct DemoArgs {
     #[arg(long, value_enum, default_value_t)]
     device: DeviceChoice,
 
-    /// Folder to keep the model in [default: it is removed at the end]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    /// Folder that the model is left in, in Hugging Face layout
+    #[arg(long, value_name = "DIR", default_value = "manta-demo-model")]
+    out: PathBuf,
 
     /// Print the result as one JSON object, the last line of standard output
     #[arg(long)]
     json: bool,
 
-    /// Keep the peers' folders with their logs, and the model
+    /// Keep the peers' folders with their logs
     #[arg(long)]
     keep: bool,
 }
@@ -79,10 +80,7 @@ struct Ended {
 
 pub(super) async fn run(arguments: DemoArgs, log: Option<&str>) -> Result<(), Error> {
     let folder = tempfile::Builder::new().prefix("manta-demo-").tempdir()?;
-    let out = match &arguments.out {
-        Some(out) => files::absolute(out)?,
-        None => folder.path().join("model"),
-    };
+    let out = files::absolute(&arguments.out)?;
     let foreign = if arguments.recipe.overwrite { Foreign::MoveAside } else { Foreign::Refuse };
     check_destination(&out, foreign)?;
     let demo = Demo { arguments: &arguments, folder: folder.path(), out: &out, log };
@@ -96,8 +94,7 @@ pub(super) async fn run(arguments: DemoArgs, log: Option<&str>) -> Result<(), Er
     if let Some(swarm) = swarm {
         swarm.stop().await;
     }
-    let kept = arguments.keep || arguments.out.is_some();
-    let result = ended.and_then(|ended| demo.show(&ended, kept));
+    let result = ended.and_then(|ended| demo.show(&ended));
     clean_up(folder, arguments.keep)?;
     result
 }
@@ -236,12 +233,12 @@ impl Demo<'_> {
     }
 
     /// Prints what came of it; an error if that is no success.
-    fn show(&self, ended: &Ended, kept: bool) -> Result<(), Error> {
+    fn show(&self, ended: &Ended) -> Result<(), Error> {
         let recipe = &self.arguments.recipe;
         let report = Report {
             preset: recipe.preset.name.into(),
             seed: recipe.seed,
-            out: (kept && has_model(&ended.run)).then(|| self.out.display().to_string()),
+            out: has_model(&ended.run).then(|| self.out.display().to_string()),
             ..outcome::report(&ended.run, &ended.statuses, ended.lost)
         };
         let json = self.arguments.json;
@@ -250,10 +247,8 @@ impl Demo<'_> {
         say(&format!("\n{}", report.text(&ended.run.losses)));
         if let Some(sample) = &ended.sample {
             say(&format!("The model writes:\n\n{}\n", indent(sample)));
-            say(&match &report.out {
-                Some(out) => format!("Let it write more:\n  manta generate {out} --prompt '{}'", self.prompt()),
-                None => "The model is removed with the peers; keep one with `manta demo --out DIR`.".into(),
-            });
+            let out = self.arguments.out.display();
+            say(&format!("Let it write more:\n  manta generate {out} --prompt '{}'", self.prompt()));
         }
         if json {
             println!("{}", serde_json::to_string(&report)?);
