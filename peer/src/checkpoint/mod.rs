@@ -43,7 +43,7 @@ pub(crate) enum CheckpointError {
     #[error("{path}: exists and is not a folder; choose another output folder")]
     NotAFolder { path: PathBuf },
     #[error(
-        "{path}: holds `{file}`, which Manta did not write; choose another output folder, or ask for this one to be moved aside"
+        "{path}: holds `{file}`, which Manta did not write; choose another output folder, or let this one be moved aside with --overwrite"
     )]
     ForeignFolder { path: PathBuf, file: String },
     #[error("the model cannot be written: {problem}")]
