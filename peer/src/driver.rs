@@ -14,7 +14,7 @@ use crate::net::frame::FrameAnswer;
 use crate::net::swarm::{self, GossipMessageId, NetCommand, NetEvent, NetHandle, NetSnapshot};
 use crate::net::ticket::Ticket;
 use crate::run::desk::Desk;
-use crate::run::fetch::{Library, blocking, fetch};
+use crate::run::fetch::{Library, Shelf, blocking, fetch};
 use crate::run::order::{self, Prepared};
 use crate::run::save::{self, Saved};
 use crate::run::trainer::{Answer, Trainer, Work};
@@ -31,6 +31,7 @@ use manta_protocol::wire::limits::ADDRESSES_MAX;
 use manta_protocol::{Command, Effect, Event, Input, NetworkId, Node, OrderId, PeerId, RunId, Time};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -81,6 +82,8 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<BlobStore>,
     pub(crate) library: Arc<Library>,
     pub(crate) tables: Tables,
+    /// Models are saved below this folder if they cannot go where they should.
+    pub(crate) models: PathBuf,
     /// What is offered.
     pub(crate) listing: Listing,
     /// To everybody, or only to orders of this peer.
@@ -331,7 +334,7 @@ impl Driver {
         match done {
             TaskDone::OrderRead(order, Ok(prepared)) => self.order_read(order, prepared),
             TaskDone::OrderRead(order, Err(problem)) => {
-                self.orders.remove(&order);
+                self.forget_order(order);
                 self.board.order_is(order, OrderState::Failed, problem);
             }
             TaskDone::DataFetched(start, Ok(data)) => {
@@ -340,7 +343,7 @@ impl Driver {
                 } else {
                     // The run was closed meanwhile; what the fetching has opened is closed after it.
                     self.parts.bulk.release(&start.run);
-                    self.parts.library.close(&start.run);
+                    self.parts.library.close(Shelf::Run(start.run));
                 }
             }
             TaskDone::DataFetched(start, Err(problem)) => self.cannot_compute(start.run, problem, None),
@@ -357,9 +360,10 @@ impl Driver {
                 // Whoever asked looks for it at once.
                 self.show();
                 self.orders.insert(order, OpenOrder { request: (*request).clone(), prepared: None, run: None });
-                let (store, speed) = (self.parts.store.clone(), self.parts.multiply_adds_per_s);
+                let (store, library) = (self.parts.store.clone(), self.parts.library.clone());
+                let speed = self.parts.multiply_adds_per_s;
                 self.spawn(async move {
-                    let read = blocking(move || order::prepare(&request, &store, speed)).await;
+                    let read = blocking(move || order::prepare(order, &request, &store, &library, speed)).await;
                     TaskDone::OrderRead(order, read.map(Box::new))
                 });
                 // Whoever asked may have gone; the order stands all the same.
@@ -383,7 +387,7 @@ impl Driver {
             .map(OrderId)
             .filter(|order| self.orders.get(order).is_some_and(|open| open.run.is_none()));
         if let Some(order) = order {
-            self.orders.remove(&order);
+            self.forget_order(order);
             self.board.order_is(order, OrderState::Failed, "stopped by its user".into());
             self.input(Input::Command(Command::CancelOrder { order }));
             return Ok(());
@@ -516,12 +520,18 @@ impl Driver {
         }
     }
 
+    fn forget_order(&mut self, order: OrderId) {
+        self.orders.remove(&order);
+        self.parts.library.close(Shelf::Order(order));
+    }
+
     /// Frees all that the run holds here, and says how it ended.
     fn close(&mut self, run: RunId) {
         self.parts.bulk.release(&run);
-        self.parts.library.close(&run);
+        self.parts.library.close(Shelf::Run(run));
         self.parts.trainer.ask(Work::Close { run });
-        self.orders.retain(|_, order| order.run != Some(run));
+        let ended = self.orders.iter().find(|(_, order)| order.run == Some(run)).map(|(order, _)| *order);
+        ended.into_iter().for_each(|order| self.forget_order(order));
         if let Some(open) = self.run.take_if(|open| open.start.run == run) {
             if let Some(failure) = open.failure {
                 self.board.run_failed(run, failure, open.problem.as_deref());
@@ -537,6 +547,7 @@ impl Driver {
         let job = save::Job {
             start: open.start.clone(),
             request: order.request.clone(),
+            refuge: self.parts.models.join(run.to_string()),
             tokenizer: order.prepared.as_ref().map_or(TokenizerKind::Bytes, |prepared| prepared.tokenizer),
             unigram_loss: order.prepared.as_ref().map_or(0.0, |prepared| prepared.unigram_loss),
             losses: status.losses.clone(),
@@ -553,6 +564,7 @@ impl Driver {
                     status.val_loss = saved.val_loss;
                     status.unigram_loss = Some(saved.unigram_loss);
                     status.out = Some(saved.out.display().to_string());
+                    status.warning = saved.warning;
                 }
                 if self.run.as_ref().is_some_and(|open| open.failure.is_some()) {
                     return self.close(run);
@@ -590,7 +602,7 @@ impl Driver {
                 }
             }
             Event::OrderFailed { order, found, needed, listings, mismatches, refused } => {
-                self.orders.remove(&order);
+                self.forget_order(order);
                 let why = describe_no_match(found, needed, listings, &mismatches, refused);
                 self.board.order_is(order, OrderState::Failed, why);
             }

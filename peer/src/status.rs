@@ -143,6 +143,8 @@ pub(crate) struct RunStatus {
     pub(crate) unigram_loss: Option<f64>,
     /// Where the owner has saved the model.
     pub(crate) out: Option<String>,
+    /// What went wrong although it did not fail.
+    pub(crate) warning: Option<String>,
     /// Why it failed, whose doing it was, what to do.
     pub(crate) failure: Option<String>,
     /// Who was lost or sent wrong things.

@@ -141,6 +141,7 @@ pub(crate) async fn run(
         store,
         library,
         tables,
+        models: data_dir.join("models"),
         listing,
         offer_public: options.offer,
         status: status.clone(),

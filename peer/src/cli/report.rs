@@ -38,6 +38,8 @@ pub(super) struct Report {
     pub(super) peers_lost: usize,
     /// Where the model is, if it is kept.
     pub(super) out: Option<String>,
+    /// What went wrong although it did not fail.
+    pub(super) warning: Option<String>,
     /// Why it failed.
     pub(super) failure: Option<String>,
 }
@@ -65,6 +67,7 @@ impl Report {
             parameter_hashes_equal: run.parameter_hashes_equal && !run.parameter_hash.is_empty(),
             parameter_hash: run.parameter_hash.clone(),
             out: run.out.clone(),
+            warning: run.warning.clone(),
             failure: failure(run),
             ..Self::default()
         }
@@ -105,7 +108,8 @@ impl Report {
             ),
         ];
         let rows: String = rows.iter().map(|(name, value)| format!("{name:<16} {value}\n")).collect();
-        curve + &rows
+        let warning = self.warning.as_ref().map_or_else(String::new, |warning| format!("\nwarning: {warning}\n"));
+        curve + &rows + &warning
     }
 }
 

@@ -156,12 +156,12 @@ impl Follower {
             }
             return Err("the peer does not know the order any more; it was restarted: order again".into());
         };
+        if order.state == OrderState::Failed {
+            return Err(order.message.clone().into());
+        }
         if order.message != self.message {
             self.progress.say(&order.message);
             self.message.clone_from(&order.message);
-        }
-        if order.state == OrderState::Failed {
-            return Err(order.message.clone().into());
         }
         let run = order.run.as_ref().and_then(|id| status.runs.iter().find(|run| run.run == *id));
         if let Some(run) = run {

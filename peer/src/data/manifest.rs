@@ -12,7 +12,7 @@ use super::DataSet;
 use super::corpus::CORPUS_BYTES_MAX;
 use super::tokenizer::TokenizerKind;
 use crate::store::blobs::{BlobStore, StoreError};
-use manta_protocol::ids::Hash;
+use manta_protocol::ids::{Hash, PeerId};
 use manta_protocol::wire::codec::{self, CodecError};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,10 @@ pub(crate) enum ManifestError {
     Size { training: u64, validation: u64 },
     #[error("data manifest: {found} chunks; its sizes need {expected}")]
     ChunkCount { found: usize, expected: u64 },
+    #[error("the data cannot be fetched from its owner {}: {problem}", .owner.short())]
+    NotFetched { owner: PeerId, problem: String },
+    #[error("a file task ended early; see the log")]
+    Interrupted,
     #[error("chunk {index} ({hash}) of the data is not here; it must be fetched again")]
     MissingChunk { index: usize, hash: Hash },
     #[error("chunk {index} ({hash}) of the data has {found} bytes, expected {expected}; the manifest is wrong")]
@@ -57,7 +61,6 @@ pub(crate) enum ManifestError {
 
 impl Manifest {
     /// Describes `data`, whose parts must not be empty, without keeping it.
-    #[cfg(test)]
     pub(crate) fn of(data: &DataSet, tokenizer: TokenizerKind) -> Self {
         Self {
             tokenizer,

@@ -4,14 +4,17 @@
 use crate::api::OrderRequest;
 use crate::checkpoint::write::{Foreign, check_destination};
 use crate::data::corpus::{self, Corpus};
+use crate::data::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
 use crate::data::split::split;
 use crate::data::tokenizer::TokenizerKind;
-use crate::data::{batches, demo_text, manifest};
+use crate::data::{batches, demo_text};
 use crate::host;
 use crate::preset::Preset;
+use crate::run::fetch::{Library, Shelf};
 use crate::run::spec::{arithmetic, model_config, run_spec};
 use crate::store::blobs::BlobStore;
 use manta_gpu_kernels::Engine;
+use manta_protocol::OrderId;
 use manta_protocol::input::Wish;
 use manta_protocol::run::RunSpec;
 use manta_protocol::wire::limits::MEMBERS_MAX;
@@ -35,7 +38,13 @@ pub(crate) struct Prepared {
 ///
 /// # Errors
 /// What was wrong with which field or file, and what to do.
-pub(crate) fn prepare(request: &OrderRequest, store: &BlobStore, multiply_adds_per_s: u64) -> Result<Prepared, String> {
+pub(crate) fn prepare(
+    order: OrderId,
+    request: &OrderRequest,
+    store: &BlobStore,
+    library: &Library,
+    multiply_adds_per_s: u64,
+) -> Result<Prepared, String> {
     let preset = Preset::find(&request.preset)?;
     check_counts(request)?;
     let foreign = if request.overwrite { Foreign::MoveAside } else { Foreign::Refuse };
@@ -50,11 +59,17 @@ pub(crate) fn prepare(request: &OrderRequest, store: &BlobStore, multiply_adds_p
     let text_bytes = bytes.len();
     let data = split(bytes);
     let tokenizer = TokenizerKind::Bytes;
-    let manifest = manifest::publish(&data, tokenizer, store).map_err(|error| error.to_string())?;
+    let manifest = Manifest::of(&data, tokenizer);
+    let data_bytes = (data.training.len() + data.validation.len()) as u64;
+    // Kept from now on: another run's need for room must not take what is about to be served.
+    library.keep(Shelf::Order(order), manifest.root(), &manifest);
+    store
+        .make_room(data_bytes + MANIFEST_BYTES_MAX as u64, |blob| library.needs(blob))
+        .and_then(|()| manifest::publish(&data, tokenizer, store))
+        .map_err(|error| error.to_string())?;
     sources.check_unchanged().map_err(|error| error.to_string())?;
     let root = manifest.root();
-    let spec =
-        run_spec(request, &preset, tokenizer.vocab_size(), root, (data.training.len() + data.validation.len()) as u64);
+    let spec = run_spec(request, &preset, tokenizer.vocab_size(), root, data_bytes);
     spec.validate()?;
     let summary = format!("{text_bytes} bytes of {} files, blake3 root {root}", sources.files());
     let wish = wish(request, &spec, multiply_adds_per_s);

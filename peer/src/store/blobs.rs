@@ -28,8 +28,9 @@ pub(crate) enum StoreError {
     #[error("a blob of {found} bytes; at most {BLOB_BYTES_MAX} are accepted")]
     TooLong { found: usize },
     #[error(
-        "{directory}: {needed_bytes} more bytes do not fit: {stored_bytes} of {limit_bytes} are used; \
-         raise the limit or remove the folder's blobs"
+        "{directory}: {needed_bytes} more bytes do not fit: the data of runs may take {limit_bytes} there, and \
+         {stored_bytes} are in use; free space on that disk and start the peer again, or choose a larger one with \
+         --data-dir"
     )]
     LimitReached { directory: PathBuf, stored_bytes: u64, limit_bytes: u64, needed_bytes: u64 },
     #[error("{directory}: no space left on the disk for {needed_bytes} bytes; free some and try again")]
@@ -99,6 +100,37 @@ impl BlobStore {
                 Err(self.write_error(source, bytes.len()))
             }
         }
+    }
+
+    /// Removes blobs that nobody uses, oldest first, until `needed_bytes` more fit
+    /// or none is left. Whether they fit then is told when they are put.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the directory cannot be listed or a blob not removed.
+    pub(crate) fn make_room(&self, needed_bytes: u64, in_use: impl Fn(&Hash) -> bool) -> Result<(), StoreError> {
+        let fits = || self.stored_bytes().saturating_add(needed_bytes) <= self.limit_bytes;
+        if fits() {
+            return Ok(());
+        }
+        let fail = |action| move |source| StoreError::Io { path: self.directory.clone(), action, source };
+        let mut unused = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(fail("list the folder"))? {
+            let entry = entry.map_err(fail("list the folder"))?;
+            if let Ok(hash) = entry.file_name().to_string_lossy().parse::<Hash>()
+                && !in_use(&hash)
+            {
+                let metadata = entry.metadata().map_err(fail("list the folder"))?;
+                unused.push((metadata.modified().map_err(fail("list the folder"))?, entry.path()));
+            }
+        }
+        unused.sort();
+        for (_, path) in unused {
+            if fits() {
+                break;
+            }
+            self.remove(&path).map_err(fail("remove an unused blob"))?;
+        }
+        Ok(())
     }
 
     /// The bytes of `hash`, verified, or `None` if they are not here. A corrupt
@@ -225,6 +257,27 @@ mod tests {
         assert_eq!(store.stored_bytes(), 10);
         assert_eq!(store.get(&Hash::of(b"other")).unwrap(), None);
         assert!(!store.contains(&Hash::of(b"other")));
+    }
+
+    #[test]
+    fn room_is_made_by_removing_the_oldest_unused_blobs() {
+        let (_directory, store) = store(12);
+        let [old, used, new] = [b"old.", b"used", b"new."].map(|bytes| store.put(bytes).unwrap());
+        let age = |hash: &Hash, seconds| {
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            File::options().write(true).open(store.path(hash)).unwrap().set_modified(time).unwrap();
+        };
+        age(&used, 1);
+        age(&old, 2);
+        age(&new, 3);
+        store.make_room(0, |_| false).unwrap();
+        assert_eq!(store.stored_bytes(), 12);
+        store.make_room(3, |hash| *hash == used).unwrap();
+        assert_eq!([old, used, new].map(|hash| store.contains(&hash)), [false, true, true]);
+        // More than there can be: everything unused goes, and the put says that it does not fit.
+        store.make_room(100, |hash| *hash == used).unwrap();
+        assert_eq!([used, new].map(|hash| store.contains(&hash)), [true, false]);
+        assert!(matches!(store.put(b"nine more"), Err(StoreError::LimitReached { stored_bytes: 4, .. })));
     }
 
     #[test]

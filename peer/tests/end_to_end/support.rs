@@ -76,8 +76,15 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts a peer on loopback.
     pub(crate) fn start(folder: &TempDir, name: &str, extra: &[&str]) -> Self {
-        let loopback =
-            ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--listen", "/ip4/127.0.0.1/tcp/0", "--threads", "1"];
+        let loopback = [
+            "--no-mdns",
+            "--listen",
+            "/ip4/127.0.0.1/udp/0/quic-v1",
+            "--listen",
+            "/ip4/127.0.0.1/tcp/0",
+            "--threads",
+            "1",
+        ];
         Self::spawn(manta(), folder, name, &[&loopback, extra].concat())
     }
 
@@ -88,7 +95,7 @@ impl Peer {
         let mut child = launcher
             .arg("--data-dir")
             .arg(&data_dir)
-            .args(["up", "--json", "--no-mdns", "--http", "127.0.0.1:0", "--network", "end-to-end"])
+            .args(["up", "--json", "--http", "127.0.0.1:0", "--network", "end-to-end"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -108,6 +115,10 @@ impl Peer {
 
     pub(crate) fn id(&self) -> &str {
         self.ready["peer_id"].as_str().expect("an id")
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it without a farewell.
