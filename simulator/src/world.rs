@@ -351,7 +351,11 @@ impl World {
     fn frame_arrives(&mut self, to: usize, from: usize, bytes: Vec<u8>, message: &Message) {
         let (machine, user) = (self.hosts[to].peer, self.hosts[from].peer);
         match message {
-            Message::Reserve(reserve) => self.checkers.reserve_arrived(machine, user, reserve.spec, reserve.expires_at),
+            Message::Reserve(reserve) => {
+                let local = self.hosts[to].clock.local(self.schedule.now());
+                let until = local + Duration::from_ms(u64::from(reserve.hold_ms));
+                self.checkers.reserve_arrived(machine, user, reserve.spec, until);
+            }
             Message::Release(release) => self.checkers.released(machine, user, release.spec),
             _ => {}
         }

@@ -4,7 +4,7 @@ use crate::bench::{Bench, events, sent};
 use crate::samples::{confirm, listing, peer, reserve, spec};
 use manta_protocol::effect::{RunFailure, RunStart};
 use manta_protocol::input::{Command, Done};
-use manta_protocol::market::reservation::{Confirm, Reserve};
+use manta_protocol::market::reservation::Confirm;
 use manta_protocol::run::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
 use manta_protocol::run::{ChunkPlan, Phase};
 use manta_protocol::wire::Message;
@@ -21,8 +21,7 @@ struct Member {
 }
 
 fn held(bench: &mut Bench, owner: u8) {
-    let expires_at = bench.now + Duration::from_s(20);
-    bench.frame(owner, &Message::Reserve(Reserve { expires_at, ..reserve() }));
+    bench.frame(owner, &Message::Reserve(reserve()));
 }
 
 fn prepared(effects: &[Effect]) -> Option<&RunStart> {
