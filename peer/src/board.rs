@@ -215,6 +215,7 @@ pub(crate) fn describe_failure(failure: RunFailure, me: PeerId, detail: Option<&
         }
         AbortReason::BadGradient => "; start again without it",
         AbortReason::NotReady => "; look at its log, and start again",
+        AbortReason::Stalled => "; look at its log, or start again without it",
     };
     let detail = detail.map_or_else(String::new, |detail| format!(": {detail}"));
     format!("{what} ({who}){detail}{advice}")

@@ -6,6 +6,7 @@
 //! or sends nonsense ends the run, by name.
 
 use super::allreduce::{Action, AllReduce, Refusal};
+use super::patience::{Awaited, Patience};
 use super::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
 use super::{ChunkPlan, Phase};
 use crate::effect::{Effect, Event, RunFailure, RunStart};
@@ -79,6 +80,7 @@ pub(crate) struct Machine {
     reduce: AllReduce,
     reduce_next: AllReduce,
     tally: Tally,
+    patience: Patience,
     others: BTreeMap<PeerId, Other>,
     ready: BTreeMap<PeerId, Hash>,
     /// Reports of the current round and of the next, by round and rank.
@@ -107,6 +109,7 @@ impl Machine {
             stage: Stage::Preparing,
             step: 0,
             tally: Tally::default(),
+            patience: Patience::new(now),
             ready: BTreeMap::new(),
             reports: BTreeMap::new(),
             heartbeat_at: now + HEARTBEAT_INTERVAL,
@@ -141,6 +144,7 @@ impl Machine {
                 self.stage = Stage::Reducing { since: now };
                 self.tally.loss = self.tally.loss.plus(loss);
                 self.tally.compute_ms += compute_ms;
+                self.patience.computed(now);
                 self.reduce.local_ready();
                 self.drive_reduce(now, out);
                 None
@@ -151,7 +155,7 @@ impl Machine {
                 None
             }
             (Stage::Applying, Done::Applied { step }) if step == self.step => {
-                self.finish_step(out);
+                self.finish_step(now, out);
                 None
             }
             (Stage::Hashing, Done::Hashed { round, parameter_hash }) if round == self.round() => {
@@ -184,6 +188,7 @@ impl Machine {
                 self.start_if_all_ready(now, out)
             }
             Message::RoundReport(report) if report.round == self.round() || report.round == self.round() + 1 => {
+                self.patience.progress(now);
                 self.reports.entry((report.round, rank)).or_insert_with(|| report.clone());
                 self.compare(now, out)
             }
@@ -225,6 +230,7 @@ impl Machine {
             }
         }
         if keep && step == self.step {
+            self.patience.progress(now);
             self.drive_reduce(now, out);
         }
         None
@@ -282,6 +288,9 @@ impl Machine {
             let culprit = late.map_or(self.start.me(), |member| member.peer);
             return self.fail(AbortReason::NotReady, culprit, now, out);
         }
+        if let Some(culprit) = self.stalled(now) {
+            return self.fail(AbortReason::Stalled, culprit, now, out);
+        }
         let others: Vec<_> = self.others.iter_mut().map(|(peer, other)| (*peer, other.unsaid.take())).collect();
         for (peer, unsaid) in others {
             let message = unsaid.and_then(|kind| self.said(kind));
@@ -289,6 +298,25 @@ impl Machine {
             self.say(peer, &message, now, out);
         }
         None
+    }
+
+    /// A member that is alive but has owed us something for too long.
+    fn stalled(&self, now: Time) -> Option<PeerId> {
+        let (what, missing) = match self.stage {
+            Stage::Reducing { .. } => match self.reduce.waiting_for(Phase::Contribution) {
+                // Who lacks others' values cannot send sums: values come first.
+                missing if missing.is_empty() => (Awaited::Sums, self.reduce.waiting_for(Phase::Sum)),
+                missing => (Awaited::Values, missing),
+            },
+            Stage::Comparing => {
+                let reported = |rank: &usize| self.reports.contains_key(&(self.round(), *rank));
+                let ranks = 0..self.start.members.len();
+                (Awaited::Reports, ranks.filter(|rank| !reported(rank)).collect())
+            }
+            _ => return None,
+        };
+        let culprit = missing.into_iter().find(|rank| *rank != self.start.rank)?;
+        self.patience.is_over(what, now).then(|| self.start.members[culprit].peer)
     }
 
     /// A member is gone. That ends the run, unless its last word is here.
@@ -382,11 +410,12 @@ impl Machine {
             let culprit = self.start.members[differing].peer;
             return self.fail(AbortReason::ParametersDiffer, culprit, now, out);
         }
-        self.compute(out);
+        self.compute(now, out);
         None
     }
 
-    fn compute(&mut self, out: &mut Outbox) {
+    fn compute(&mut self, now: Time, out: &mut Outbox) {
+        self.patience.step_begins(now);
         self.stage = Stage::Computing;
         out.push(Effect::ComputeGradient { run: self.run(), step: self.step });
     }
@@ -407,6 +436,7 @@ impl Machine {
                     if let Stage::Reducing { since } = self.stage {
                         self.tally.reduce_ms += now.since(since).as_ms();
                     }
+                    self.patience.step_whole(now);
                     self.stage = Stage::Applying;
                     out.push(Effect::Apply { run, step });
                 }
@@ -414,14 +444,14 @@ impl Machine {
         }
     }
 
-    fn finish_step(&mut self, out: &mut Outbox) {
+    fn finish_step(&mut self, now: Time, out: &mut Outbox) {
         out.notify(Event::StepDone { run: self.run(), step: self.step });
         if (self.step + 1).is_multiple_of(u64::from(self.start.spec.steps_per_round)) {
             self.stage = Stage::Hashing;
             out.push(Effect::HashParameters { run: self.run(), round: self.round() });
         } else {
             self.next_step();
-            self.compute(out);
+            self.compute(now, out);
         }
     }
 
@@ -433,6 +463,7 @@ impl Machine {
 
     fn report(&mut self, parameter_hash: Hash, now: Time, out: &mut Outbox) {
         self.stage = Stage::Comparing;
+        self.patience.wait_begins(now);
         let Tally { loss, compute_ms, reduce_ms } = std::mem::take(&mut self.tally);
         let round = self.round();
         let report = RoundReport { run: self.run(), round, parameter_hash, loss, compute_ms, reduce_ms };
@@ -462,7 +493,7 @@ impl Machine {
             out.push(Effect::Save { run: self.run() });
         } else {
             self.next_step();
-            self.compute(out);
+            self.compute(now, out);
         }
         None
     }

@@ -67,6 +67,8 @@ pub enum AbortReason {
     BadGradient,
     /// The members were not ready in time.
     NotReady,
+    /// A member says that it is alive, but what it owes does not come.
+    Stalled,
 }
 
 impl AbortReason {
@@ -79,6 +81,7 @@ impl AbortReason {
             Self::ParametersDiffer => "a member's parameters differ",
             Self::BadGradient => "a member sent a bad gradient",
             Self::NotReady => "a member was not ready in time",
+            Self::Stalled => "a member is alive but delivers nothing",
         }
     }
 }

@@ -332,6 +332,75 @@ fn silence_ends_the_run_and_tells_who() {
     assert_eq!(told.len(), 2, "both are told, the lost one too");
 }
 
+/// 3 says that it is alive, and nothing else, from now on; when we end the run,
+/// and why.
+fn seconds_until_stalled(member: &mut Member, patience_s: u64) -> Option<(u64, AbortReason, PeerId)> {
+    let run = member.run();
+    (1..=patience_s).find_map(|second| {
+        (2..=3).for_each(|other| drop(member.say(other, &Message::Heartbeat(Heartbeat { run }))));
+        failure(&member.bench.pass(Duration::from_s(1))).map(|(reason, culprit)| (second, reason, culprit))
+    })
+}
+
+fn own_gradient(member: &mut Member, step: u64) {
+    member.done(Done::Gradient { step, loss: LossSum { fixed: 1, tokens: 1 }, compute_ms: 1 });
+}
+
+#[test]
+fn a_member_whose_trainer_hangs_is_named_although_it_is_alive() {
+    let stalled = |second| Some((second, AbortReason::Stalled, peer(3)));
+    let mut member = Member::started(&[1, 2, 3]);
+    own_gradient(&mut member, 0);
+    let own = member.plan.owned(member.start.rank);
+    own.clone().for_each(|chunk| drop(member.chunk(2, 0, Phase::Contribution, chunk)));
+    assert_eq!(seconds_until_stalled(&mut member, 590), None, "the first step of a slow machine may take long");
+    let (second, ..) = seconds_until_stalled(&mut member, 20).expect("it does not hang for ever");
+    assert!((10..=12).contains(&second), "ten minutes: {second}");
+
+    let mut member = Member::started(&[1, 2, 3]);
+    member.step(0);
+    own_gradient(&mut member, 1);
+    own.for_each(|chunk| drop(member.chunk(2, 1, Phase::Contribution, chunk)));
+    assert_eq!(seconds_until_stalled(&mut member, 40), stalled(31), "later ones at least 30 s");
+}
+
+#[test]
+fn a_member_four_times_slower_and_one_that_pauses_are_waited_for() {
+    let mut member = Member::started(&[1, 2, 3]);
+    for (step, theirs_s) in [(0, 80), (1, 80), (2, 300)] {
+        // 20 s of our own computing; then `theirs_s` until the others' values.
+        assert_eq!(seconds_until_stalled(&mut member, 20), None);
+        own_gradient(&mut member, step);
+        assert_eq!(seconds_until_stalled(&mut member, theirs_s), None, "step {step}");
+        member.step(step);
+        if step == 1 {
+            member.done(Done::Hashed { round: 0, parameter_hash: hash("after 0") });
+            member.report(2, 0, "after 0");
+            member.report(3, 0, "after 0");
+        }
+    }
+}
+
+#[test]
+fn a_sum_or_a_report_that_never_comes_is_missed_too() {
+    let mut member = Member::started(&[1, 2, 3]);
+    member.step(0);
+    own_gradient(&mut member, 1);
+    let own = member.plan.owned(member.start.rank);
+    for other in [2, 3] {
+        own.clone().for_each(|chunk| drop(member.chunk(other, 1, Phase::Contribution, chunk)));
+    }
+    own.for_each(|chunk| drop(member.done(Done::Reduced { step: 1, chunk })));
+    let theirs = member.plan.owned(member.start.rank_of(&peer(2)).expect("a member"));
+    theirs.for_each(|chunk| drop(member.chunk(2, 1, Phase::Sum, chunk)));
+    assert_eq!(seconds_until_stalled(&mut member, 60), Some((46, AbortReason::Stalled, peer(3))));
+
+    let mut member = Member::started(&[1, 2, 3]);
+    member.round(0);
+    member.report(2, 0, "after 0");
+    assert_eq!(seconds_until_stalled(&mut member, 70), Some((61, AbortReason::Stalled, peer(3))));
+}
+
 fn frames_to(effects: &[Effect], whom: PeerId) -> Vec<Input> {
     let ids = effects.iter().filter_map(|effect| match effect {
         Effect::SendFrame { id, to, .. } if *to == whom => Some(Input::FrameFailed { id: *id }),
