@@ -191,6 +191,14 @@ pub enum Event {
         /// The run that it became.
         run: RunId,
     },
+    /// The run of an own order could not begin on this machine, after
+    /// `OrderMatched`; no `Prepare` or `Close` follows.
+    RunNotBegun {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: String,
+    },
     /// An order ended without a run.
     OrderFailed {
         /// The order.

@@ -475,6 +475,11 @@ impl World {
                 state.run = Some(run);
                 state.members_left = usize::from(self.options.members);
             }
+            Event::RunNotBegun { run, .. } => {
+                if let Some(order) = self.orders.iter().position(|order| order.run == Some(run)) {
+                    self.again(order);
+                }
+            }
             Event::OrderFailed { order, .. } => {
                 self.summary.orders_failed += 1;
                 let order = order_index(order);

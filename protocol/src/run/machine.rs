@@ -332,8 +332,12 @@ impl Machine {
         self.fail(AbortReason::MemberLost, peer, now, out)
     }
 
-    /// Ends the run here and tells the others who is to blame.
+    /// Ends the run here and tells the others who is to blame. A run that is
+    /// saved has ended well: only the delivery of the last report is cut short.
     pub(crate) fn fail(&mut self, reason: AbortReason, culprit: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
+        if matches!(self.stage, Stage::Leaving { .. }) {
+            return Some(self.close(out));
+        }
         let abort = Message::Abort(Abort { run: self.run(), reason, culprit });
         self.say_to_all(&abort, now, out);
         out.push(Effect::Close { run: self.run(), failure: Some(RunFailure { reason, culprit }) });

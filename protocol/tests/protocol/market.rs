@@ -307,6 +307,28 @@ fn a_hold_near_its_end_is_given_up_rather_than_confirmed() {
     assert!(!begins(&bench.frame(3, &reply(Answer::Accepted))));
 }
 
+/// The user's own machine is lost between the match and the start: its user
+/// and the other members must hear of it.
+#[test]
+fn a_run_that_cannot_begin_on_the_users_machine_is_told_to_everyone() {
+    let mut bench = user(&[2]);
+    order(&mut bench, wish(2, 2));
+    let release = Message::Release(Release { spec: spec().hash() });
+    let seq = bench.now.as_unix_ms() + 1_000;
+    let bytes = identity(1).seal(network(), seq, bench.now + Duration::from_s(30), &release);
+    bench.input(Input::Frame { from: peer(1), bytes });
+    let effects = bench.frame(2, &reply(Answer::Accepted));
+    let told = events(&effects).into_iter().find_map(|event| match event {
+        Event::RunNotBegun { run, why } => Some((*run, why.clone())),
+        _ => None,
+    });
+    let (run, why) = told.expect("the user is told");
+    assert!(!begins(&effects) && why.contains("not held"), "{why}");
+    assert!(events(&effects).contains(&&Event::OrderMatched { order: ORDER, run }));
+    let aborted = to_whom(&effects, |message| matches!(message, Message::Abort(abort) if abort.run == run));
+    assert_eq!(aborted, [peer(2)], "2 would wait for us");
+}
+
 #[test]
 fn an_order_out_of_time_explains_itself_and_frees_what_it_holds() {
     let mut bench = user(&[2, 3]);

@@ -456,6 +456,20 @@ fn a_member_that_is_never_told_of_the_delivery_leaves_in_the_end() {
 }
 
 #[test]
+fn a_saved_run_that_is_stopped_while_its_last_report_travels_has_ended_well() {
+    let (mut member, _) = Member::saving(&[1, 2]);
+    assert_eq!(closed(&member.done(Done::Saved)), None);
+    let (run, reason) = (member.run(), AbortReason::Stopped);
+    let effects = member.bench.input(Input::Command(Command::StopRun { run, reason }));
+    assert_eq!(closed(&effects), Some(None));
+    assert!(sent(&effects).is_empty(), "nobody is told of a failure");
+    let (mut member, _) = Member::saving(&[1, 2]);
+    let (run, me) = (member.run(), peer(1));
+    let effects = member.bench.input(Input::Command(Command::StopRun { run, reason }));
+    assert_eq!(failure(&effects), Some((AbortReason::Stopped, me)), "what is not saved yet is not");
+}
+
+#[test]
 fn nothing_can_fail_a_run_whose_last_round_is_agreed() {
     let (mut member, reports) = Member::saving(&[1, 2, 3]);
     let run = member.run();
