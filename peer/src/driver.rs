@@ -591,7 +591,8 @@ impl Driver {
             }
             Event::RunNotBegun { run, why } => {
                 tracing::error!(run = %run.short(), why, "a run cannot begin on this machine");
-                if let Some(order) = self.orders.iter().find(|(_, open)| open.run == Some(run)).map(|(order, _)| *order) {
+                if let Some(order) = self.orders.iter().find(|(_, open)| open.run == Some(run)).map(|(order, _)| *order)
+                {
                     self.orders.remove(&order);
                     let message = format!("the run could not begin: {why}; order again");
                     self.board.order_is(order, OrderState::Failed, message);

@@ -519,6 +519,7 @@ impl World {
             on: peer.to_string(),
             reason: format!("{:?}", failure.reason),
             culprit: failure.culprit.to_string(),
+            reported_by: failure.reported_by.to_string(),
         });
         if host == self.orders[order].host {
             self.again(order);

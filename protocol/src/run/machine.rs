@@ -197,7 +197,7 @@ impl Machine {
             // Passed on, for its author may have gone before telling everyone.
             Message::Abort(abort) => {
                 let culprit = if self.is_member(&abort.culprit) { abort.culprit } else { from };
-                self.fail(abort.reason, culprit, now, out)
+                self.end(RunFailure { reason: abort.reason, culprit, reported_by: from }, now, out)
             }
             _ => None,
         }
@@ -332,15 +332,21 @@ impl Machine {
         self.fail(AbortReason::MemberLost, peer, now, out)
     }
 
+    /// Ends the run for what we have found ourselves.
+    pub(crate) fn fail(&mut self, reason: AbortReason, culprit: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
+        self.end(RunFailure { reason, culprit, reported_by: out.me() }, now, out)
+    }
+
     /// Ends the run here and tells the others who is to blame. A run that is
     /// saved has ended well: only the delivery of the last report is cut short.
-    pub(crate) fn fail(&mut self, reason: AbortReason, culprit: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
+    fn end(&mut self, failure: RunFailure, now: Time, out: &mut Outbox) -> Option<Ended> {
         if matches!(self.stage, Stage::Leaving { .. }) {
             return Some(self.close(out));
         }
+        let RunFailure { reason, culprit, .. } = failure;
         let abort = Message::Abort(Abort { run: self.run(), reason, culprit });
         self.say_to_all(&abort, now, out);
-        out.push(Effect::Close { run: self.run(), failure: Some(RunFailure { reason, culprit }) });
+        out.push(Effect::Close { run: self.run(), failure: Some(failure) });
         Some(Ended)
     }
 
@@ -410,9 +416,8 @@ impl Machine {
         }
         let hashes: Vec<_> =
             self.start.members.iter().filter_map(|member| self.ready.get(&member.peer)).copied().collect();
-        if let Some(differing) = odd_one_out(&hashes) {
-            let culprit = self.start.members[differing].peer;
-            return self.fail(AbortReason::ParametersDiffer, culprit, now, out);
+        if let Some((reason, rank)) = difference(&hashes) {
+            return self.fail(reason, self.start.members[rank].peer, now, out);
         }
         self.compute(now, out);
         None
@@ -487,9 +492,8 @@ impl Machine {
         // Our own last report is kept: a member that has not got it may need it again.
         self.reports.retain(|(of, rank), _| *of > round || (*of == round && *rank == self.start.rank));
         let hashes: Vec<_> = reports.iter().map(|report| report.parameter_hash).collect();
-        let differing = odd_one_out(&hashes);
-        if let Some(rank) = differing {
-            return self.fail(AbortReason::ParametersDiffer, self.start.members[rank].peer, now, out);
+        if let Some((reason, rank)) = difference(&hashes) {
+            return self.fail(reason, self.start.members[rank].peer, now, out);
         }
         out.notify(Event::RoundDone { run: self.run(), reports });
         if self.is_last_step() {
@@ -515,9 +519,12 @@ pub(crate) struct ChunkArrived {
 }
 
 /// The first rank whose hash is not the commonest one (of equally common ones,
-/// the one that the lowest rank holds); `None` if all are equal.
-fn odd_one_out(hashes: &[Hash]) -> Option<usize> {
+/// the one that the lowest rank holds), and whether a majority of all members
+/// says so; `None` if all are equal.
+fn difference(hashes: &[Hash]) -> Option<(AbortReason, usize)> {
     let count = |hash: &Hash| hashes.iter().filter(|other| *other == hash).count();
     let commonest = hashes.iter().rev().max_by_key(|hash| count(hash))?;
-    hashes.iter().position(|hash| hash != commonest)
+    let decided = 2 * count(commonest) > hashes.len();
+    let reason = if decided { AbortReason::ParametersDiffer } else { AbortReason::NoMajority };
+    hashes.iter().position(|hash| hash != commonest).map(|rank| (reason, rank))
 }

@@ -282,7 +282,8 @@ fn unequal_hashes_name_the_odd_one() {
     let mut member = Member::confirmed(&[1, 2, 3]);
     member.done(Done::Prepared { parameter_hash: hash("initial") });
     member.ready(2, "initial");
-    assert_eq!(failure(&member.ready(3, "other")), Some((AbortReason::ParametersDiffer, peer(3))));
+    let found = RunFailure { reason: AbortReason::ParametersDiffer, culprit: peer(3), reported_by: peer(1) };
+    assert_eq!(closed(&member.ready(3, "other")), Some(Some(found)));
 
     let mut member = Member::started(&[1, 2, 3]);
     member.round(0);
@@ -292,6 +293,17 @@ fn unequal_hashes_name_the_odd_one() {
     assert!(!events(&effects).iter().any(|event| matches!(event, Event::RoundDone { .. })), "nothing is agreed");
     let told = sent(&effects).into_iter().filter(|(_, message)| matches!(message, Message::Abort(_))).count();
     assert_eq!(told, 2);
+}
+
+#[test]
+fn without_a_majority_nobody_is_said_to_be_wrong() {
+    for (members, hashes) in [(&[1, 2][..], &["other"][..]), (&[1, 2, 3, 4], &["initial", "other", "other"])] {
+        let mut member = Member::confirmed(members);
+        member.done(Done::Prepared { parameter_hash: hash("initial") });
+        let last = member.members.clone().into_iter().zip(hashes).map(|(other, hash)| member.ready(other, hash));
+        let (reason, _) = last.last().and_then(|effects| failure(&effects)).expect("they differ");
+        assert_eq!((reason, reason.is_decided()), (AbortReason::NoMajority, false));
+    }
 }
 
 #[test]
@@ -484,7 +496,8 @@ fn nothing_can_fail_a_run_whose_last_round_is_agreed() {
 #[test]
 fn aborts_end_the_run_and_cannot_blame_strangers() {
     let mut member = Member::started(&[1, 2, 3]);
-    assert_eq!(failure(&member.abort(2, 3)), Some((AbortReason::Stopped, peer(3))));
+    let told = RunFailure { reason: AbortReason::Stopped, culprit: peer(3), reported_by: peer(2) };
+    assert_eq!(closed(&member.abort(2, 3)), Some(Some(told)), "it is known on whose word");
     let mut member = Member::started(&[1, 2, 3]);
     assert_eq!(failure(&member.abort(2, 9)), Some((AbortReason::Stopped, peer(2))), "9 has no part in this");
     let mut member = Member::started(&[1, 2, 3]);
