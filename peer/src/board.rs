@@ -181,7 +181,8 @@ impl Board {
         let text = describe_failure(failure, self.me, detail);
         if let Some(status) = self.run(run) {
             status.state = RunState::Failed;
-            status.culprit = (failure.reason != AbortReason::Stopped).then(|| failure.culprit.to_string());
+            status.culprit = (failure.reason != AbortReason::Stopped && failure.reason.is_decided())
+                .then(|| failure.culprit.to_string());
             status.failure = Some(text);
         }
     }
@@ -204,7 +205,11 @@ pub(crate) fn traffic(net: &NetCounters, bulk: &BulkCounters) -> Traffic {
 
 /// Why a run failed and what to do, in words.
 pub(crate) fn describe_failure(failure: RunFailure, me: PeerId, detail: Option<&str>) -> String {
-    let who = if failure.culprit == me { "this peer".to_owned() } else { format!("peer {}", failure.culprit.short()) };
+    let name = |peer: PeerId| if peer == me { "this peer".to_owned() } else { format!("peer {}", peer.short()) };
+    let who = if failure.reason.is_decided() { name(failure.culprit) } else { "whose are wrong is not known".into() };
+    // Any member can blame any other: what another says is shown as its word.
+    let told = failure.reported_by != me && failure.reported_by != failure.culprit;
+    let source = if told { format!(", as {} says", name(failure.reported_by)) } else { String::new() };
     let what = failure.reason.describe();
     let advice = match failure.reason {
         AbortReason::Stopped => "",
@@ -215,9 +220,13 @@ pub(crate) fn describe_failure(failure: RunFailure, me: PeerId, detail: Option<&
         }
         AbortReason::BadGradient => "; start again without it",
         AbortReason::NotReady => "; look at its log, and start again",
+        AbortReason::NoMajority => {
+            "; have the machines checked (memory, overclocking), and start again, with at least 3 to tell who is wrong"
+        }
+        AbortReason::Stalled => "; look at its log, or start again without it",
     };
     let detail = detail.map_or_else(String::new, |detail| format!(": {detail}"));
-    format!("{what} ({who}){detail}{advice}")
+    format!("{what} ({who}{source}){detail}{advice}")
 }
 
 /// Why an order found no members and what to do, in words.
@@ -236,4 +245,26 @@ pub(crate) fn describe_no_match(
         "no {needed} peers could be had: {found} were held, {listings} offers were heard{why}; \
          ask for fewer with --peers, or start more with `manta up --join TICKET`"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_whose_word_it_is_and_what_is_not_decided() {
+        let [me, other, third] = [1, 2, 3].map(|byte| PeerId([byte; 32]));
+        let text =
+            |reason, culprit, reported_by| describe_failure(RunFailure { reason, culprit, reported_by }, me, None);
+        let own = text(AbortReason::MemberLost, other, me);
+        assert!(own.contains("(peer 02020202)"), "{own}");
+        let told = text(AbortReason::MemberLost, other, third);
+        assert!(told.contains("(peer 02020202, as peer 03030303 says)"), "{told}");
+        let blamed = text(AbortReason::BadGradient, me, third);
+        assert!(blamed.contains("(this peer, as peer 03030303 says)"), "{blamed}");
+        let confessed = text(AbortReason::CannotCompute, other, other);
+        assert!(confessed.contains("(peer 02020202)"), "{confessed}");
+        let undecided = text(AbortReason::NoMajority, other, me);
+        assert!(!undecided.contains("02020202") && undecided.contains("not known"), "{undecided}");
+    }
 }

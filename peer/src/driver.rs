@@ -601,6 +601,15 @@ impl Driver {
                     open.run = Some(run);
                 }
             }
+            Event::RunNotBegun { run, why } => {
+                tracing::error!(run = %run.short(), why, "a run cannot begin on this machine");
+                if let Some(order) = self.orders.iter().find(|(_, open)| open.run == Some(run)).map(|(order, _)| *order)
+                {
+                    self.orders.remove(&order);
+                    let message = format!("the run could not begin: {why}; order again");
+                    self.board.order_is(order, OrderState::Failed, message);
+                }
+            }
             Event::OrderFailed { order, found, needed, listings, mismatches, refused } => {
                 self.forget_order(order);
                 let why = describe_no_match(found, needed, listings, &mismatches, refused);

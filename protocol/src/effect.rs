@@ -153,8 +153,11 @@ impl RunStart {
 pub struct RunFailure {
     /// What happened.
     pub reason: AbortReason,
-    /// Whose doing it is.
+    /// Whose doing it is, as far as that [is decided](AbortReason::is_decided).
     pub culprit: PeerId,
+    /// Who says so: ourselves, or the member whose word ended the run here. Any
+    /// member can blame any other, so people should see whose word it is.
+    pub reported_by: PeerId,
 }
 
 /// Something to show, log or count.
@@ -190,6 +193,14 @@ pub enum Event {
         order: OrderId,
         /// The run that it became.
         run: RunId,
+    },
+    /// The run of an own order could not begin on this machine, after
+    /// `OrderMatched`; no `Prepare` or `Close` follows.
+    RunNotBegun {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: String,
     },
     /// An order ended without a run.
     OrderFailed {

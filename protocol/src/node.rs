@@ -290,25 +290,43 @@ impl Node {
         if self.run.as_ref().is_some_and(|machine| machine.run() == run) {
             return;
         }
-        let me = self.out.me();
-        let rank = confirm.members.binary_search_by_key(&me, |member| member.peer).ok();
-        // The owner serves the data: without it among the members nobody could start.
-        let held = self.hold.is_for(owner, confirm.spec.hash(), now)
-            && confirm.members.iter().any(|member| member.peer == owner);
-        let machine = rank.filter(|_| held && self.run.is_none()).and_then(|rank| {
-            let start = RunStart { run, spec: confirm.spec.clone(), owner, members: confirm.members.clone(), rank };
-            Machine::new(start, now, &mut self.out)
-        });
-        match machine {
-            Some(machine) => {
+        match self.begin(run, owner, confirm, now) {
+            Ok(machine) => {
                 self.run = Some(machine);
                 self.hold = Hold::Running(run);
             }
-            None => {
-                let abort = Abort { run, reason: AbortReason::NotReady, culprit: me };
-                self.out.send(owner, Message::Abort(abort), About::Nothing, now);
-            }
+            Err(why) => self.not_begun(run, owner, confirm, why, now),
         }
+    }
+
+    fn begin(&mut self, run: RunId, owner: PeerId, confirm: &Confirm, now: Time) -> Result<Machine, &'static str> {
+        let rank_of = |peer: PeerId| confirm.members.binary_search_by_key(&peer, |member| member.peer).ok();
+        let rank = rank_of(self.out.me()).ok_or("this machine is not among the members")?;
+        // The owner serves the data: without it among the members nobody could start.
+        rank_of(owner).ok_or("its user is not among the members")?;
+        if self.run.is_some() {
+            return Err("another run goes on here");
+        }
+        if !self.hold.is_for(owner, confirm.spec.hash(), now) {
+            return Err("this machine is not held for it any more");
+        }
+        let start = RunStart { run, spec: confirm.spec.clone(), owner, members: confirm.members.clone(), rank };
+        Machine::new(start, now, &mut self.out).ok_or("its gradient cannot be cut for so many members")
+    }
+
+    /// Tells the run's user; if that is ours, the people here and the members,
+    /// who would wait for us.
+    fn not_begun(&mut self, run: RunId, owner: PeerId, confirm: &Confirm, why: &str, now: Time) {
+        let me = self.out.me();
+        let abort = Message::Abort(Abort { run, reason: AbortReason::NotReady, culprit: me });
+        if owner != me {
+            self.out.send(owner, abort, About::Nothing, now);
+            return;
+        }
+        for member in confirm.members.iter().filter(|member| member.peer != me) {
+            self.out.send(member.peer, abort.clone(), About::Nothing, now);
+        }
+        self.out.notify(Event::RunNotBegun { run, why: why.into() });
     }
 
     fn run_message(&mut self, run: RunId, from: PeerId, message: &Message, now: Time) {

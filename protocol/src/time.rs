@@ -45,6 +45,14 @@ impl Duration {
     }
 }
 
+impl Sub for Duration {
+    type Output = Duration;
+
+    fn sub(self, span: Duration) -> Duration {
+        Duration(self.0.saturating_sub(span.0))
+    }
+}
+
 impl Add<Duration> for Time {
     type Output = Time;
 

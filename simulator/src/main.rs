@@ -5,7 +5,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use manta_simulator::network::Conditions;
-use manta_simulator::report::Summary;
+use manta_simulator::report::{Failure, Summary};
 use manta_simulator::workload::Break;
 use manta_simulator::{Options, simulate};
 use std::fs::File;
@@ -154,7 +154,8 @@ fn show(summary: &Summary, json: bool) {
             &summary.trace_hash[..16],
         );
         for failure in &summary.failures {
-            println!("  on {:.8}: {}, by {:.8}", failure.on, failure.reason, failure.culprit);
+            let Failure { on, reason, culprit, reported_by } = failure;
+            println!("  on {on:.8}: {reason}, by {culprit:.8}, as {reported_by:.8} says");
         }
     }
     if !summary.ok {

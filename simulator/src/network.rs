@@ -66,7 +66,7 @@ impl Conditions {
             jitter_us_max: draws.up_to(latency_us_max * 2),
             loss_per_million: [0, 0, 100, 1_000][draws.up_to(3) as usize],
             uplink_bytes_per_s: [250_000, 2_500_000, 12_500_000, 125_000_000][draws.up_to(3) as usize],
-            skew_ms_max: [0, 50, 1_500][draws.up_to(2) as usize],
+            skew_ms_max: [0, 50, 1_500, 29_000][draws.up_to(3) as usize],
         }
     }
 }

@@ -71,6 +71,8 @@ pub struct Failure {
     pub reason: String,
     /// Whose doing it is.
     pub culprit: String,
+    /// Who says so.
+    pub reported_by: String,
 }
 
 /// The history as text, hashed and if wished written.

@@ -351,7 +351,11 @@ impl World {
     fn frame_arrives(&mut self, to: usize, from: usize, bytes: Vec<u8>, message: &Message) {
         let (machine, user) = (self.hosts[to].peer, self.hosts[from].peer);
         match message {
-            Message::Reserve(reserve) => self.checkers.reserve_arrived(machine, user, reserve.spec, reserve.expires_at),
+            Message::Reserve(reserve) => {
+                let local = self.hosts[to].clock.local(self.schedule.now());
+                let until = local + Duration::from_ms(u64::from(reserve.hold_ms));
+                self.checkers.reserve_arrived(machine, user, reserve.spec, until);
+            }
             Message::Release(release) => self.checkers.released(machine, user, release.spec),
             _ => {}
         }
@@ -471,6 +475,11 @@ impl World {
                 state.run = Some(run);
                 state.members_left = usize::from(self.options.members);
             }
+            Event::RunNotBegun { run, .. } => {
+                if let Some(order) = self.orders.iter().position(|order| order.run == Some(run)) {
+                    self.again(order);
+                }
+            }
             Event::OrderFailed { order, .. } => {
                 self.summary.orders_failed += 1;
                 let order = order_index(order);
@@ -510,6 +519,7 @@ impl World {
             on: peer.to_string(),
             reason: format!("{:?}", failure.reason),
             culprit: failure.culprit.to_string(),
+            reported_by: failure.reported_by.to_string(),
         });
         if host == self.orders[order].host {
             self.again(order);

@@ -25,10 +25,11 @@ const REPLY_MAX: Duration = Duration::from_s(4);
 const RETRY_AFTER: Duration = Duration::from_s(2);
 /// How often the demand is gossiped while members are missing.
 const DEMAND_INTERVAL: Duration = Duration::from_s(2);
-/// How long a machine is held for the order.
-const HOLD: Duration = Duration::from_ms(RESERVATION_MAX.as_ms() * 2 / 3);
+/// How long a machine is held for the order, in milliseconds. The user counts
+/// from when it asks, which is before the machine does.
+const HOLD_MS: u32 = (RESERVATION_MAX.as_ms() * 2 / 3) as u32;
 /// A hold counts as lost so long before it ends, for the word that starts the
-/// run needs time to arrive, and clocks differ.
+/// run needs time to arrive.
 const CONFIRM_MARGIN: Duration = Duration::from_s(4);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,13 +199,13 @@ impl Order {
     }
 
     fn ask(&mut self, peer: PeerId, now: Time, out: &mut Outbox) {
-        let hold_until = now + HOLD;
+        let hold_until = now + Duration::from_ms(u64::from(HOLD_MS));
         self.asked.insert(peer, Asked::Waiting { until: now + REPLY_MAX, hold_until });
         let reserve = Reserve {
             spec: self.demand.spec,
             memory_bytes: self.demand.memory_bytes_min,
             duration_s: self.demand.duration_s,
-            expires_at: hold_until,
+            hold_ms: HOLD_MS,
         };
         out.send(peer, Message::Reserve(reserve), About::Order(self.id), now);
     }

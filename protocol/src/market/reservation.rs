@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// Longest time that a machine is held without a run.
 pub const RESERVATION_MAX: Duration = Duration::from_s(30);
 
-/// Asks to hold the machine until `expires_at`.
+/// Asks to hold the machine for `hold_ms`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reserve {
     /// Hash of the run's spec, as in the demand.
@@ -24,8 +24,9 @@ pub struct Reserve {
     pub memory_bytes: u64,
     /// How long the run is expected to take, in seconds.
     pub duration_s: u64,
-    /// When the hold ends by itself.
-    pub expires_at: Time,
+    /// How long the hold lasts unless a run follows, in milliseconds, counted
+    /// from when the machine hears of it: the two clocks need not agree.
+    pub hold_ms: u32,
 }
 
 /// The answer to [`Reserve`].
@@ -40,7 +41,7 @@ pub struct ReserveReply {
 /// Held, or why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// The machine is held until the asked time.
+    /// The machine is held for the asked time.
     Accepted,
     /// Somebody else holds it.
     Busy,
@@ -48,8 +49,8 @@ pub enum Answer {
     NotOffered,
     /// The run is longer or larger than the owner accepts.
     BeyondTerms,
-    /// The asked time is past or too far away (clocks may differ).
-    BadExpiry,
+    /// The asked time is none or too long.
+    BadHold,
 }
 
 /// Starts the run on all members.
@@ -107,7 +108,7 @@ pub(crate) enum Hold {
     #[default]
     Free,
     /// A user, for a run that may follow.
-    Reserved { by: PeerId, spec: Hash, expires_at: Time },
+    Reserved { by: PeerId, spec: Hash, until: Time },
     /// A run that goes on.
     Running(RunId),
 }
@@ -127,21 +128,22 @@ impl Hold {
         if request.memory_bytes > terms.memory_bytes || request.duration_s > terms.duration_max_s {
             return Answer::BeyondTerms;
         }
-        if request.expires_at <= now || request.expires_at > now + RESERVATION_MAX {
-            return Answer::BadExpiry;
+        let hold = Duration::from_ms(u64::from(request.hold_ms));
+        if hold == Duration(0) || hold > RESERVATION_MAX {
+            return Answer::BadHold;
         }
         match self {
             Self::Running(_) => return Answer::Busy,
             Self::Reserved { by, spec, .. } if *by != user || *spec != request.spec => return Answer::Busy,
             Self::Free | Self::Reserved { .. } => {}
         }
-        *self = Self::Reserved { by: user, spec: request.spec, expires_at: request.expires_at };
+        *self = Self::Reserved { by: user, spec: request.spec, until: now + hold };
         Answer::Accepted
     }
 
     /// Whether `user` may start a run of `spec` now.
     pub(crate) fn is_for(&self, user: PeerId, spec: Hash, now: Time) -> bool {
-        matches!(self, Self::Reserved { by, spec: held, expires_at } if *by == user && *held == spec && *expires_at > now)
+        matches!(self, Self::Reserved { by, spec: held, until } if *by == user && *held == spec && *until > now)
     }
 
     pub(crate) fn release(&mut self, user: PeerId, spec: Hash) {
@@ -151,14 +153,14 @@ impl Hold {
     }
 
     pub(crate) fn expire(&mut self, now: Time) {
-        if matches!(self, Self::Reserved { expires_at, .. } if *expires_at <= now) {
+        if matches!(self, Self::Reserved { until, .. } if *until <= now) {
             *self = Self::Free;
         }
     }
 
     pub(crate) fn timeout(&self) -> Option<Time> {
         match self {
-            Self::Reserved { expires_at, .. } => Some(*expires_at),
+            Self::Reserved { until, .. } => Some(*until),
             Self::Free | Self::Running(_) => None,
         }
     }

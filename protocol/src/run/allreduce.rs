@@ -240,12 +240,11 @@ impl AllReduce {
         self.actions.pop_front()
     }
 
-    /// Ranks whose values or sums are still missing.
-    pub fn waiting_for(&self) -> Vec<usize> {
-        let missing = |rank: &usize| {
-            let values = self.plan.owned(self.me).any(|chunk| !self.contributions.contains(&(chunk, *rank)));
-            let sums = self.plan.owned(*rank).any(|chunk| !self.sums.contains(&chunk));
-            values || sums
+    /// Ranks whose values of own chunks, or whose sums, are still missing.
+    pub fn waiting_for(&self, phase: Phase) -> Vec<usize> {
+        let missing = |rank: &usize| match phase {
+            Phase::Contribution => self.plan.owned(self.me).any(|chunk| !self.contributions.contains(&(chunk, *rank))),
+            Phase::Sum => self.plan.owned(*rank).any(|chunk| !self.sums.contains(&chunk)),
         };
         (0..self.plan.ranks()).filter(missing).collect()
     }

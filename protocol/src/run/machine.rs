@@ -6,6 +6,7 @@
 //! or sends nonsense ends the run, by name.
 
 use super::allreduce::{Action, AllReduce, Refusal};
+use super::patience::{Awaited, Patience};
 use super::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
 use super::{ChunkPlan, Phase};
 use crate::effect::{Effect, Event, RunFailure, RunStart};
@@ -79,6 +80,7 @@ pub(crate) struct Machine {
     reduce: AllReduce,
     reduce_next: AllReduce,
     tally: Tally,
+    patience: Patience,
     others: BTreeMap<PeerId, Other>,
     ready: BTreeMap<PeerId, Hash>,
     /// Reports of the current round and of the next, by round and rank.
@@ -107,6 +109,7 @@ impl Machine {
             stage: Stage::Preparing,
             step: 0,
             tally: Tally::default(),
+            patience: Patience::new(now),
             ready: BTreeMap::new(),
             reports: BTreeMap::new(),
             heartbeat_at: now + HEARTBEAT_INTERVAL,
@@ -141,6 +144,7 @@ impl Machine {
                 self.stage = Stage::Reducing { since: now };
                 self.tally.loss = self.tally.loss.plus(loss);
                 self.tally.compute_ms += compute_ms;
+                self.patience.computed(now);
                 self.reduce.local_ready();
                 self.drive_reduce(now, out);
                 None
@@ -151,7 +155,7 @@ impl Machine {
                 None
             }
             (Stage::Applying, Done::Applied { step }) if step == self.step => {
-                self.finish_step(out);
+                self.finish_step(now, out);
                 None
             }
             (Stage::Hashing, Done::Hashed { round, parameter_hash }) if round == self.round() => {
@@ -184,6 +188,7 @@ impl Machine {
                 self.start_if_all_ready(now, out)
             }
             Message::RoundReport(report) if report.round == self.round() || report.round == self.round() + 1 => {
+                self.patience.progress(now);
                 self.reports.entry((report.round, rank)).or_insert_with(|| report.clone());
                 self.compare(now, out)
             }
@@ -192,7 +197,7 @@ impl Machine {
             // Passed on, for its author may have gone before telling everyone.
             Message::Abort(abort) => {
                 let culprit = if self.is_member(&abort.culprit) { abort.culprit } else { from };
-                self.fail(abort.reason, culprit, now, out)
+                self.end(RunFailure { reason: abort.reason, culprit, reported_by: from }, now, out)
             }
             _ => None,
         }
@@ -225,6 +230,7 @@ impl Machine {
             }
         }
         if keep && step == self.step {
+            self.patience.progress(now);
             self.drive_reduce(now, out);
         }
         None
@@ -282,6 +288,9 @@ impl Machine {
             let culprit = late.map_or(self.start.me(), |member| member.peer);
             return self.fail(AbortReason::NotReady, culprit, now, out);
         }
+        if let Some(culprit) = self.stalled(now) {
+            return self.fail(AbortReason::Stalled, culprit, now, out);
+        }
         let others: Vec<_> = self.others.iter_mut().map(|(peer, other)| (*peer, other.unsaid.take())).collect();
         for (peer, unsaid) in others {
             let message = unsaid.and_then(|kind| self.said(kind));
@@ -289,6 +298,25 @@ impl Machine {
             self.say(peer, &message, now, out);
         }
         None
+    }
+
+    /// A member that is alive but has owed us something for too long.
+    fn stalled(&self, now: Time) -> Option<PeerId> {
+        let (what, missing) = match self.stage {
+            Stage::Reducing { .. } => match self.reduce.waiting_for(Phase::Contribution) {
+                // Who lacks others' values cannot send sums: values come first.
+                missing if missing.is_empty() => (Awaited::Sums, self.reduce.waiting_for(Phase::Sum)),
+                missing => (Awaited::Values, missing),
+            },
+            Stage::Comparing => {
+                let reported = |rank: &usize| self.reports.contains_key(&(self.round(), *rank));
+                let ranks = 0..self.start.members.len();
+                (Awaited::Reports, ranks.filter(|rank| !reported(rank)).collect())
+            }
+            _ => return None,
+        };
+        let culprit = missing.into_iter().find(|rank| *rank != self.start.rank)?;
+        self.patience.is_over(what, now).then(|| self.start.members[culprit].peer)
     }
 
     /// A member is gone. That ends the run, unless its last word is here.
@@ -304,11 +332,21 @@ impl Machine {
         self.fail(AbortReason::MemberLost, peer, now, out)
     }
 
-    /// Ends the run here and tells the others who is to blame.
+    /// Ends the run for what we have found ourselves.
     pub(crate) fn fail(&mut self, reason: AbortReason, culprit: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
+        self.end(RunFailure { reason, culprit, reported_by: out.me() }, now, out)
+    }
+
+    /// Ends the run here and tells the others who is to blame. A run that is
+    /// saved has ended well: only the delivery of the last report is cut short.
+    fn end(&mut self, failure: RunFailure, now: Time, out: &mut Outbox) -> Option<Ended> {
+        if matches!(self.stage, Stage::Leaving { .. }) {
+            return Some(self.close(out));
+        }
+        let RunFailure { reason, culprit, .. } = failure;
         let abort = Message::Abort(Abort { run: self.run(), reason, culprit });
         self.say_to_all(&abort, now, out);
-        out.push(Effect::Close { run: self.run(), failure: Some(RunFailure { reason, culprit }) });
+        out.push(Effect::Close { run: self.run(), failure: Some(failure) });
         Some(Ended)
     }
 
@@ -378,15 +416,15 @@ impl Machine {
         }
         let hashes: Vec<_> =
             self.start.members.iter().filter_map(|member| self.ready.get(&member.peer)).copied().collect();
-        if let Some(differing) = odd_one_out(&hashes) {
-            let culprit = self.start.members[differing].peer;
-            return self.fail(AbortReason::ParametersDiffer, culprit, now, out);
+        if let Some((reason, rank)) = difference(&hashes) {
+            return self.fail(reason, self.start.members[rank].peer, now, out);
         }
-        self.compute(out);
+        self.compute(now, out);
         None
     }
 
-    fn compute(&mut self, out: &mut Outbox) {
+    fn compute(&mut self, now: Time, out: &mut Outbox) {
+        self.patience.step_begins(now);
         self.stage = Stage::Computing;
         out.push(Effect::ComputeGradient { run: self.run(), step: self.step });
     }
@@ -407,6 +445,7 @@ impl Machine {
                     if let Stage::Reducing { since } = self.stage {
                         self.tally.reduce_ms += now.since(since).as_ms();
                     }
+                    self.patience.step_whole(now);
                     self.stage = Stage::Applying;
                     out.push(Effect::Apply { run, step });
                 }
@@ -414,14 +453,14 @@ impl Machine {
         }
     }
 
-    fn finish_step(&mut self, out: &mut Outbox) {
+    fn finish_step(&mut self, now: Time, out: &mut Outbox) {
         out.notify(Event::StepDone { run: self.run(), step: self.step });
         if (self.step + 1).is_multiple_of(u64::from(self.start.spec.steps_per_round)) {
             self.stage = Stage::Hashing;
             out.push(Effect::HashParameters { run: self.run(), round: self.round() });
         } else {
             self.next_step();
-            self.compute(out);
+            self.compute(now, out);
         }
     }
 
@@ -433,6 +472,7 @@ impl Machine {
 
     fn report(&mut self, parameter_hash: Hash, now: Time, out: &mut Outbox) {
         self.stage = Stage::Comparing;
+        self.patience.wait_begins(now);
         let Tally { loss, compute_ms, reduce_ms } = std::mem::take(&mut self.tally);
         let round = self.round();
         let report = RoundReport { run: self.run(), round, parameter_hash, loss, compute_ms, reduce_ms };
@@ -452,9 +492,8 @@ impl Machine {
         // Our own last report is kept: a member that has not got it may need it again.
         self.reports.retain(|(of, rank), _| *of > round || (*of == round && *rank == self.start.rank));
         let hashes: Vec<_> = reports.iter().map(|report| report.parameter_hash).collect();
-        let differing = odd_one_out(&hashes);
-        if let Some(rank) = differing {
-            return self.fail(AbortReason::ParametersDiffer, self.start.members[rank].peer, now, out);
+        if let Some((reason, rank)) = difference(&hashes) {
+            return self.fail(reason, self.start.members[rank].peer, now, out);
         }
         out.notify(Event::RoundDone { run: self.run(), reports });
         if self.is_last_step() {
@@ -462,7 +501,7 @@ impl Machine {
             out.push(Effect::Save { run: self.run() });
         } else {
             self.next_step();
-            self.compute(out);
+            self.compute(now, out);
         }
         None
     }
@@ -480,9 +519,12 @@ pub(crate) struct ChunkArrived {
 }
 
 /// The first rank whose hash is not the commonest one (of equally common ones,
-/// the one that the lowest rank holds); `None` if all are equal.
-fn odd_one_out(hashes: &[Hash]) -> Option<usize> {
+/// the one that the lowest rank holds), and whether a majority of all members
+/// says so; `None` if all are equal.
+fn difference(hashes: &[Hash]) -> Option<(AbortReason, usize)> {
     let count = |hash: &Hash| hashes.iter().filter(|other| *other == hash).count();
     let commonest = hashes.iter().rev().max_by_key(|hash| count(hash))?;
-    hashes.iter().position(|hash| hash != commonest)
+    let decided = 2 * count(commonest) > hashes.len();
+    let reason = if decided { AbortReason::ParametersDiffer } else { AbortReason::NoMajority };
+    hashes.iter().position(|hash| hash != commonest).map(|rank| (reason, rank))
 }

@@ -2,6 +2,7 @@
 
 pub mod allreduce;
 pub(crate) mod machine;
+mod patience;
 pub mod report;
 pub mod spec;
 

@@ -67,6 +67,18 @@ pub enum AbortReason {
     BadGradient,
     /// The members were not ready in time.
     NotReady,
+    /// A member says that it is alive, but what it owes does not come.
+    Stalled,
+    /// Parameters differ, and no majority of the members holds the same: who is
+    /// wrong cannot be told, so the culprit is only one of those who differ.
+    NoMajority,
+}
+
+impl AbortReason {
+    /// Whether the named culprit is known to have caused it.
+    pub fn is_decided(self) -> bool {
+        self != Self::NoMajority
+    }
 }
 
 impl AbortReason {
@@ -79,6 +91,8 @@ impl AbortReason {
             Self::ParametersDiffer => "a member's parameters differ",
             Self::BadGradient => "a member sent a bad gradient",
             Self::NotReady => "a member was not ready in time",
+            Self::Stalled => "a member is alive but delivers nothing",
+            Self::NoMajority => "members' parameters differ, and no majority of them agrees",
         }
     }
 }

@@ -80,7 +80,9 @@ impl Group {
             Action::SendSum { to, chunk } => Pending::Chunk { from: rank, to, phase: Phase::Sum, chunk },
             Action::Reduce { chunk } => Pending::Reduced { rank, chunk },
             Action::Complete => {
-                assert_eq!(self.ranks[rank].waiting_for(), [0usize; 0]);
+                for phase in [Phase::Contribution, Phase::Sum] {
+                    assert_eq!(self.ranks[rank].waiting_for(phase), [0usize; 0]);
+                }
                 return self.complete[rank] += 1;
             }
         };
@@ -160,6 +162,7 @@ fn each_refusal_has_its_reason() {
     let plan = ChunkPlan::new(10, 2, 3).unwrap();
     assert_eq!((plan.owned(0), plan.owned(1)), (0..2, 2..4));
     let mut machine = AllReduce::new(plan, 0);
+    assert_eq!(machine.waiting_for(Phase::Contribution), [0, 1]);
     let cases = [
         ("no such chunk", 1, Phase::Contribution, 4, 3, Err(Refusal::NotYours)),
         ("another's part", 1, Phase::Contribution, 2, 3, Err(Refusal::NotYours)),
@@ -176,6 +179,8 @@ fn each_refusal_has_its_reason() {
     for (why, from, phase, chunk, elements, expected) in cases {
         assert_eq!(machine.chunk_arrived(from, phase, chunk, elements), expected, "{why}");
     }
+    assert_eq!(machine.waiting_for(Phase::Contribution), [0], "only our own values are missing");
+    assert_eq!(machine.waiting_for(Phase::Sum), [0, 1]);
     assert_eq!(machine.poll_action(), None, "nothing is added before the own values are there");
 }
 

@@ -2,7 +2,7 @@
 //! side of an order.
 
 use crate::bench::{Bench, events, published, sent};
-use crate::samples::{NOW, demand, listing, peer, reserve, spec};
+use crate::samples::{NOW, demand, identity, listing, network, peer, reserve, spec};
 use manta_protocol::effect::Verdict;
 use manta_protocol::input::{Command, Wish};
 use manta_protocol::market::book::{Change, OrderBook};
@@ -11,7 +11,7 @@ use manta_protocol::market::matching::{self, Mismatch};
 use manta_protocol::market::reservation::{Answer, RESERVATION_MAX, Release, Reserve, ReserveReply};
 use manta_protocol::wire::Message;
 use manta_protocol::wire::limits::{CLOCK_SKEW_MAX, DEMANDS_MAX, LISTINGS_MAX, ORDERS_MAX};
-use manta_protocol::{Duration, Effect, Event, Hash, Input, OrderId, PeerId, Time};
+use manta_protocol::{Duration, Effect, Event, Hash, Input, OrderId, PeerId};
 
 const ORDER: OrderId = OrderId(1);
 
@@ -120,10 +120,9 @@ fn a_machine_is_held_by_one_user_until_released_or_expired() {
         assert_eq!(to, peer(from));
         answer
     };
-    let until = |bench: &Bench, seconds| Reserve { expires_at: bench.now + Duration::from_s(seconds), ..reserve() };
     let other_spec = Hash::of(b"another spec");
 
-    let request = until(&bench, 20);
+    let request = reserve();
     assert_eq!(ask(2, &mut bench, request.clone()), Answer::Accepted);
     assert_eq!(ask(2, &mut bench, request.clone()), Answer::Accepted, "said twice");
     assert_eq!(ask(3, &mut bench, request.clone()), Answer::Busy);
@@ -135,20 +134,39 @@ fn a_machine_is_held_by_one_user_until_released_or_expired() {
     assert_eq!(ask(3, &mut bench, request), Answer::Accepted, "released");
 
     bench.pass(Duration::from_s(20));
-    let request = until(&bench, 20);
-    assert_eq!(ask(2, &mut bench, request), Answer::Accepted, "expired");
+    assert_eq!(ask(2, &mut bench, reserve()), Answer::Accepted, "expired");
+}
+
+/// A hold is counted by the machine's own clock: it must not matter how far the
+/// user's is off, as long as envelopes pass.
+#[test]
+fn users_whose_clocks_differ_as_far_as_envelopes_allow_can_hold_a_machine() {
+    for ahead in [true, false] {
+        let mut bench = Bench::offering(listing());
+        let off = CLOCK_SKEW_MAX - Duration::from_s(1);
+        let theirs = if ahead { bench.now + off } else { bench.now - off };
+        let seal = |message: &Message| {
+            identity(2).seal(network(), theirs.as_unix_ms(), theirs + Duration::from_s(60), message)
+        };
+        let effects = bench.input(Input::Frame { from: peer(2), bytes: seal(&Message::Reserve(reserve())) });
+        assert_eq!(answer(&effects), Some((peer(2), Answer::Accepted)), "ahead: {ahead}");
+        bench.pass(Duration::from_ms(19_999));
+        let confirm = Message::Confirm(crate::samples::confirm(&[1, 2]));
+        assert!(begins(&bench.input(Input::Frame { from: peer(2), bytes: seal(&confirm) })), "ahead: {ahead}");
+    }
 }
 
 #[test]
 fn requests_beyond_the_terms_are_refused_with_the_reason() {
     let request = reserve();
+    let longest_ms = u32::try_from(RESERVATION_MAX.as_ms()).unwrap();
     let cases = [
         (Reserve { memory_bytes: u64::MAX, ..request.clone() }, Answer::BeyondTerms),
         (Reserve { duration_s: 86_401, ..request.clone() }, Answer::BeyondTerms),
-        (Reserve { expires_at: NOW, ..request.clone() }, Answer::BadExpiry),
-        (Reserve { expires_at: NOW + RESERVATION_MAX + Duration(1), ..request.clone() }, Answer::BadExpiry),
-        (Reserve { expires_at: Time(u64::MAX), ..request.clone() }, Answer::BadExpiry),
-        (Reserve { expires_at: NOW + RESERVATION_MAX, ..request.clone() }, Answer::Accepted),
+        (Reserve { hold_ms: 0, ..request.clone() }, Answer::BadHold),
+        (Reserve { hold_ms: longest_ms + 1, ..request.clone() }, Answer::BadHold),
+        (Reserve { hold_ms: u32::MAX, ..request.clone() }, Answer::BadHold),
+        (Reserve { hold_ms: longest_ms, ..request.clone() }, Answer::Accepted),
     ];
     for (request, expected) in cases {
         let effects = Bench::offering(listing()).frame(2, &Message::Reserve(request.clone()));
@@ -169,7 +187,7 @@ fn a_held_machine_says_that_it_is_busy_and_then_that_it_is_free() {
         });
         listings.collect()
     };
-    let request = Reserve { expires_at: bench.now + Duration::from_s(5), ..reserve() };
+    let request = Reserve { hold_ms: 5_000, ..reserve() };
     assert_eq!(busy(&bench.frame(2, &Message::Reserve(request))), [true]);
     assert_eq!(busy(&bench.pass(Duration::from_s(6))), [false]);
 }
@@ -287,6 +305,28 @@ fn a_hold_near_its_end_is_given_up_rather_than_confirmed() {
     let effects = bench.pass(Duration::from_s(17));
     assert!(released(&effects).contains(&peer(2)), "20 s are held, the last 4 are not relied on");
     assert!(!begins(&bench.frame(3, &reply(Answer::Accepted))));
+}
+
+/// The user's own machine is lost between the match and the start: its user
+/// and the other members must hear of it.
+#[test]
+fn a_run_that_cannot_begin_on_the_users_machine_is_told_to_everyone() {
+    let mut bench = user(&[2]);
+    order(&mut bench, wish(2, 2));
+    let release = Message::Release(Release { spec: spec().hash() });
+    let seq = bench.now.as_unix_ms() + 1_000;
+    let bytes = identity(1).seal(network(), seq, bench.now + Duration::from_s(30), &release);
+    bench.input(Input::Frame { from: peer(1), bytes });
+    let effects = bench.frame(2, &reply(Answer::Accepted));
+    let told = events(&effects).into_iter().find_map(|event| match event {
+        Event::RunNotBegun { run, why } => Some((*run, why.clone())),
+        _ => None,
+    });
+    let (run, why) = told.expect("the user is told");
+    assert!(!begins(&effects) && why.contains("not held"), "{why}");
+    assert!(events(&effects).contains(&&Event::OrderMatched { order: ORDER, run }));
+    let aborted = to_whom(&effects, |message| matches!(message, Message::Abort(abort) if abort.run == run));
+    assert_eq!(aborted, [peer(2)], "2 would wait for us");
 }
 
 #[test]

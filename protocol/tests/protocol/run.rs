@@ -4,7 +4,7 @@ use crate::bench::{Bench, events, sent};
 use crate::samples::{confirm, listing, peer, reserve, spec};
 use manta_protocol::effect::{RunFailure, RunStart};
 use manta_protocol::input::{Command, Done};
-use manta_protocol::market::reservation::{Confirm, Reserve};
+use manta_protocol::market::reservation::Confirm;
 use manta_protocol::run::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
 use manta_protocol::run::{ChunkPlan, Phase};
 use manta_protocol::wire::Message;
@@ -21,8 +21,7 @@ struct Member {
 }
 
 fn held(bench: &mut Bench, owner: u8) {
-    let expires_at = bench.now + Duration::from_s(20);
-    bench.frame(owner, &Message::Reserve(Reserve { expires_at, ..reserve() }));
+    bench.frame(owner, &Message::Reserve(reserve()));
 }
 
 fn prepared(effects: &[Effect]) -> Option<&RunStart> {
@@ -283,7 +282,8 @@ fn unequal_hashes_name_the_odd_one() {
     let mut member = Member::confirmed(&[1, 2, 3]);
     member.done(Done::Prepared { parameter_hash: hash("initial") });
     member.ready(2, "initial");
-    assert_eq!(failure(&member.ready(3, "other")), Some((AbortReason::ParametersDiffer, peer(3))));
+    let found = RunFailure { reason: AbortReason::ParametersDiffer, culprit: peer(3), reported_by: peer(1) };
+    assert_eq!(closed(&member.ready(3, "other")), Some(Some(found)));
 
     let mut member = Member::started(&[1, 2, 3]);
     member.round(0);
@@ -293,6 +293,17 @@ fn unequal_hashes_name_the_odd_one() {
     assert!(!events(&effects).iter().any(|event| matches!(event, Event::RoundDone { .. })), "nothing is agreed");
     let told = sent(&effects).into_iter().filter(|(_, message)| matches!(message, Message::Abort(_))).count();
     assert_eq!(told, 2);
+}
+
+#[test]
+fn without_a_majority_nobody_is_said_to_be_wrong() {
+    for (members, hashes) in [(&[1, 2][..], &["other"][..]), (&[1, 2, 3, 4], &["initial", "other", "other"])] {
+        let mut member = Member::confirmed(members);
+        member.done(Done::Prepared { parameter_hash: hash("initial") });
+        let last = member.members.clone().into_iter().zip(hashes).map(|(other, hash)| member.ready(other, hash));
+        let (reason, _) = last.last().and_then(|effects| failure(&effects)).expect("they differ");
+        assert_eq!((reason, reason.is_decided()), (AbortReason::NoMajority, false));
+    }
 }
 
 #[test]
@@ -331,6 +342,75 @@ fn silence_ends_the_run_and_tells_who() {
         .filter(|(_, message)| matches!(message, Message::Abort(abort) if abort.culprit == peer(3)))
         .collect();
     assert_eq!(told.len(), 2, "both are told, the lost one too");
+}
+
+/// 3 says that it is alive, and nothing else, from now on; when we end the run,
+/// and why.
+fn seconds_until_stalled(member: &mut Member, patience_s: u64) -> Option<(u64, AbortReason, PeerId)> {
+    let run = member.run();
+    (1..=patience_s).find_map(|second| {
+        (2..=3).for_each(|other| drop(member.say(other, &Message::Heartbeat(Heartbeat { run }))));
+        failure(&member.bench.pass(Duration::from_s(1))).map(|(reason, culprit)| (second, reason, culprit))
+    })
+}
+
+fn own_gradient(member: &mut Member, step: u64) {
+    member.done(Done::Gradient { step, loss: LossSum { fixed: 1, tokens: 1 }, compute_ms: 1 });
+}
+
+#[test]
+fn a_member_whose_trainer_hangs_is_named_although_it_is_alive() {
+    let stalled = |second| Some((second, AbortReason::Stalled, peer(3)));
+    let mut member = Member::started(&[1, 2, 3]);
+    own_gradient(&mut member, 0);
+    let own = member.plan.owned(member.start.rank);
+    own.clone().for_each(|chunk| drop(member.chunk(2, 0, Phase::Contribution, chunk)));
+    assert_eq!(seconds_until_stalled(&mut member, 590), None, "the first step of a slow machine may take long");
+    let (second, ..) = seconds_until_stalled(&mut member, 20).expect("it does not hang for ever");
+    assert!((10..=12).contains(&second), "ten minutes: {second}");
+
+    let mut member = Member::started(&[1, 2, 3]);
+    member.step(0);
+    own_gradient(&mut member, 1);
+    own.for_each(|chunk| drop(member.chunk(2, 1, Phase::Contribution, chunk)));
+    assert_eq!(seconds_until_stalled(&mut member, 40), stalled(31), "later ones at least 30 s");
+}
+
+#[test]
+fn a_member_four_times_slower_and_one_that_pauses_are_waited_for() {
+    let mut member = Member::started(&[1, 2, 3]);
+    for (step, theirs_s) in [(0, 80), (1, 80), (2, 300)] {
+        // 20 s of our own computing; then `theirs_s` until the others' values.
+        assert_eq!(seconds_until_stalled(&mut member, 20), None);
+        own_gradient(&mut member, step);
+        assert_eq!(seconds_until_stalled(&mut member, theirs_s), None, "step {step}");
+        member.step(step);
+        if step == 1 {
+            member.done(Done::Hashed { round: 0, parameter_hash: hash("after 0") });
+            member.report(2, 0, "after 0");
+            member.report(3, 0, "after 0");
+        }
+    }
+}
+
+#[test]
+fn a_sum_or_a_report_that_never_comes_is_missed_too() {
+    let mut member = Member::started(&[1, 2, 3]);
+    member.step(0);
+    own_gradient(&mut member, 1);
+    let own = member.plan.owned(member.start.rank);
+    for other in [2, 3] {
+        own.clone().for_each(|chunk| drop(member.chunk(other, 1, Phase::Contribution, chunk)));
+    }
+    own.for_each(|chunk| drop(member.done(Done::Reduced { step: 1, chunk })));
+    let theirs = member.plan.owned(member.start.rank_of(&peer(2)).expect("a member"));
+    theirs.for_each(|chunk| drop(member.chunk(2, 1, Phase::Sum, chunk)));
+    assert_eq!(seconds_until_stalled(&mut member, 60), Some((46, AbortReason::Stalled, peer(3))));
+
+    let mut member = Member::started(&[1, 2, 3]);
+    member.round(0);
+    member.report(2, 0, "after 0");
+    assert_eq!(seconds_until_stalled(&mut member, 70), Some((61, AbortReason::Stalled, peer(3))));
 }
 
 fn frames_to(effects: &[Effect], whom: PeerId) -> Vec<Input> {
@@ -388,6 +468,20 @@ fn a_member_that_is_never_told_of_the_delivery_leaves_in_the_end() {
 }
 
 #[test]
+fn a_saved_run_that_is_stopped_while_its_last_report_travels_has_ended_well() {
+    let (mut member, _) = Member::saving(&[1, 2]);
+    assert_eq!(closed(&member.done(Done::Saved)), None);
+    let (run, reason) = (member.run(), AbortReason::Stopped);
+    let effects = member.bench.input(Input::Command(Command::StopRun { run, reason }));
+    assert_eq!(closed(&effects), Some(None));
+    assert!(sent(&effects).is_empty(), "nobody is told of a failure");
+    let (mut member, _) = Member::saving(&[1, 2]);
+    let (run, me) = (member.run(), peer(1));
+    let effects = member.bench.input(Input::Command(Command::StopRun { run, reason }));
+    assert_eq!(failure(&effects), Some((AbortReason::Stopped, me)), "what is not saved yet is not");
+}
+
+#[test]
 fn nothing_can_fail_a_run_whose_last_round_is_agreed() {
     let (mut member, reports) = Member::saving(&[1, 2, 3]);
     let run = member.run();
@@ -402,7 +496,8 @@ fn nothing_can_fail_a_run_whose_last_round_is_agreed() {
 #[test]
 fn aborts_end_the_run_and_cannot_blame_strangers() {
     let mut member = Member::started(&[1, 2, 3]);
-    assert_eq!(failure(&member.abort(2, 3)), Some((AbortReason::Stopped, peer(3))));
+    let told = RunFailure { reason: AbortReason::Stopped, culprit: peer(3), reported_by: peer(2) };
+    assert_eq!(closed(&member.abort(2, 3)), Some(Some(told)), "it is known on whose word");
     let mut member = Member::started(&[1, 2, 3]);
     assert_eq!(failure(&member.abort(2, 9)), Some((AbortReason::Stopped, peer(2))), "9 has no part in this");
     let mut member = Member::started(&[1, 2, 3]);

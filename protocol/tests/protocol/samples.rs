@@ -110,8 +110,7 @@ pub(crate) fn confirm(members: &[u8]) -> Confirm {
 }
 
 pub(crate) fn reserve() -> Reserve {
-    let expires_at = Time(NOW.0 + 20_000_000_000);
-    Reserve { spec: spec().hash(), memory_bytes: 1 << 28, duration_s: 600, expires_at }
+    Reserve { spec: spec().hash(), memory_bytes: 1 << 28, duration_s: 600, hold_ms: 20_000 }
 }
 
 /// One message of each kind, in order of the kinds' numbers.
