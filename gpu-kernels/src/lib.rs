@@ -5,11 +5,15 @@
 //! with it; `docs/arithmetic.md` says the same in words, exactly enough to
 //! implement it again.
 
+pub mod admission;
 pub mod arithmetic;
 mod benchmark;
+mod buffers;
 mod cpu;
+pub mod device;
 mod error;
 pub mod functions;
+mod gpu;
 pub mod model;
 pub mod reduce;
 pub mod spec;

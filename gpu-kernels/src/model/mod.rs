@@ -6,7 +6,7 @@ pub mod engine;
 mod forward;
 mod init;
 pub mod layout;
-mod optimizer;
+pub(crate) mod optimizer;
 pub mod step;
 mod weights;
 mod workspace;
