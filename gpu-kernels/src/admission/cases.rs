@@ -14,7 +14,6 @@ use crate::cpu::rope::{Rotary, Turn};
 use crate::error::EngineError;
 use crate::gpu::ops;
 use crate::gpu::ops::matmul::{Matrix, Packed, Rounding, packed_words};
-use crate::gpu::program::NO_SLOT;
 use crate::model::optimizer::{clipped_scale, scalars};
 use crate::spec::OptimizerConfig;
 
@@ -315,7 +314,7 @@ fn softmax_causal(bench: &mut Bench) -> Cases {
         let buffer = bench.floats(&scores)?;
         let shape = ops::attention::Scores { heads: 1, length, stride, scale };
         let found = bench.run(&[shape.softmax(&buffer, SLOT)], &[&buffer])?;
-        let peak = cpu::softmax::softmax_causal(bench.simd, &mut scores, stride, scale);
+        let peak = cpu::softmax::softmax_causal(bench.simd, &mut scores, stride, scale, 0);
         outcomes.push(Outcome { found, expected: expect(&[&scores], peak) });
     }
     Ok(outcomes)
@@ -325,7 +324,7 @@ fn softmax_causal_backward(bench: &mut Bench) -> Cases {
     let mut outcomes = Vec::new();
     for (length, stride, scale, mut gradient) in score_cases() {
         let mut probabilities = spread(length * stride, 77, -4, 2);
-        cpu::softmax::softmax_causal(bench.simd, &mut probabilities, stride, 1.0);
+        cpu::softmax::softmax_causal(bench.simd, &mut probabilities, stride, 1.0, 0);
         let buffers = (bench.floats(&probabilities)?, bench.floats(&gradient)?);
         let shape = ops::attention::Scores { heads: 1, length, stride, scale };
         let dispatch = shape.softmax_backward(&buffers.0, &buffers.1, SLOT);

@@ -1,7 +1,7 @@
 //! Causal grouped-query attention, one (sequence, head) after another on each thread.
 //!
-//! All products are row-scaled integer products per head; probabilities are
-//! computed again for the way back, so memory grows linearly with the length.
+//! All products are row-scaled integer products per head. Probabilities are
+//! computed again for the way back, which holds those of one head on each thread.
 //! Tensors are `[sequence][head][position][head_dim]`.
 
 use super::matmul::product;
@@ -13,6 +13,9 @@ use super::reduce::add_assign;
 use super::simd::Simd;
 use super::softmax::{softmax_causal, softmax_causal_backward};
 use rayon::prelude::*;
+
+/// Rows of scores that the forward pass holds at a time.
+const BLOCK_ROWS: usize = 64;
 
 /// The fixed part of an attention op.
 #[derive(Clone, Copy)]
@@ -39,11 +42,12 @@ pub(crate) struct AttentionKeys {
     pub(crate) scores_columns: Key,
 }
 
-/// Scratch memory of one thread.
+/// Scratch memory of one thread: on the way back two score matrices, and their packed form.
 #[derive(Default)]
 pub(crate) struct AttentionScratch {
     left: Packed,
     right: Packed,
+    values: Packed,
     probabilities: Vec<f32>,
     scores: Vec<f32>,
     head: Vec<f32>,
@@ -95,41 +99,50 @@ impl Attention {
         product(self.simd, left, 0..left.rows.div_ceil(PANEL), right, out, stride)
     }
 
-    /// Probabilities of one head into the scratch memory; the largest score that
-    /// counts (those behind the diagonal are not looked at).
-    fn probabilities(&self, scratch: &mut AttentionScratch, inputs: Inputs<'_>, head: usize) -> u32 {
-        let AttentionScratch { left, right, probabilities, .. } = scratch;
-        left.pack(
-            self.simd,
-            self.matrix(inputs.queries, head),
-            Packing::left(Along::Rows, self.digits, Rounding::Nearest),
-        );
-        right.pack(
-            self.simd,
-            self.matrix(inputs.keys, self.key_head(head)),
-            Packing::right(Along::Rows, self.digits, Rounding::Nearest),
-        );
-        probabilities.resize(self.length * self.stride(), 0.0);
-        self.whole_product(left, right, probabilities, self.stride());
-        softmax_causal(self.simd, probabilities, self.stride(), self.scale)
+    /// Probabilities of `count` rows from `first` on, of the head whose keys are
+    /// packed in `keys`; the largest score that counts (those behind the diagonal
+    /// are not looked at).
+    fn probabilities(
+        &self,
+        (left, keys): (&mut Packed, &Packed),
+        queries: &[f32],
+        (head, first, count): (usize, usize, usize),
+        out: &mut Vec<f32>,
+    ) -> u32 {
+        let all = self.matrix(queries, head);
+        let rows = View { values: &all.values[first * self.head_dim..], rows: count, ..all };
+        left.pack(self.simd, rows, Packing::left(Along::Rows, self.digits, Rounding::Nearest));
+        out.resize(count * self.stride(), 0.0);
+        self.whole_product(left, keys, out, self.stride());
+        softmax_causal(self.simd, out, self.stride(), self.scale, first)
     }
 
-    /// Writes softmax(Q·Kᵀ·scale)·V; the largest magnitude met.
+    /// Writes softmax(Q·Kᵀ·scale)·V; the largest magnitude met. Works through
+    /// blocks of rows, so memory grows linearly with the length.
     pub(crate) fn forward(&self, pool: &Pool<AttentionScratch>, inputs: Inputs<'_>, out: &mut [f32]) -> u32 {
         out.par_chunks_exact_mut(self.head_len())
             .enumerate()
             .map(|(head, out)| {
-                let scratch = &mut *pool.scratch();
-                let peak = self.probabilities(scratch, inputs, head);
-                let AttentionScratch { left, right, probabilities, .. } = scratch;
-                left.pack(
+                let AttentionScratch { left, right, values, probabilities, .. } = &mut *pool.scratch();
+                let nearest = Rounding::Nearest;
+                let key_head = self.key_head(head);
+                right.pack(
                     self.simd,
-                    self.score_matrix(probabilities, head),
-                    Packing::left(Along::Rows, self.digits, Rounding::Nearest),
+                    self.matrix(inputs.keys, key_head),
+                    Packing::right(Along::Rows, self.digits, nearest),
                 );
-                let values = self.matrix(inputs.values, self.key_head(head));
-                right.pack(self.simd, values, Packing::right(Along::Columns, self.digits, Rounding::Nearest));
-                peak.max(self.whole_product(left, right, out, self.head_dim))
+                let view = self.matrix(inputs.values, key_head);
+                values.pack(self.simd, view, Packing::right(Along::Columns, self.digits, nearest));
+                let mut peak = 0;
+                for (block, out) in out.chunks_mut(BLOCK_ROWS * self.head_dim).enumerate() {
+                    let count = out.len() / self.head_dim;
+                    let rows = (head, block * BLOCK_ROWS, count);
+                    peak = peak.max(self.probabilities((left, right), inputs.queries, rows, probabilities));
+                    let view = View { rows: count, ..self.score_matrix(probabilities, head) };
+                    left.pack(self.simd, view, Packing::left(Along::Rows, self.digits, nearest));
+                    peak = peak.max(self.whole_product(left, values, out, self.head_dim));
+                }
+                peak
             })
             .reduce(|| 0, u32::max)
     }
@@ -179,8 +192,14 @@ impl Attention {
         let simd = self.simd;
         let key_head = self.key_head(head);
         let stochastic = |key| Rounding::Stochastic(key);
-        let mut peak = self.probabilities(scratch, inputs, head);
-        let AttentionScratch { left, right, probabilities, scores, head: part } = scratch;
+        let AttentionScratch { left, right, probabilities, scores, head: part, .. } = scratch;
+        right.pack(
+            simd,
+            self.matrix(inputs.keys, key_head),
+            Packing::right(Along::Rows, self.digits, Rounding::Nearest),
+        );
+        let all = (head, 0, self.length);
+        let mut peak = self.probabilities((left, right), inputs.queries, all, probabilities);
         part.resize(self.head_len(), 0.0);
         scores.resize(self.length * self.stride(), 0.0);
 

@@ -21,6 +21,11 @@ impl<S: Default + Send> Pool<S> {
         Ok(Self { threads, scratch })
     }
 
+    /// Number of threads.
+    pub(crate) fn threads(&self) -> usize {
+        self.scratch.len()
+    }
+
     /// Runs `work` inside the pool.
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.threads.install(work)

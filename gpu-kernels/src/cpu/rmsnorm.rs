@@ -125,9 +125,10 @@ dispatch! {
         }
         let mut stride = LANES / 2;
         while stride > 0 {
-            for lane in 0..stride {
-                for column in 0..TASK_COLUMNS {
-                    lanes[lane][column] = add(lanes[lane][column], lanes[lane + stride][column]);
+            let (lower, upper) = lanes.split_at_mut(stride);
+            for (lower, upper) in lower.iter_mut().zip(upper) {
+                for (sum, &other) in lower.iter_mut().zip(upper.iter()) {
+                    *sum = add(*sum, other);
                 }
             }
             stride /= 2;

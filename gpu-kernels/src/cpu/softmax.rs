@@ -8,11 +8,12 @@ use crate::arithmetic::{magnitude, mul, sub};
 use crate::functions::{exp, reciprocal};
 
 dispatch! {
-    /// scores → probabilities: p = e^(s·scale − max) / Σ. The largest |score · scale| is returned.
-    pub(crate) fn softmax_causal(scores: &mut [f32], stride: usize, scale: f32) -> u32 {
+    /// scores → probabilities: p = e^(s·scale − max) / Σ, for rows from number
+    /// `first` of a sequence. The largest |score · scale| is returned.
+    pub(crate) fn softmax_causal(scores: &mut [f32], stride: usize, scale: f32, first: usize) -> u32 {
         let mut peak = 0;
         for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
-            let length = row + 1;
+            let length = first + row + 1;
             let padded = length.div_ceil(32) * 32;
             for score in &mut scores[..length] {
                 *score = mul(*score, scale);

@@ -87,7 +87,8 @@ impl Engine {
         model.validate()?;
         arithmetic.validate(&model)?;
         optimizer.validate()?;
-        let needed_bytes = Self::memory_bytes(&model, &arithmetic);
+        let pool = Pool::new(options.threads)?;
+        let needed_bytes = Self::memory_bytes(&model, &arithmetic, pool.threads());
         if needed_bytes > options.memory_bytes_max {
             return Err(EngineError::Memory { needed_bytes, limit_bytes: options.memory_bytes_max });
         }
@@ -95,7 +96,7 @@ impl Engine {
         let zeros = || vec![0.0; layout.len()];
         Ok(Self {
             simd: options.simd.resolve()?,
-            pool: Pool::new(options.threads)?,
+            pool,
             parameters: zeros(),
             first_moment: zeros(),
             second_moment: zeros(),
@@ -111,8 +112,8 @@ impl Engine {
         })
     }
 
-    /// Estimated memory of an engine for a valid model, in bytes.
-    pub fn memory_bytes(model: &ModelConfig, arithmetic: &ArithmeticSpec) -> u64 {
+    /// Estimated memory of an engine for a valid model on `threads` threads, in bytes.
+    pub fn memory_bytes(model: &ModelConfig, arithmetic: &ArithmeticSpec, threads: usize) -> u64 {
         let digits = [
             arithmetic.activation_digits,
             arithmetic.weight_digits,
@@ -121,8 +122,12 @@ impl Engine {
         ];
         let digits = u64::from(digits.into_iter().max().unwrap_or(1));
         let parameters = Layout::new(model).len() as u64;
+        // Each thread holds two score matrices and one packed.
+        let length = arithmetic.sequence_length as u64;
+        let scratch = threads as u64 * length * length.next_multiple_of(32) * (8 + 4);
         // Five f32 vectors and two packed forms of up to two bytes a digit.
-        parameters * (20 + 4 * digits) + Workspace::bytes(model, arithmetic.micro_batch_tokens() as u64, digits)
+        let workspace = Workspace::bytes(model, arithmetic.micro_batch_tokens() as u64, digits);
+        parameters * (20 + 4 * digits) + workspace + scratch
     }
 
     /// Sets the parameters to the Gaussian initial values of `run_seed`, and

@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use super::step::{StepReport, check_range};
-use crate::arithmetic::{from_host, mul};
+use crate::arithmetic::{canon, from_host, mul};
 use crate::cpu::adamw::{Scalars, State, norm, preview, step};
 use crate::cpu::simd::Simd;
 use crate::error::EngineError;
@@ -43,9 +43,9 @@ pub(crate) fn scalars(config: &OptimizerConfig, number: u64, gradient_scale: f32
     let one_minus = |beta: f32| from_host(1.0 - f64::from(beta));
     Scalars {
         gradient_scale,
-        beta1: config.beta1,
+        beta1: canon(config.beta1),
         one_minus_beta1: one_minus(config.beta1),
-        beta2: config.beta2,
+        beta2: canon(config.beta2),
         one_minus_beta2: one_minus(config.beta2),
         correction1: correction(config.beta1, number),
         correction2: correction(config.beta2, number),

@@ -91,7 +91,7 @@ impl Workspace {
         }
     }
 
-    /// Bytes that a training pass over `tokens` tokens takes, about.
+    /// Bytes that a training pass over `tokens` tokens takes, about, without the attention's scratch.
     pub(crate) fn bytes(config: &ModelConfig, tokens: u64, digits: u64) -> u64 {
         let width = |value: usize| value as u64;
         let (hidden, inner) = (width(config.hidden_size), width(config.intermediate_size));

@@ -105,8 +105,7 @@ pub(crate) fn product(
             let out = &mut out[place..];
             peak = peak.max(if narrow {
                 let input = tile_input(simd, left, first_words, row, 0, 0);
-                sum_tile(simd, &input, &mut tile);
-                scale_narrow(simd, &tile, &target, out)
+                narrow_tile(simd, &input, &mut tile, &target, out)
             } else {
                 let sums = wide_sums(simd, left, right, (row, column_panel));
                 scale_wide(simd, &sums, &target, out)
@@ -116,11 +115,24 @@ pub(crate) fn product(
     peak
 }
 
-struct Target<'a> {
+/// Where a tile's values go, and the powers of two that scale them.
+pub(crate) struct Target<'a> {
     row_scales: &'a [f32],
     column_scales: &'a [f32],
     columns: usize,
     stride: usize,
+}
+
+/// A tile whose sums fit 32 bits; the largest magnitude in it.
+fn narrow_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile, target: &Target<'_>, out: &mut [f32]) -> u32 {
+    match simd {
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx512Vnni => vnni::product_tile(input, target, out),
+        _ => {
+            sum_tile(simd, input, tile);
+            scale_narrow(simd, tile, target, out)
+        }
+    }
 }
 
 /// The right operand's words of one digit and chunk in one or two panels from `panel`.
