@@ -85,6 +85,9 @@ impl Device {
         let mut offset_bytes = 0;
         for &(buffer, len) in reads {
             assert!(len <= buffer.len);
+            if len == 0 {
+                continue;
+            }
             encoder.copy_buffer_to_buffer(&buffer.raw, 0, &staging, offset_bytes, 4 * len as u64);
             offset_bytes += 4 * len as u64;
         }

@@ -21,6 +21,7 @@ pub mod spec;
 pub use benchmark::measure_multiply_adds_per_s;
 pub use cpu::simd::SimdPath;
 pub use error::EngineError;
+pub use gpu::engine::GpuEngine;
 pub use model::config::{ConfigError, ModelConfig};
 pub use model::engine::{Engine, EngineOptions};
 pub use model::layout::{Layout, Tensor};
