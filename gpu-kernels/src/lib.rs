@@ -17,6 +17,7 @@ mod gpu;
 pub mod model;
 pub mod reduce;
 pub mod spec;
+mod training;
 
 pub use benchmark::measure_multiply_adds_per_s;
 pub use cpu::simd::SimdPath;
@@ -27,3 +28,4 @@ pub use model::engine::{Engine, EngineOptions};
 pub use model::layout::{Layout, Tensor};
 pub use model::step::{LossSum, MicroBatchKey, StepReport};
 pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig};
+pub use training::TrainingEngine;
