@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Storage buffers that one kernel binds at most, the flags among them.
-const STORAGE_BUFFERS: u32 = 7;
+const STORAGE_BUFFERS: u32 = 6;
 /// Invocations of the largest workgroup.
 const INVOCATIONS: u32 = 256;
 
@@ -197,7 +197,8 @@ fn report_of(adapter: &wgpu::Adapter) -> DeviceReport {
         kind,
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         backend: format!("{:?}", info.backend),
-        binding_bytes_max: limits.max_storage_buffer_binding_size,
+        // Kernels count elements in 32 bits.
+        binding_bytes_max: limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX)),
         buffer_bytes_max: limits.max_buffer_size,
         workgroup_bytes_max: limits.max_compute_workgroup_storage_size,
         workgroup_invocations_max: limits.max_compute_invocations_per_workgroup,

@@ -167,13 +167,18 @@ pub(crate) fn shader_hash() -> String {
 /// The device is lost or out of memory. Wrong answers, and kernels that the
 /// driver does not compile, are no errors but in the report.
 pub fn check_device(device: &Device, forced: Forms) -> Result<AdmissionReport, EngineError> {
+    let form = Form { soft: forced.soft_float, portable_dot: forced.portable_dot, flaw: None };
+    check_forms(device, forced, form, Form { soft: true, ..form })
+}
+
+/// [`check_device`] with kernels of the form `form`, and `fallback` for those that fail.
+fn check_forms(device: &Device, forced: Forms, mut form: Form, fallback: Form) -> Result<AdmissionReport, EngineError> {
     let start = Instant::now();
-    let mut form = Form { soft: forced.soft_float, portable_dot: forced.portable_dot, flaw: None };
     if !form.portable_dot {
         form.portable_dot = dot_problem(device, form)?.is_some();
     }
     let mut own = Bench::new(device, form)?;
-    let mut soft = Bench::new(device, Form { soft: true, ..form })?;
+    let mut soft = Bench::new(device, Form { portable_dot: form.portable_dot, ..fallback })?;
     let mut ops = Vec::new();
     for suite in SUITES {
         ops.push(check_op(suite, &mut own, &mut soft, forced.soft_float)?);
@@ -204,7 +209,7 @@ pub fn check_device(device: &Device, forced: Forms) -> Result<AdmissionReport, E
 /// Names of the kernels that use integer floats.
 fn soft_kernels(ops: &[OpReport]) -> Vec<&'static str> {
     let is_soft = |op: &&str| ops.iter().any(|found| found.op == *op && found.form == OpForm::SoftFloat);
-    SUITES.iter().map(|suite| suite.op).filter(|op| is_soft(&op)).collect()
+    SUITES.iter().map(|suite| suite.op).filter(is_soft).collect()
 }
 
 /// What is wrong with the product in this form, if something is.
@@ -223,10 +228,8 @@ fn check_op(suite: &Suite, own: &mut Bench, soft: &mut Bench, forced: bool) -> R
         Ok(cases) => return Ok(OpReport { op, form: first, cases, problem: None }),
         Err(problem) => problem,
     };
-    if !forced {
-        if let Ok(cases) = run_suite(suite, soft)? {
-            return Ok(OpReport { op, form: OpForm::SoftFloat, cases, problem: Some(problem) });
-        }
+    if !forced && let Ok(cases) = run_suite(suite, soft)? {
+        return Ok(OpReport { op, form: OpForm::SoftFloat, cases, problem: Some(problem) });
     }
     Ok(OpReport { op, form: OpForm::Refused, cases: 0, problem: Some(problem) })
 }
@@ -256,4 +259,50 @@ fn run_suite(suite: &Suite, bench: &mut Bench) -> Result<Result<usize, String>, 
 fn refusal(ops: &[OpReport]) -> Option<String> {
     let refused = ops.iter().find(|op| op.form == OpForm::Refused)?;
     Some(format!("`{}` is wrong in every form ({})", refused.op, refused.problem.as_deref().unwrap_or("no reason")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceChoice;
+    use crate::gpu::kernel::Flaw;
+
+    /// The software adapter; none if the environment says aloud to skip.
+    fn device() -> Option<Device> {
+        match Device::open(&DeviceChoice::Software) {
+            Ok(device) => Some(device),
+            Err(error) if std::env::var("MANTA_TEST_SKIP").is_ok_and(|skip| skip.contains("gpu")) => {
+                eprintln!("skipped as MANTA_TEST_SKIP asks: {error}");
+                None
+            }
+            Err(error) => panic!("{error} (MANTA_TEST_SKIP=gpu skips this test)"),
+        }
+    }
+
+    #[test]
+    fn a_device_that_fuses_is_admitted_with_integer_floats() {
+        let Some(device) = device() else { return };
+        let fusing = Form { flaw: Some(Flaw::Fused), ..Form::default() };
+        let report = check_forms(&device, Forms::default(), fusing, Form { soft: true, ..fusing }).unwrap();
+        assert!(report.admitted() && report.whole_step, "{report:?}");
+        for op in &report.ops {
+            let expected = if flaws::matters(Flaw::Fused, &op.op) { OpForm::SoftFloat } else { OpForm::Native };
+            assert_eq!(op.form, expected, "{op:?}");
+            assert_eq!(op.problem.is_some(), expected == OpForm::SoftFloat, "{op:?}");
+        }
+        let admitted = AdmittedDevice::from_report(device, report).unwrap();
+        assert!(admitted.soft_kernels.contains(&"rms_norm") && !admitted.soft_kernels.contains(&"matmul"));
+    }
+
+    #[test]
+    fn a_device_that_is_wrong_in_every_form_is_refused() {
+        let Some(device) = device() else { return };
+        let flushing = Form { flaw: Some(Flaw::FlushesEarly), ..Form::default() };
+        let report = check_forms(&device, Forms::default(), flushing, flushing).unwrap();
+        assert!(!report.admitted() && !report.whole_step);
+        assert!(matches!(
+            AdmittedDevice::from_report(device, report),
+            Err(DeviceError::NotAdmitted { problem, .. }) if problem.contains("wrong in every form")
+        ));
+    }
 }

@@ -169,7 +169,8 @@ impl Kernel {
 
 /// The constants that the texts expect.
 fn header(kernel: Kernel, form: Form) -> String {
-    let flaw = form.flaw;
+    // Flaws are those of the device's own sums and products.
+    let flaw = if form.soft { None } else { form.flaw };
     let rounding = match flaw {
         Some(Flaw::Truncates) => 1,
         Some(Flaw::TiesAway) => 2,
