@@ -2,6 +2,7 @@
 
 use crate::arithmetic::RANGE_LIMIT;
 use crate::cpu::simd::SimdPath;
+use crate::device::DeviceError;
 use crate::model::config::ConfigError;
 
 /// Why the engine refuses to go on. No call that fails has changed parameters,
@@ -11,6 +12,9 @@ pub enum EngineError {
     /// The model's shape is not one that the arithmetic covers.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The graphics device failed; nothing of the run is lost.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A field of the arithmetic specification or the optimiser is out of range.
     #[error("field `{field}`: {problem}")]
     Spec {

@@ -5,11 +5,15 @@
 //! with it; `docs/arithmetic.md` says the same in words, exactly enough to
 //! implement it again.
 
+pub mod admission;
 pub mod arithmetic;
 mod benchmark;
+mod buffers;
 mod cpu;
+pub mod device;
 mod error;
 pub mod functions;
+mod gpu;
 pub mod model;
 pub mod reduce;
 pub mod reference;
@@ -18,6 +22,7 @@ pub mod spec;
 pub use benchmark::measure_multiply_adds_per_s;
 pub use cpu::simd::SimdPath;
 pub use error::EngineError;
+pub use gpu::engine::GpuEngine;
 pub use model::config::{ConfigError, ModelConfig};
 pub use model::engine::{Engine, EngineOptions};
 pub use model::layout::{Layout, Tensor};

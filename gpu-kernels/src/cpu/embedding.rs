@@ -45,6 +45,16 @@ impl Segments {
         self.offsets[0] = 0;
     }
 
+    /// Where the places of each token start, and where those of the last one end.
+    pub(crate) fn offsets(&self) -> &[u32] {
+        &self.offsets
+    }
+
+    /// All places, sorted by (token, place).
+    pub(crate) fn all_places(&self) -> &[u32] {
+        &self.places
+    }
+
     fn places(&self, token: usize) -> &[u32] {
         &self.places[self.offsets[token] as usize..self.offsets[token + 1] as usize]
     }

@@ -27,10 +27,19 @@ impl Rotary {
         Self { frequencies: frequencies(head_dim / 2, f64::from(theta)), cosines: Vec::new(), sines: Vec::new() }
     }
 
+    /// Positions of the table.
+    pub(crate) fn positions(&self) -> usize {
+        self.cosines.len() / self.frequencies.len()
+    }
+
+    /// `[position][pair]` of (cosine, sine), as far as the table was computed.
+    pub(crate) fn angles(&self) -> impl Iterator<Item = (f32, f32)> {
+        self.cosines.iter().copied().zip(self.sines.iter().copied())
+    }
+
     /// Computes the table up to `positions`.
     pub(crate) fn extend_to(&mut self, positions: usize) {
-        let known = self.cosines.len() / self.frequencies.len();
-        for position in known..positions {
+        for position in self.positions()..positions {
             for &frequency in &self.frequencies {
                 let (sine, cosine) = sine_cosine(position as f64 * frequency);
                 self.cosines.push(from_host(cosine));

@@ -25,6 +25,11 @@ use crate::reduce::check;
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
 use rayon::prelude::*;
 
+/// Domain of the hash of the parameters.
+pub(crate) const PARAMETER_CONTEXT: &str = "manta arithmetic 1 parameters";
+/// Domain of the hash of the moments.
+pub(crate) const OPTIMIZER_CONTEXT: &str = "manta arithmetic 1 optimizer state";
+
 /// How the engine runs; nothing here changes a bit of what it computes.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -212,11 +217,8 @@ impl Engine {
         sequences: usize,
         key: &MicroBatchKey,
     ) -> Result<LossSum, EngineError> {
-        if !(1..=self.spec.micro_batch_sequences).contains(&sequences) {
-            let expected = format!("1 to {}", self.spec.micro_batch_sequences);
-            return Err(EngineError::Length { what: "sequences", expected, found: sequences });
-        }
-        let batch = self.checked_batch(tokens, sequences)?;
+        check_sequences(&self.spec, sequences)?;
+        let batch = checked_batch(&self.config, &self.spec, tokens, sequences)?;
         let (inputs, targets) = split_targets(tokens, batch.length);
         let gradient_scale = from_host(1.0 / batch.tokens() as f64);
         self.prepare(batch.length, true);
@@ -290,7 +292,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::accumulate_gradient`].
     pub fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError> {
-        let batch = self.checked_batch(tokens, sequences)?;
+        let batch = checked_batch(&self.config, &self.spec, tokens, sequences)?;
         self.prepare(batch.length, false);
         let (model, workspace) = self.model();
         let mut sum = LossSum::default();
@@ -314,12 +316,7 @@ impl Engine {
     /// A context that is empty or too long, tokens outside of the vocabulary, or
     /// an op that leaves the range of the arithmetic.
     pub fn next_token_logits(&mut self, context: &[u32]) -> Result<Vec<f32>, EngineError> {
-        let longest = self.config.max_position_embeddings;
-        if !(1..=longest).contains(&context.len()) {
-            let expected = format!("1 to {longest} tokens");
-            return Err(EngineError::Length { what: "context", expected, found: context.len() });
-        }
-        self.check_tokens(context)?;
+        check_context(&self.config, context)?;
         let batch = Batch { sequences: 1, length: context.len() };
         self.prepare(batch.length, false);
         let (model, workspace) = self.model();
@@ -329,31 +326,12 @@ impl Engine {
 
     /// blake3 of the parameters: equal on all peers of a run after every step.
     pub fn parameter_hash(&self) -> [u8; 32] {
-        hash_vectors("manta arithmetic 1 parameters", &[&self.parameters])
+        hash_vectors(PARAMETER_CONTEXT, &[&self.parameters])
     }
 
     /// blake3 of first and second moments.
     pub fn optimizer_hash(&self) -> [u8; 32] {
-        hash_vectors("manta arithmetic 1 optimizer state", &[&self.first_moment, &self.second_moment])
-    }
-
-    fn check_tokens(&self, tokens: &[u32]) -> Result<(), EngineError> {
-        let vocab_size = self.config.vocab_size;
-        match tokens.iter().position(|&token| token as usize >= vocab_size) {
-            Some(place) => Err(EngineError::Token { place, token: tokens[place], vocab_size }),
-            None => Ok(()),
-        }
-    }
-
-    fn checked_batch(&self, tokens: &[u32], sequences: usize) -> Result<Batch, EngineError> {
-        let length = self.spec.sequence_length;
-        let expected = sequences.checked_mul(length + 1);
-        if sequences == 0 || expected != Some(tokens.len()) {
-            let expected = format!("{sequences} sequences (at least 1) of {} tokens", length + 1);
-            return Err(EngineError::Length { what: "tokens", expected, found: tokens.len() });
-        }
-        self.check_tokens(tokens)?;
-        Ok(Batch { sequences, length })
+        hash_vectors(OPTIMIZER_CONTEXT, &[&self.first_moment, &self.second_moment])
     }
 
     /// Makes tables and packed weights ready for a pass.
@@ -377,14 +355,59 @@ impl Engine {
     }
 }
 
+/// Refuses tokens outside of the vocabulary.
+fn check_tokens(config: &ModelConfig, tokens: &[u32]) -> Result<(), EngineError> {
+    let vocab_size = config.vocab_size;
+    match tokens.iter().position(|&token| token as usize >= vocab_size) {
+        Some(place) => Err(EngineError::Token { place, token: tokens[place], vocab_size }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses contexts that are empty, too long, or hold tokens outside of the vocabulary.
+pub(crate) fn check_context(config: &ModelConfig, context: &[u32]) -> Result<(), EngineError> {
+    let longest = config.max_position_embeddings;
+    if !(1..=longest).contains(&context.len()) {
+        let expected = format!("1 to {longest} tokens");
+        return Err(EngineError::Length { what: "context", expected, found: context.len() });
+    }
+    check_tokens(config, context)
+}
+
+/// Refuses more sequences than a micro-batch has, or none.
+pub(crate) fn check_sequences(spec: &ArithmeticSpec, sequences: usize) -> Result<(), EngineError> {
+    if (1..=spec.micro_batch_sequences).contains(&sequences) {
+        return Ok(());
+    }
+    let expected = format!("1 to {}", spec.micro_batch_sequences);
+    Err(EngineError::Length { what: "sequences", expected, found: sequences })
+}
+
+/// The shape of `sequences` rows of tokens, each one longer than the sequence length.
+pub(crate) fn checked_batch(
+    config: &ModelConfig,
+    spec: &ArithmeticSpec,
+    tokens: &[u32],
+    sequences: usize,
+) -> Result<Batch, EngineError> {
+    let length = spec.sequence_length;
+    let expected = sequences.checked_mul(length + 1);
+    if sequences == 0 || expected != Some(tokens.len()) {
+        let expected = format!("{sequences} sequences (at least 1) of {} tokens", length + 1);
+        return Err(EngineError::Length { what: "tokens", expected, found: tokens.len() });
+    }
+    check_tokens(config, tokens)?;
+    Ok(Batch { sequences, length })
+}
+
 /// Rows of `length + 1` tokens → all but the last of each, and all but the first.
-fn split_targets(tokens: &[u32], length: usize) -> (Vec<u32>, Vec<u32>) {
+pub(crate) fn split_targets(tokens: &[u32], length: usize) -> (Vec<u32>, Vec<u32>) {
     let rows = || tokens.chunks_exact(length + 1);
     (rows().flat_map(|row| &row[..length]).copied().collect(), rows().flat_map(|row| &row[1..]).copied().collect())
 }
 
 /// blake3 in key-derivation mode over little-endian f32 bytes.
-fn hash_vectors(context: &str, vectors: &[&[f32]]) -> [u8; 32] {
+pub(crate) fn hash_vectors(context: &str, vectors: &[&[f32]]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(context);
     let mut bytes = Vec::with_capacity(4 * TASK_ELEMENTS);
     for values in vectors.iter().flat_map(|vector| vector.chunks(TASK_ELEMENTS)) {

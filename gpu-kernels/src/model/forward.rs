@@ -18,7 +18,7 @@ use crate::error::EngineError;
 use rayon::prelude::*;
 
 /// The shape of one pass.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Batch {
     pub(crate) sequences: usize,
     pub(crate) length: usize,
@@ -31,7 +31,7 @@ impl Batch {
 }
 
 /// Which logits are wanted, and whether a way back follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     /// All logits, and everything saved for the way back.
     Train,

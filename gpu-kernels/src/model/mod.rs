@@ -3,10 +3,10 @@
 mod backward;
 pub mod config;
 pub mod engine;
-mod forward;
-mod init;
+pub(crate) mod forward;
+pub(crate) mod init;
 pub mod layout;
-mod optimizer;
+pub(crate) mod optimizer;
 pub mod step;
-mod weights;
+pub(crate) mod weights;
 mod workspace;

@@ -27,6 +27,34 @@ fn correction(beta: f32, step: u64) -> f32 {
     from_host(1.0 / (1.0 - power(f64::from(beta), step + 1)))
 }
 
+/// Turns the norm of the summed gradient into that of the mean, given 1/micro-batches.
+pub(crate) fn mean_scale(micro_batches: u32) -> f32 {
+    from_host(1.0 / f64::from(micro_batches))
+}
+
+/// The factor from the summed gradient to the clipped mean.
+pub(crate) fn clipped_scale(gradient_norm: f32, mean_scale: f32, clip: f32) -> f32 {
+    if gradient_norm > clip { mul(mean_scale, mul(clip, reciprocal(gradient_norm))) } else { mean_scale }
+}
+
+/// The scalars of step `number` for tensors that decay or not.
+pub(crate) fn scalars(config: &OptimizerConfig, number: u64, gradient_scale: f32, decays: bool) -> Scalars {
+    let learning_rate = config.learning_rate_at(number);
+    let one_minus = |beta: f32| from_host(1.0 - f64::from(beta));
+    Scalars {
+        gradient_scale,
+        beta1: canon(config.beta1),
+        one_minus_beta1: one_minus(config.beta1),
+        beta2: canon(config.beta2),
+        one_minus_beta2: one_minus(config.beta2),
+        correction1: correction(config.beta1, number),
+        correction2: correction(config.beta2, number),
+        epsilon: config.epsilon,
+        learning_rate,
+        decay: if decays { from_host(1.0 - f64::from(learning_rate) * f64::from(config.weight_decay)) } else { 1.0 },
+    }
+}
+
 /// Takes one step, or fails and changes nothing but `scratch`, which is as
 /// long as the parameters.
 pub(crate) fn apply(
@@ -38,26 +66,11 @@ pub(crate) fn apply(
     state: State<'_>,
     scratch: &mut [f32],
 ) -> Result<StepReport, EngineError> {
-    let mean_scale = from_host(1.0 / f64::from(micro_batches));
+    let mean_scale = mean_scale(micro_batches);
     let gradient_norm = mul(norm(simd, gradient_sum), mean_scale);
     check_range("gradient norm", None, gradient_norm.to_bits())?;
-    let clip = config.gradient_clip_norm;
-    let gradient_scale =
-        if gradient_norm > clip { mul(mean_scale, mul(clip, reciprocal(gradient_norm))) } else { mean_scale };
-    let learning_rate = config.learning_rate_at(number);
-    let one_minus = |beta: f32| from_host(1.0 - f64::from(beta));
-    let scalars = |decays: bool| Scalars {
-        gradient_scale,
-        beta1: canon(config.beta1),
-        one_minus_beta1: one_minus(config.beta1),
-        beta2: canon(config.beta2),
-        one_minus_beta2: one_minus(config.beta2),
-        correction1: correction(config.beta1, number),
-        correction2: correction(config.beta2, number),
-        epsilon: config.epsilon,
-        learning_rate,
-        decay: if decays { from_host(1.0 - f64::from(learning_rate) * f64::from(config.weight_decay)) } else { 1.0 },
-    };
+    let gradient_scale = clipped_scale(gradient_norm, mean_scale, config.gradient_clip_norm);
+    let scalars = |decays| scalars(config, number, gradient_scale, decays);
     let State { parameters, first_moment, second_moment } = state;
     for tensor in layout.tensors() {
         let range = tensor.range();
@@ -80,5 +93,5 @@ pub(crate) fn apply(
         let scalars = scalars(tensor.shape.len() == 2);
         step(simd, &scalars, &gradient_sum[range.clone()], part, &scratch[range]);
     }
-    Ok(StepReport { gradient_norm, learning_rate })
+    Ok(StepReport { gradient_norm, learning_rate: config.learning_rate_at(number) })
 }

@@ -42,7 +42,35 @@ pub(crate) enum RoundingSite {
     LogitsColumns = 13,
 }
 
+/// Numbers from one layer's first site to the next layer's.
+pub(crate) const LAYER_SITES: u32 = 16;
+
+impl RoundingSite {
+    pub(crate) const ALL: [Self; 14] = [
+        Self::DownRows,
+        Self::DownColumns,
+        Self::GateUpRows,
+        Self::GateUpColumns,
+        Self::OutputRows,
+        Self::OutputColumns,
+        Self::AttendedRows,
+        Self::AttendedColumns,
+        Self::ScoresRows,
+        Self::ScoresColumns,
+        Self::JointRows,
+        Self::JointColumns,
+        Self::LogitsRows,
+        Self::LogitsColumns,
+    ];
+
+    /// The number of this site in `layer` (the number of layers for the head).
+    pub(crate) fn number(self, layer: usize) -> u32 {
+        layer as u32 * LAYER_SITES + self as u32
+    }
+}
+
 impl OpKeys {
+    /// For the ops of the micro-batch at this place.
     pub(crate) fn new(key: &MicroBatchKey) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
         hasher.update(&key.run_seed).update(&key.step.to_le_bytes()).update(&key.micro_batch.to_le_bytes());
@@ -51,7 +79,7 @@ impl OpKeys {
 
     /// The key of `site` in `layer` (the number of layers for the head).
     pub(crate) fn site(&self, layer: usize, site: RoundingSite) -> Key {
-        let number = layer as u32 * 16 + site as u32;
+        let number = site.number(layer);
         let hash = blake3::keyed_hash(&self.micro_batch, &number.to_le_bytes());
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&hash.as_bytes()[..8]);

@@ -86,7 +86,7 @@ impl Weights {
         self.backward_packed = false;
     }
 
-    fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+    pub(crate) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
         let blocks = self.blocks.iter_mut();
         blocks
             .flat_map(|block| [&mut block.query_key_value, &mut block.output, &mut block.gate_up, &mut block.down])

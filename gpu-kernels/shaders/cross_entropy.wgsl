@@ -1,0 +1,85 @@
+// Loss of each row of logits in units of 2⁻²⁰ nats, and, if asked for, the gradient
+// scale · (softmax − one-hot) in place of the logits. Twin of `cpu/cross_entropy.rs`.
+
+struct Params {
+    rows: u32,
+    width: u32,
+    scale: u32,
+    with_gradient: u32,
+    slot: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read_write> logits: array<u32>;
+@group(0) @binding(3) var<storage, read> targets: array<u32>;
+@group(0) @binding(4) var<storage, read_write> losses: array<u32>;
+
+/// loss · 2^20 to nearest even; all ones unless 0 ≤ loss < 2^11.
+fn loss_to_fixed(loss: u32) -> u32 {
+    if loss >= 0x45000000u {
+        return 0xffffffffu;
+    }
+    let field = loss >> 23u;
+    if field == 0u {
+        return 0u;
+    }
+    let m = mantissa(loss);
+    if field >= 130u {
+        return m << (field - 130u);
+    }
+    let shift = min(130u - field, 31u);
+    var half = (1u << (shift - 1u)) - 1u + ((m >> shift) & 1u);
+    if ROUNDING == 1u {
+        half = 0u;
+    }
+    if ROUNDING == 2u {
+        half = 1u << (shift - 1u);
+    }
+    return (m + half) >> shift;
+}
+
+@compute @workgroup_size(32)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = group_number(group, groups);
+    if row >= params.rows {
+        return;
+    }
+    let start = row * params.width;
+    let of_target = targets[row];
+    var largest = 0xff7fffffu;
+    for (var column = lane; column < params.width; column += LANES) {
+        largest = f_larger(largest, logits[start + column]);
+    }
+    let maximum = fold_maximum(lane, largest);
+    // Only the lane that owns the target's logit uses it.
+    var distance = 0u;
+    if of_target % LANES == lane {
+        distance = f_sub(maximum, logits[start + of_target]);
+    }
+    var sum = 0u;
+    for (var column = lane; column < params.width; column += LANES) {
+        let e = f_exp(f_sub(logits[start + column], maximum));
+        logits[start + column] = e;
+        sum = f_add(sum, e);
+    }
+    let total = fold_sum(lane, sum);
+    if of_target % LANES == lane {
+        let loss = loss_to_fixed(f_add(distance, f_log(total)));
+        losses[row] = loss;
+        report(params.slot, select(0u, INFINITY, loss == 0xffffffffu));
+    }
+    if params.with_gradient == 1u {
+        let inverse = f_reciprocal(total);
+        for (var column = lane; column < params.width; column += LANES) {
+            let e = logits[start + column];
+            var value = f_mul(e, inverse);
+            if column == of_target {
+                value = f_mul_add(e, inverse, ONE ^ SIGN);
+            }
+            logits[start + column] = f_mul(value, params.scale);
+        }
+    }
+}

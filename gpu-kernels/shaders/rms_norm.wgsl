@@ -1,0 +1,46 @@
+// y = x · rsqrt(mean(x²) + ε) · w, one workgroup a row. Twin of `cpu/rmsnorm.rs`.
+
+struct Params {
+    rows: u32,
+    width: u32,
+    x_offset: u32,
+    weight_offset: u32,
+    reciprocal_width: u32,
+    epsilon: u32,
+    slot: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> x: array<u32>;
+@group(0) @binding(3) var<storage, read> parameters: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<u32>;
+@group(0) @binding(5) var<storage, read_write> inverses: array<u32>;
+
+@compute @workgroup_size(32)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = group_number(group, groups);
+    if row >= params.rows {
+        return;
+    }
+    let start = params.x_offset + row * params.width;
+    var sum = 0u;
+    for (var column = lane; column < params.width; column += LANES) {
+        let value = x[start + column];
+        sum = f_mul_add(value, value, sum);
+    }
+    let mean = f_mul_add(fold_sum(lane, sum), params.reciprocal_width, params.epsilon);
+    let inverse = f_rsqrt(mean);
+    if lane == 0u {
+        inverses[row] = inverse;
+    }
+    var peak = 0u;
+    for (var column = lane; column < params.width; column += LANES) {
+        let value = f_mul(f_mul(x[start + column], inverse), parameters[params.weight_offset + column]);
+        y[row * params.width + column] = value;
+        peak = max(peak, magnitude(value));
+    }
+    report(params.slot, peak);
+}

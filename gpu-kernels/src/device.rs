@@ -1,0 +1,296 @@
+//! Graphics devices: what there is, which one to take, and what can go wrong.
+//!
+//! A device that is opened has been granted the adapter's own limits. Nothing
+//! here says that it computes right: that is for [`crate::admission`].
+
+use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Storage buffers that one kernel binds at most, the flags among them.
+const STORAGE_BUFFERS: u32 = 7;
+/// Invocations of the largest workgroup.
+const INVOCATIONS: u32 = 256;
+
+/// Why a device cannot be used, or no longer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// No adapter fits what was asked for.
+    #[error("no {wanted} was found{}; install its Vulkan driver, choose another device, or use the native CPU", found_suffix(.found))]
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// The names of the adapters that there are.
+        found: Vec<String>,
+    },
+    /// The adapter cannot grant what the kernels need.
+    #[error("{device}: {limit} is {found}, but the kernels need {needed}; use the native CPU")]
+    Limit {
+        /// The adapter's name.
+        device: String,
+        /// Which limit, as WebGPU names it.
+        limit: &'static str,
+        /// What the kernels need.
+        needed: u64,
+        /// What the adapter offers.
+        found: u64,
+    },
+    /// The driver refused to open the adapter.
+    #[error("{device} refused to open: {problem}; update its driver or use the native CPU")]
+    Refused {
+        /// The adapter's name.
+        device: String,
+        /// The driver's words.
+        problem: String,
+    },
+    /// A tensor is larger than one binding may be.
+    #[error(
+        "{tensor} takes {needed_bytes} bytes, but this device binds at most {limit_bytes} at once; \
+         choose a smaller model or micro-batch, or the native CPU"
+    )]
+    Binding {
+        /// Which tensor.
+        tensor: &'static str,
+        /// Its size.
+        needed_bytes: u64,
+        /// The device's limit.
+        limit_bytes: u64,
+    },
+    /// The device's memory is exhausted.
+    #[error(
+        "out of device memory while allocating {needed_bytes} bytes for {tensor}; close other programs that use \
+         the device, or choose a smaller model or micro-batch"
+    )]
+    OutOfMemory {
+        /// Which tensor.
+        tensor: &'static str,
+        /// Its size.
+        needed_bytes: u64,
+    },
+    /// The device has gone, with everything it held.
+    #[error("the device was lost: {reason}; load the last state on another device or the native CPU")]
+    Lost {
+        /// The driver's words.
+        reason: String,
+    },
+    /// The driver refused a kernel.
+    #[error("the driver refused the kernel `{kernel}`: {problem}; update it or use the native CPU")]
+    Kernel {
+        /// The shader's name.
+        kernel: &'static str,
+        /// The driver's words.
+        problem: String,
+    },
+    /// The device failed its known-answer tests.
+    #[error("{device} does not compute the exact arithmetic: {problem}; use the native CPU")]
+    NotAdmitted {
+        /// The adapter's name.
+        device: String,
+        /// Which test failed, and how.
+        problem: String,
+    },
+}
+
+fn found_suffix(found: &[String]) -> String {
+    if found.is_empty() { String::new() } else { format!(" (only {})", found.join(", ")) }
+}
+
+/// What kind of machine an adapter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// A card with memory of its own.
+    Discrete,
+    /// A part of the processor's package.
+    Integrated,
+    /// A share of a host's device.
+    Virtual,
+    /// Something else.
+    Other,
+    /// A program on the CPU.
+    Software,
+}
+
+/// One adapter of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// The adapter's name.
+    pub name: String,
+    /// What kind of machine it is.
+    pub kind: DeviceKind,
+    /// The driver's name and version.
+    pub driver: String,
+    /// Vulkan, Metal or Dx12.
+    pub backend: String,
+    /// Bytes that one binding may have.
+    pub binding_bytes_max: u64,
+    /// Bytes that one buffer may have.
+    pub buffer_bytes_max: u64,
+    /// Bytes of memory that a workgroup shares.
+    pub workgroup_bytes_max: u32,
+    /// Invocations of a workgroup.
+    pub workgroup_invocations_max: u32,
+    /// Workgroups along one dimension.
+    pub workgroups_max: u32,
+    /// Why the kernels cannot run, if they cannot.
+    pub unusable: Option<String>,
+}
+
+/// Which device to open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// The best real one: discrete, then integrated, then virtual.
+    Hardware,
+    /// A software adapter, which is only taken when asked for.
+    Software,
+    /// The first whose name contains this, whatever the case of letters.
+    Named(String),
+}
+
+/// An open device.
+#[derive(Clone)]
+pub struct Device {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    report: DeviceReport,
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+/// Waits for a future of wgpu, which on native platforms is ready or becomes so on another thread.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::yield_now(),
+        }
+    }
+}
+
+fn adapters() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    // Neither validation layers nor debug names.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    let instance = wgpu::Instance::new(descriptor);
+    let mut adapters = block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    adapters.sort_by_key(|adapter| report_of(adapter).kind);
+    adapters
+}
+
+fn report_of(adapter: &wgpu::Adapter) -> DeviceReport {
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => DeviceKind::Discrete,
+        wgpu::DeviceType::IntegratedGpu => DeviceKind::Integrated,
+        wgpu::DeviceType::VirtualGpu => DeviceKind::Virtual,
+        wgpu::DeviceType::Cpu => DeviceKind::Software,
+        wgpu::DeviceType::Other => DeviceKind::Other,
+    };
+    DeviceReport {
+        unusable: check_limits(&info.name, &limits).err().map(|error| error.to_string()),
+        name: info.name,
+        kind,
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        backend: format!("{:?}", info.backend),
+        binding_bytes_max: limits.max_storage_buffer_binding_size,
+        buffer_bytes_max: limits.max_buffer_size,
+        workgroup_bytes_max: limits.max_compute_workgroup_storage_size,
+        workgroup_invocations_max: limits.max_compute_invocations_per_workgroup,
+        workgroups_max: limits.max_compute_workgroups_per_dimension,
+    }
+}
+
+fn check_limits(device: &str, limits: &wgpu::Limits) -> Result<(), DeviceError> {
+    let needs = [
+        ("maxStorageBuffersPerShaderStage", u64::from(STORAGE_BUFFERS), limits.max_storage_buffers_per_shader_stage),
+        ("maxComputeInvocationsPerWorkgroup", u64::from(INVOCATIONS), limits.max_compute_invocations_per_workgroup),
+        ("maxComputeWorkgroupSizeX", u64::from(INVOCATIONS), limits.max_compute_workgroup_size_x),
+        ("maxComputeWorkgroupStorageSize", 4096, limits.max_compute_workgroup_storage_size),
+        ("maxComputeWorkgroupsPerDimension", 65_535, limits.max_compute_workgroups_per_dimension),
+        ("maxDynamicUniformBuffersPerPipelineLayout", 1, limits.max_dynamic_uniform_buffers_per_pipeline_layout),
+    ];
+    for (limit, needed, found) in needs {
+        let found = u64::from(found);
+        if found < needed {
+            return Err(DeviceError::Limit { device: device.to_owned(), limit, needed, found });
+        }
+    }
+    Ok(())
+}
+
+/// All adapters of this machine, the best one first, software last.
+pub fn list_devices() -> Vec<DeviceReport> {
+    adapters().iter().map(report_of).collect()
+}
+
+impl DeviceChoice {
+    fn fits(&self, report: &DeviceReport) -> bool {
+        match self {
+            Self::Hardware => report.kind != DeviceKind::Software && report.unusable.is_none(),
+            Self::Software => report.kind == DeviceKind::Software,
+            Self::Named(name) => report.name.to_lowercase().contains(&name.to_lowercase()),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Hardware => "usable graphics device".into(),
+            Self::Software => "software graphics device".into(),
+            Self::Named(name) => format!("graphics device named `{name}`"),
+        }
+    }
+}
+
+impl Device {
+    /// Opens the device chosen.
+    ///
+    /// # Errors
+    /// No adapter fits, its limits do not suffice, or its driver refuses.
+    pub fn open(choice: &DeviceChoice) -> Result<Self, DeviceError> {
+        let adapters = adapters();
+        let adapter = adapters.iter().find(|adapter| choice.fits(&report_of(adapter))).ok_or_else(|| {
+            let found = adapters.iter().map(|adapter| report_of(adapter).name).collect();
+            DeviceError::NoAdapter { wanted: choice.describe(), found }
+        })?;
+        let report = report_of(adapter);
+        check_limits(&report.name, &adapter.limits())?;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("manta"),
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = block_on(adapter.request_device(&descriptor))
+            .map_err(|error| DeviceError::Refused { device: report.name.clone(), problem: error.to_string() })?;
+        let lost = Arc::new(Mutex::new(None));
+        let noted = Arc::clone(&lost);
+        device.set_device_lost_callback(move |reason, message| {
+            *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{reason:?} {message}"));
+        });
+        // Errors outside of a scope are kept and reported by the next call instead of ending the program.
+        let noted = Arc::clone(&lost);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.get_or_insert_with(|| error.to_string());
+        }));
+        Ok(Self { device, queue, report, lost })
+    }
+
+    /// What this device is.
+    pub fn report(&self) -> &DeviceReport {
+        &self.report
+    }
+
+    /// Fails if the device has been lost, or an operation on it has failed.
+    pub(crate) fn check(&self) -> Result<(), DeviceError> {
+        match &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(reason) => Err(DeviceError::Lost { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The same training step on a graphics device: each op is a shader in
+//! `shaders/` of the same name as its native twin, with its launcher here.
+
+mod backward;
+pub(crate) mod engine;
+mod forward;
+pub(crate) mod kernel;
+mod model;
+pub(crate) mod ops;
+mod optimizer;
+mod pass;
+pub(crate) mod program;
+mod workspace;

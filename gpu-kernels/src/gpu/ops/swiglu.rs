@@ -1,0 +1,29 @@
+//! Launchers of `swiglu` and `swiglu_backward`.
+
+use super::{GROUP_ELEMENTS, word};
+use crate::buffers::Buffer;
+use crate::gpu::kernel::Kernel;
+use crate::gpu::program::Dispatch;
+
+/// h of `rows` rows of `width` from rows \[gate, up\].
+pub(crate) fn swiglu(gate_up: &Buffer, (rows, width): (usize, usize), h: &Buffer, slot: u32) -> Dispatch {
+    let count = rows * width;
+    assert!(2 * count <= gate_up.len && count <= h.len);
+    let buffers = vec![gate_up.clone(), h.clone()];
+    let groups = count.div_ceil(GROUP_ELEMENTS);
+    Dispatch { kernel: Kernel::Swiglu, params: vec![word(count), word(width), slot], buffers, groups }
+}
+
+/// The gradient of \[gate, up\].
+pub(crate) fn swiglu_backward(
+    [dh, gate_up]: [&Buffer; 2],
+    (rows, width): (usize, usize),
+    d_gate_up: &Buffer,
+    slot: u32,
+) -> Dispatch {
+    let count = rows * width;
+    assert!(count <= dh.len && 2 * count <= gate_up.len && 2 * count <= d_gate_up.len);
+    let buffers = vec![dh.clone(), gate_up.clone(), d_gate_up.clone()];
+    let groups = count.div_ceil(GROUP_ELEMENTS);
+    Dispatch { kernel: Kernel::SwigluBackward, params: vec![word(count), word(width), slot], buffers, groups }
+}

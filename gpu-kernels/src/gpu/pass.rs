@@ -1,0 +1,96 @@
+//! One pass over a micro-batch: its memory, its program and its checks, kept for the next of equal shape.
+
+use super::forward::{Check, Recorder};
+use super::kernel::Pipelines;
+use super::model::Model;
+use super::ops;
+use super::program::Program;
+use super::workspace::{Extent, Workspace};
+use crate::buffers::Buffer;
+use crate::device::DeviceError;
+use crate::error::EngineError;
+use crate::model::forward::Purpose;
+
+/// Slots for checks: 256 layers have at most 26 each.
+pub(crate) const SLOTS: usize = 8192;
+/// Passes of other shapes that are kept.
+const PASSES_MAX: usize = 4;
+
+/// A pass ready to run.
+pub(crate) struct Pass {
+    extent: Extent,
+    purpose: Purpose,
+    pub(crate) workspace: Workspace,
+    pub(crate) program: Program,
+    pub(crate) checks: Vec<Check>,
+}
+
+/// Where a training pass leaves its gradient, and what it is added to.
+pub(crate) struct GradientBuffers<'a> {
+    pub(crate) micro: &'a Buffer,
+    pub(crate) sum: &'a Buffer,
+}
+
+/// Passes of the last few shapes.
+#[derive(Default)]
+pub(crate) struct Passes(Vec<Pass>);
+
+impl Passes {
+    /// The pass of this shape, recorded if it is new.
+    pub(crate) fn get(
+        &mut self,
+        model: &Model,
+        pipelines: &mut Pipelines,
+        flags: &Buffer,
+        gradient: &GradientBuffers<'_>,
+        (extent, purpose): (Extent, Purpose),
+    ) -> Result<&Pass, DeviceError> {
+        let known = self.0.iter().position(|pass| (pass.extent, pass.purpose) == (extent, purpose));
+        let pass = match known {
+            Some(place) => self.0.remove(place),
+            None => {
+                // The one that was used longest ago makes room before memory is asked for.
+                if self.0.len() == PASSES_MAX {
+                    self.0.remove(0);
+                }
+                record(model, pipelines, flags, gradient, (extent, purpose))?
+            }
+        };
+        self.0.push(pass);
+        Ok(&self.0[self.0.len() - 1])
+    }
+}
+
+fn record(
+    model: &Model,
+    pipelines: &mut Pipelines,
+    flags: &Buffer,
+    gradient: &GradientBuffers<'_>,
+    (extent, purpose): (Extent, Purpose),
+) -> Result<Pass, DeviceError> {
+    let workspace = Workspace::new(&pipelines.device, &model.config, &model.spec, &extent)?;
+    let mut recorder = Recorder::new(model, &workspace, extent);
+    recorder.forward();
+    if purpose != Purpose::NextToken {
+        recorder.cross_entropy();
+    }
+    if purpose == Purpose::Train {
+        recorder.backward(gradient.micro);
+        let slot = recorder.check("gradient sum", None);
+        let count = gradient.sum.len;
+        recorder.push(ops::sum::sum_peak([gradient.sum, gradient.micro], count, slot));
+        recorder.push(ops::sum::accumulate(gradient.micro, count, gradient.sum));
+    }
+    let Recorder { dispatches, checks, .. } = recorder;
+    assert!(checks.len() < SLOTS);
+    let program = Program::new(pipelines, flags, &dispatches)?;
+    Ok(Pass { extent, purpose, workspace, program, checks })
+}
+
+/// The first failed check as an error. `flags` has slot 0 and one slot for each check.
+pub(crate) fn outcome(flags: &[u32], checks: &[Check]) -> Result<(), EngineError> {
+    match flags[1..].iter().zip(checks).find(|(flag, _)| **flag != 0) {
+        Some((_, &(op, layer))) => Err(EngineError::Range { op, layer }),
+        None => Ok(()),
+    }
+}
