@@ -18,6 +18,7 @@ pub mod model;
 pub mod reduce;
 pub mod reference;
 pub mod spec;
+mod training;
 
 pub use benchmark::measure_multiply_adds_per_s;
 pub use cpu::simd::SimdPath;
@@ -29,3 +30,4 @@ pub use model::layout::{Layout, Tensor};
 pub use model::state::TrainingState;
 pub use model::step::{LossSum, MicroBatchKey, StepReport};
 pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig};
+pub use training::TrainingEngine;

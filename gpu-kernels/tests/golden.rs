@@ -3,6 +3,9 @@
 //! `MANTA_WRITE_GOLDEN=1 cargo test …` writes the hashes found into the files
 //! instead; that is a new arithmetic version and must be called one.
 
+mod common;
+
+use common::golden_token;
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineOptions, LossSum, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
 };
@@ -37,13 +40,6 @@ fn hex(bytes: [u8; 32]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Token `place` of micro-batch `number` of the run: some tokens are frequent, so there is something to learn.
-fn token(place: u64, number: u64, vocab_size: usize) -> u32 {
-    let noise = place * place / 3 + place / 5 + number * 11;
-    let vocab_size = vocab_size as u64;
-    (if noise.is_multiple_of(4) { noise % vocab_size } else { noise % vocab_size.min(5) }) as u32
-}
-
 fn run(golden: &Golden, simd: SimdPath, threads: usize) -> Outcome {
     let options = EngineOptions { threads, simd, ..Default::default() };
     let (model, optimizer, spec) = (golden.model.clone(), golden.optimizer.clone(), golden.arithmetic.clone());
@@ -58,7 +54,8 @@ fn run(golden: &Golden, simd: SimdPath, threads: usize) -> Outcome {
         let mut sum = LossSum::default();
         for micro_batch in 0..golden.micro_batches {
             let number = step * golden.micro_batches + micro_batch;
-            let tokens: Vec<u32> = (0..count).map(|place| token(place, number, golden.model.vocab_size)).collect();
+            let tokens: Vec<u32> =
+                (0..count).map(|place| golden_token(place, number, golden.model.vocab_size)).collect();
             let key = MicroBatchKey { run_seed, step, micro_batch };
             sum += engine.accumulate_gradient(&tokens, sequences, &key).unwrap();
         }

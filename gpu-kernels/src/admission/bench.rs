@@ -14,6 +14,8 @@ use crate::gpu::program::{Dispatch, Program};
 const GARBAGE: u32 = 0x7fc0_beef;
 /// The slot in which tested kernels report.
 pub(crate) const SLOT: u32 = 1;
+/// Slots that one run may report in.
+const SLOTS: usize = 128;
 
 /// The bits that a device and its native twin gave.
 pub(crate) struct Outcome {
@@ -39,7 +41,7 @@ impl Bench {
         Ok(Self {
             device: device.clone(),
             pipelines: Pipelines::new(device.clone(), form, Vec::new()),
-            flags: device.allocate("check flags", 2)?,
+            flags: device.allocate("check flags", SLOTS + 1)?,
             keys: device.upload("rounding keys", key_pairs.as_flattened())?,
             key_pairs,
             pool: Pool::new(1)?,
@@ -65,16 +67,26 @@ impl Bench {
     /// Runs `dispatches` and returns the contents of `outputs`, one after
     /// another, and whether a check failed.
     pub(crate) fn run(&mut self, dispatches: &[Dispatch], outputs: &[&Buffer]) -> Result<Vec<u32>, EngineError> {
+        self.run_checks(dispatches, outputs, 1)
+    }
+
+    /// [`Bench::run`] for dispatches that report in slots 1 to `checks`.
+    pub(crate) fn run_checks(
+        &mut self,
+        dispatches: &[Dispatch],
+        outputs: &[&Buffer],
+        checks: usize,
+    ) -> Result<Vec<u32>, EngineError> {
         let program = Program::new(&mut self.pipelines, &self.flags, dispatches)?;
-        self.device.write(&self.flags, &[0, 0]);
         let mut encoder = self.device.encoder();
+        encoder.clear_buffer(&self.flags.raw, 0, None);
         program.encode(&self.device, &mut encoder);
         let mut reads: Vec<(&Buffer, usize)> = outputs.iter().map(|buffer| (*buffer, buffer.len)).collect();
-        reads.push((&self.flags, 2));
+        reads.push((&self.flags, checks + 1));
         let mut contents = self.device.submit_and_read(encoder, &reads)?;
         let flags = contents.pop().unwrap_or_default();
         let mut found = contents.concat();
-        found.push(u32::from(flags[SLOT as usize] != 0));
+        found.extend(flags.iter().skip(1).map(|&flag| u32::from(flag != 0)));
         Ok(found)
     }
 }

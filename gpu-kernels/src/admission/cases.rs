@@ -9,9 +9,10 @@ use crate::cpu;
 use crate::cpu::adamw::NORM_BLOCK;
 use crate::cpu::pack::{Along, PANEL, Packing, View};
 use crate::cpu::quantize::{self, digit_of, quantize_line, scale_of};
-use crate::cpu::reduce::add_assign;
+use crate::cpu::reduce::{add_assign, tree_sum};
 use crate::cpu::rope::{Rotary, Turn};
 use crate::error::EngineError;
+use crate::functions::sqrt;
 use crate::gpu::ops;
 use crate::gpu::ops::matmul::{Matrix, Packed, Rounding, packed_words};
 use crate::model::optimizer::{clipped_scale, scalars};
@@ -305,6 +306,12 @@ fn score_cases() -> Vec<(usize, usize, f32, Vec<f32>)> {
             cases.push((length, stride, scale, scores));
         }
     }
+    // Rows long enough for the faintest probabilities to be flushed.
+    let (length, stride) = (300, 320);
+    let scores = spread(length * stride, 5, 0, 0).into_iter().map(|x| if x < -1.9 { 32.5 * x } else { 0.0 });
+    cases.push((length, stride, 1.0, scores.collect()));
+    let faint = spread(33 * 64, 6, -96, -90);
+    cases.push((33, 64, 0.5, faint));
     cases
 }
 
@@ -482,22 +489,42 @@ fn add(bench: &mut Bench) -> Cases {
     Ok(outcomes)
 }
 
+/// The bits of the least positive number that `fails`, if all from it on do.
+fn edge(fails: impl Fn(f32) -> bool) -> u32 {
+    let (mut low, mut high) = (0, crate::arithmetic::RANGE_LIMIT_BITS);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if fails(f32::from_bits(middle)) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
+}
+
 fn sum_peak(bench: &mut Bench) -> Cases {
     let mut outcomes = Vec::new();
-    let mut cases = sum_cases();
-    // Exactly the limit, just under it, and a sum that only rounding to even brings there.
-    let limit = crate::arithmetic::RANGE_LIMIT_BITS;
-    for (a, b) in
-        [(limit - 1, 0), (limit - 1, (166 - 24) << 23), (limit - 1, (166 - 25) << 23), (limit - 2, 0x4780_0000)]
-    {
-        cases.push((vec![f32::from_bits(a)], vec![f32::from_bits(b)]));
-    }
-    for (a, b) in cases {
+    for (a, b) in sum_cases() {
         let (left, right) = (bench.floats(&a)?, bench.floats(&b)?);
         let found = bench.run(&[ops::sum::sum_peak([&left, &right], a.len(), SLOT)], &[])?;
         let peak = cpu::reduce::sum_peak(bench.simd, &a, &b);
         outcomes.push(Outcome { found, expected: expect(&[], peak) });
     }
+    // Pairs whose sum is just at the limit, and just under it.
+    let (mut dispatches, mut expected) = (Vec::new(), Vec::new());
+    for b in spread(40, 9, 12, 38) {
+        let fails = |a: f32| cpu::reduce::sum_peak(bench.simd, &[a], &[b]) >= crate::arithmetic::RANGE_LIMIT_BITS;
+        let edge = edge(fails).min(crate::arithmetic::RANGE_LIMIT_BITS - 1);
+        for a in [edge, edge - 1] {
+            let a = f32::from_bits(a);
+            let slot = SLOT + dispatches.len() as u32;
+            dispatches.push(ops::sum::sum_peak([&bench.floats(&[a])?, &bench.floats(&[b])?], 1, slot));
+            expected.push(u32::from(fails(a)));
+        }
+    }
+    let found = bench.run_checks(&dispatches, &[], dispatches.len())?;
+    outcomes.push(Outcome { found, expected });
     Ok(outcomes)
 }
 
@@ -540,15 +567,17 @@ fn sum_of_squares(bench: &mut Bench) -> Cases {
 fn gradient_scale(bench: &mut Bench) -> Cases {
     let mut outcomes = Vec::new();
     let mean_scale = from_host(1.0 / 3.0);
-    for values in norm_inputs() {
+    let positive = |values: Vec<f32>| values.iter().map(|x| x.abs()).collect::<Vec<f32>>();
+    let mut cases = vec![vec![0.0; 3], vec![f32::from_bits(28 << 23 | 0x0040_0000)]];
+    cases.extend((0..20).map(|seed| positive(spread(77, seed, -8, 12))));
+    cases.push(positive(spread(200, 33, 76, 80)));
+    for sums in cases {
         for clip in [1.0, 1e-3, 1e6] {
-            let sums: Vec<f32> =
-                values.chunks(NORM_BLOCK).map(|block| cpu::reduce::sum_of_squares(bench.simd, block)).collect();
             let result = bench.garbage(2)?;
-            let sums = (&bench.floats(&sums)?, sums.len());
-            let dispatch = ops::adamw::gradient_scale(sums, mean_scale, clip, &result, SLOT);
+            let blocks = (&bench.floats(&sums)?, sums.len());
+            let dispatch = ops::adamw::gradient_scale(blocks, mean_scale, clip, &result, SLOT);
             let found = bench.run(&[dispatch], &[&result])?;
-            let norm = mul(bench.pool.install(|| cpu::adamw::norm(bench.simd, &values)), mean_scale);
+            let norm = mul(sqrt(tree_sum(&sums)), mean_scale);
             let scale = clipped_scale(norm, mean_scale, clip);
             outcomes.push(Outcome { found, expected: expect(&[&[norm, scale]], norm.to_bits()) });
         }
@@ -556,8 +585,43 @@ fn gradient_scale(bench: &mut Bench) -> Cases {
     Ok(outcomes)
 }
 
+/// As `adamw`, and elements of which the new parameter is just at the limit, and just under it.
 fn adamw_preview(bench: &mut Bench) -> Cases {
-    optimizer_step(bench, false)
+    let mut outcomes = optimizer_step(bench, false)?;
+    let config = OptimizerConfig { warmup_steps: 0, learning_rate: 0.7, ..Default::default() };
+    let scalars = scalars(&config, 7, from_host(0.3), true);
+    let count = 120;
+    // Updates nearly as large as the limit, so that the rounding of each part
+    // shows, from denominators near epsilon, whose sum with it is often a tie.
+    let (gradient, first) = (spread(count, 1, -32, -30), spread(count, 2, 11, 12));
+    let second: Vec<f32> = spread(count, 3, -27, -25).iter().map(|&x| mul(x, x)).collect();
+    let mut parameters = vec![0.0; count];
+    let mut expected = Vec::new();
+    for at in 0..count {
+        let fails = |parameter: f32| {
+            let state = cpu::adamw::State {
+                parameters: &mut [parameter],
+                first_moment: &mut [first[at]],
+                second_moment: &mut [second[at]],
+            };
+            let peak = cpu::adamw::preview(bench.simd, &scalars, &gradient[at..=at], &state, &mut [0.0]);
+            peak >= crate::arithmetic::RANGE_LIMIT_BITS
+        };
+        let edge = edge(fails).min(crate::arithmetic::RANGE_LIMIT_BITS - 1);
+        parameters[at] = f32::from_bits(edge - (at as u32 & 1));
+        expected.push(u32::from(fails(parameters[at])));
+    }
+    let state = ops::adamw::State {
+        gradient: bench.floats(&gradient)?,
+        scale: bench.floats(&[0.0, scalars.gradient_scale])?,
+        parameters: bench.floats(&parameters)?,
+        first_moment: bench.floats(&first)?,
+        second_moment: bench.floats(&second)?,
+    };
+    let dispatches: Vec<_> = (0..count).map(|at| state.preview(&scalars, at..at + 1, SLOT + at as u32)).collect();
+    let found = bench.run_checks(&dispatches, &[], count)?;
+    outcomes.push(Outcome { found, expected });
+    Ok(outcomes)
 }
 
 fn adamw(bench: &mut Bench) -> Cases {

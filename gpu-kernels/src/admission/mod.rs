@@ -1,11 +1,259 @@
 //! Rule 0 of the exact arithmetic: nothing a driver does is taken on trust.
 //!
 //! A device is admitted after every kernel has given the bits of its native
-//! twin on vectors that tell rounding, fusion, order of sums and flushing apart.
+//! twin on vectors that tell rounding, fusion, order of sums and flushing
+//! apart, and a tiny training run has ended with the pinned parameters. Kernels
+//! that fail use f32 sums and products made of integers; if those fail too, the
+//! device is refused. [`GpuEngine`](crate::GpuEngine) takes admitted devices only.
 
 mod bench;
+mod cache;
 mod cases;
+mod flaws;
+mod parity;
+mod probe;
 mod vectors;
 
-#[cfg(test)]
-mod tests;
+pub use flaws::{FlawReport, prove_vectors};
+pub use parity::{ParityReport, RunReport, parity_suite};
+
+use crate::device::{Device, DeviceError, DeviceReport};
+use crate::error::EngineError;
+use crate::gpu::kernel::{Form, Kernel};
+use crate::spec::ARITHMETIC_VERSION;
+use bench::Bench;
+use cases::{SUITES, Suite};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Instant;
+
+/// Forms that kernels are made to take although the device might do without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Forms {
+    /// f32 sums and products in integers.
+    pub soft_float: bool,
+    /// Dot products of 8-bit integers without the built-in.
+    pub portable_dot: bool,
+}
+
+/// What became of one kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpForm {
+    /// The device's own f32 sums and products.
+    Native,
+    /// f32 sums and products in integers.
+    SoftFloat,
+    /// No form gives the right bits.
+    Refused,
+}
+
+/// The outcome of one kernel's known-answer tests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpReport {
+    /// The kernel's name.
+    pub op: String,
+    /// The form in which it is used.
+    pub form: OpForm,
+    /// Number of known answers.
+    pub cases: usize,
+    /// Why a form was given up, if one was.
+    pub problem: Option<String>,
+}
+
+/// What the tests of a device found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdmissionReport {
+    /// The device.
+    pub device: DeviceReport,
+    /// [`ARITHMETIC_VERSION`] at the time.
+    pub arithmetic_version: u32,
+    /// blake3 of all shader texts, in hexadecimal.
+    pub shader_hash: String,
+    /// What was forced.
+    pub forced: Forms,
+    /// Whether 8-bit dot products do without the built-in.
+    pub portable_dot: bool,
+    /// Every kernel.
+    pub ops: Vec<OpReport>,
+    /// Whether the tiny training run ended with the pinned parameters.
+    pub whole_step: bool,
+    /// Why the device is refused; none if it is admitted.
+    pub refused: Option<String>,
+    /// How long the tests took.
+    pub elapsed_ms: u64,
+    /// Whether this was read from the cache.
+    #[serde(skip)]
+    pub from_cache: bool,
+}
+
+impl AdmissionReport {
+    /// Whether the device may be used.
+    pub fn admitted(&self) -> bool {
+        self.refused.is_none()
+    }
+}
+
+/// A device whose kernels were found to compute the exact arithmetic, each in some form.
+#[derive(Clone)]
+pub struct AdmittedDevice {
+    device: Device,
+    form: Form,
+    soft_kernels: Vec<&'static str>,
+    report: AdmissionReport,
+}
+
+impl AdmittedDevice {
+    /// Admits `device`, by the report in `cache_directory` if there is one for
+    /// its name, driver, shaders and arithmetic version, else by tests, whose
+    /// report is then kept there. Tests take seconds; without a directory they
+    /// are always run.
+    ///
+    /// # Errors
+    /// The device fails its tests, is lost, or runs out of memory.
+    pub fn admit(device: Device, forced: Forms, cache_directory: Option<&Path>) -> Result<Self, EngineError> {
+        let known = cache_directory.and_then(|directory| cache::load(directory, &device, forced));
+        let report = match known {
+            Some(report) => report,
+            None => {
+                let report = check_device(&device, forced)?;
+                if let Some(directory) = cache_directory {
+                    cache::store(directory, &report);
+                }
+                report
+            }
+        };
+        Ok(Self::from_report(device, report)?)
+    }
+
+    /// The device in the forms that its tests found to be right.
+    fn from_report(device: Device, report: AdmissionReport) -> Result<Self, DeviceError> {
+        if let Some(problem) = report.refused {
+            return Err(DeviceError::NotAdmitted { device: report.device.name, problem });
+        }
+        let soft_kernels = soft_kernels(&report.ops);
+        let form = Form { soft: report.forced.soft_float, portable_dot: report.portable_dot, flaw: None };
+        Ok(Self { device, form, soft_kernels, report })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What its tests found.
+    pub fn report(&self) -> &AdmissionReport {
+        &self.report
+    }
+
+    /// How its kernels are compiled.
+    pub(crate) fn forms(&self) -> (Form, Vec<&'static str>) {
+        (self.form, self.soft_kernels.clone())
+    }
+}
+
+/// blake3 of all shader texts in their own form, in hexadecimal.
+pub(crate) fn shader_hash() -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("manta shader texts");
+    for kernel in Kernel::all() {
+        hasher.update(kernel.text(Form::default()).as_bytes()).update(&[0]);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Runs all known-answer tests and the tiny training run on `device`.
+///
+/// # Errors
+/// The device is lost or out of memory. Wrong answers, and kernels that the
+/// driver does not compile, are no errors but in the report.
+pub fn check_device(device: &Device, forced: Forms) -> Result<AdmissionReport, EngineError> {
+    let start = Instant::now();
+    let mut form = Form { soft: forced.soft_float, portable_dot: forced.portable_dot, flaw: None };
+    if !form.portable_dot {
+        form.portable_dot = dot_problem(device, form)?.is_some();
+    }
+    let mut own = Bench::new(device, form)?;
+    let mut soft = Bench::new(device, Form { soft: true, ..form })?;
+    let mut ops = Vec::new();
+    for suite in SUITES {
+        ops.push(check_op(suite, &mut own, &mut soft, forced.soft_float)?);
+    }
+    let mut report = AdmissionReport {
+        device: device.report().clone(),
+        arithmetic_version: ARITHMETIC_VERSION,
+        shader_hash: shader_hash(),
+        forced,
+        portable_dot: form.portable_dot,
+        refused: refusal(&ops),
+        ops,
+        whole_step: false,
+        elapsed_ms: 0,
+        from_cache: false,
+    };
+    if report.admitted() {
+        report.whole_step = probe::run_on_device(device, form, soft_kernels(&report.ops))? == probe::PINNED;
+        if !report.whole_step {
+            let problem = "every kernel passed, but a tiny training run ended with other parameters";
+            report.refused = Some(problem.into());
+        }
+    }
+    report.elapsed_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}
+
+/// Names of the kernels that use integer floats.
+fn soft_kernels(ops: &[OpReport]) -> Vec<&'static str> {
+    let is_soft = |op: &&str| ops.iter().any(|found| found.op == *op && found.form == OpForm::SoftFloat);
+    SUITES.iter().map(|suite| suite.op).filter(|op| is_soft(&op)).collect()
+}
+
+/// What is wrong with the product in this form, if something is.
+fn dot_problem(device: &Device, form: Form) -> Result<Option<String>, EngineError> {
+    let mut bench = Bench::new(device, form)?;
+    match SUITES.iter().find(|suite| suite.op == "matmul") {
+        Some(suite) => Ok(run_suite(suite, &mut bench)?.err()),
+        None => Ok(None),
+    }
+}
+
+fn check_op(suite: &Suite, own: &mut Bench, soft: &mut Bench, forced: bool) -> Result<OpReport, EngineError> {
+    let op = suite.op.to_owned();
+    let first = if forced { OpForm::SoftFloat } else { OpForm::Native };
+    let problem = match run_suite(suite, own)? {
+        Ok(cases) => return Ok(OpReport { op, form: first, cases, problem: None }),
+        Err(problem) => problem,
+    };
+    if !forced {
+        if let Ok(cases) = run_suite(suite, soft)? {
+            return Ok(OpReport { op, form: OpForm::SoftFloat, cases, problem: Some(problem) });
+        }
+    }
+    Ok(OpReport { op, form: OpForm::Refused, cases: 0, problem: Some(problem) })
+}
+
+/// The number of right answers, or the first wrong one.
+fn run_suite(suite: &Suite, bench: &mut Bench) -> Result<Result<usize, String>, EngineError> {
+    let outcomes = match (suite.run)(bench) {
+        Ok(outcomes) => outcomes,
+        Err(EngineError::Device(DeviceError::Kernel { problem, .. })) => return Ok(Err(problem)),
+        Err(error) => return Err(error),
+    };
+    for (case, outcome) in outcomes.iter().enumerate() {
+        if outcome.found != outcome.expected {
+            let place = outcome.found.iter().zip(&outcome.expected).position(|(found, expected)| found != expected);
+            return Ok(Err(match place {
+                Some(at) => format!(
+                    "case {case}, word {at}: {:#010x} instead of {:#010x}",
+                    outcome.found[at], outcome.expected[at]
+                ),
+                None => format!("case {case}: {} words instead of {}", outcome.found.len(), outcome.expected.len()),
+            }));
+        }
+    }
+    Ok(Ok(outcomes.len()))
+}
+
+fn refusal(ops: &[OpReport]) -> Option<String> {
+    let refused = ops.iter().find(|op| op.form == OpForm::Refused)?;
+    Some(format!("`{}` is wrong in every form ({})", refused.op, refused.problem.as_deref().unwrap_or("no reason")))
+}

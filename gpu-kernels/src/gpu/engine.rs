@@ -11,6 +11,7 @@ use super::optimizer;
 use super::pass::{GradientBuffers, Passes, SLOTS, outcome};
 use super::program::Program;
 use super::workspace::Extent;
+use crate::admission::AdmittedDevice;
 use crate::arithmetic::canon;
 use crate::buffers::{Buffer, bits, floats};
 use crate::cpu::adamw::NORM_BLOCK;
@@ -59,6 +60,21 @@ pub struct GpuEngine {
 }
 
 impl GpuEngine {
+    /// Allocates a model with all parameters zero; call [`GpuEngine::initialize`]
+    /// or [`GpuEngine::load_parameters`] next.
+    ///
+    /// # Errors
+    /// A field out of range, or a device that is lost, out of memory, or binds
+    /// less at once than a tensor of the model has.
+    pub fn new(
+        model: ModelConfig,
+        optimizer: OptimizerConfig,
+        arithmetic: ArithmeticSpec,
+        device: &AdmittedDevice,
+    ) -> Result<Self, EngineError> {
+        Self::with_form(model, optimizer, arithmetic, device.device(), device.forms())
+    }
+
     /// Allocates a model with all parameters zero on a device whose kernels are compiled in this form.
     pub(crate) fn with_form(
         config: ModelConfig,

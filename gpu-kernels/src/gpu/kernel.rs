@@ -91,6 +91,38 @@ macro_rules! source {
 }
 
 impl Kernel {
+    /// Every kernel, and every number of digits it is compiled for.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut kernels = vec![
+            Self::RmsNorm,
+            Self::RmsNormBackward,
+            Self::RmsNormWeightGradient,
+            Self::Rope,
+            Self::SoftmaxCausal,
+            Self::SoftmaxCausalBackward,
+            Self::GroupSum,
+            Self::Swiglu,
+            Self::SwigluBackward,
+            Self::CrossEntropy,
+            Self::Embedding,
+            Self::EmbeddingGradient,
+            Self::Add,
+            Self::SumPeak,
+            Self::Accumulate,
+            Self::SumOfSquares,
+            Self::GradientScale,
+            Self::AdamwPreview,
+            Self::Adamw,
+        ];
+        for digits in [1, 2] {
+            for stochastic in [false, true] {
+                kernels.extend([Self::PackRows { digits, stochastic }, Self::PackColumns { digits, stochastic }]);
+            }
+            kernels.extend([1, 2].map(|right_digits| Self::Matmul { left_digits: digits, right_digits }));
+        }
+        kernels
+    }
+
     fn source(self) -> Source {
         match self {
             Self::PackRows { .. } => source!("pack_rows", "rrww", QUANTIZE),
