@@ -20,7 +20,7 @@ pub mod reference;
 pub mod spec;
 mod training;
 
-pub use benchmark::measure_multiply_adds_per_s;
+pub use benchmark::{measure_device_multiply_adds_per_s, measure_multiply_adds_per_s};
 pub use cpu::simd::SimdPath;
 pub use error::EngineError;
 pub use gpu::engine::GpuEngine;

@@ -112,16 +112,10 @@ impl AdmittedDevice {
     /// # Errors
     /// The device fails its tests, is lost, or runs out of memory.
     pub fn admit(device: Device, forced: Forms, cache_directory: Option<&Path>) -> Result<Self, EngineError> {
-        let known = cache_directory.and_then(|directory| cache::load(directory, &device, forced));
+        let known = cache_directory.and_then(|directory| cache::load(directory, device.report(), forced));
         let report = match known {
             Some(report) => report,
-            None => {
-                let report = check_device(&device, forced)?;
-                if let Some(directory) = cache_directory {
-                    cache::store(directory, &report);
-                }
-                report
-            }
+            None => check_and_keep(&device, forced, cache_directory)?,
         };
         Ok(Self::from_report(device, report)?)
     }
@@ -150,6 +144,28 @@ impl AdmittedDevice {
     pub(crate) fn forms(&self) -> (Form, Vec<&'static str>) {
         (self.form, self.soft_kernels.clone())
     }
+}
+
+/// The report that [`AdmittedDevice::admit`] or [`check_and_keep`] has kept of
+/// this device with its present driver, shaders and arithmetic version.
+pub fn kept_report(directory: &Path, device: &DeviceReport, forced: Forms) -> Option<AdmissionReport> {
+    cache::load(directory, device, forced)
+}
+
+/// [`check_device`]; the report replaces the one in `cache_directory`.
+///
+/// # Errors
+/// As [`check_device`].
+pub fn check_and_keep(
+    device: &Device,
+    forced: Forms,
+    cache_directory: Option<&Path>,
+) -> Result<AdmissionReport, EngineError> {
+    let report = check_device(device, forced)?;
+    if let Some(directory) = cache_directory {
+        cache::store(directory, &report);
+    }
+    Ok(report)
 }
 
 /// blake3 of all shader texts in their own form, in hexadecimal.
