@@ -58,6 +58,21 @@ pub enum DeviceError {
         /// The device's limit.
         limit_bytes: u64,
     },
+    /// An axis is longer than the loops that this driver was found to run to their end.
+    #[error(
+        "{device} cuts loops short: {axis} has {length} elements, but only {limit} were found to be safe; choose a \
+         smaller model or micro-batch, or the native CPU"
+    )]
+    Axis {
+        /// The adapter's name.
+        device: String,
+        /// Which axis.
+        axis: &'static str,
+        /// Its length.
+        length: usize,
+        /// The longest that the device was found to manage.
+        limit: usize,
+    },
     /// The device's memory is exhausted.
     #[error(
         "out of device memory while allocating {needed_bytes} bytes for {tensor}; close other programs that use \

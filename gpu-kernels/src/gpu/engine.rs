@@ -63,14 +63,17 @@ impl GpuEngine {
     /// or [`GpuEngine::load_parameters`] next.
     ///
     /// # Errors
-    /// A field out of range, or a device that is lost, out of memory, or binds
-    /// less at once than a tensor of the model has.
+    /// A field out of range, or a device that is lost, out of memory, binds less
+    /// at once than a tensor of the model has, or runs shorter loops than it needs.
     pub fn new(
         model: ModelConfig,
         optimizer: OptimizerConfig,
         arithmetic: ArithmeticSpec,
         device: &AdmittedDevice,
     ) -> Result<Self, EngineError> {
+        model.validate()?;
+        arithmetic.validate(&model)?;
+        device.check_axes(&model, &arithmetic)?;
         Self::with_form(model, optimizer, arithmetic, device.device(), device.forms())
     }
 
