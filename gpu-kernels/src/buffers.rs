@@ -98,7 +98,7 @@ impl Device {
             let _ = sender.send(outcome);
         });
         let lost = |reason: String| self.check().err().unwrap_or(DeviceError::Lost { reason });
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| lost(error.to_string()))?;
+        self.collect_garbage()?;
         match receiver.recv() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(lost(error.to_string())),
@@ -119,6 +119,13 @@ impl Device {
                 part.to_vec()
             })
             .collect())
+    }
+
+    /// Waits for all work and frees what nobody holds any more.
+    pub(crate) fn collect_garbage(&self) -> Result<(), DeviceError> {
+        let outcome = self.device.poll(wgpu::PollType::wait_indefinitely());
+        outcome.map_err(|error| self.check().err().unwrap_or(DeviceError::Lost { reason: error.to_string() }))?;
+        self.check()
     }
 
     /// The content of a tensor.

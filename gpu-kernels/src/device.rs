@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Storage buffers that one kernel binds at most, the flags among them.
-const STORAGE_BUFFERS: u32 = 7;
+const STORAGE_BUFFERS: u32 = 6;
 /// Invocations of the largest workgroup.
 const INVOCATIONS: u32 = 256;
 
@@ -57,6 +57,21 @@ pub enum DeviceError {
         needed_bytes: u64,
         /// The device's limit.
         limit_bytes: u64,
+    },
+    /// An axis is longer than the loops that this driver was found to run to their end.
+    #[error(
+        "{device} cuts loops short: {axis} has {length} elements, but only {limit} were found to be safe; choose a \
+         smaller model or micro-batch, or the native CPU"
+    )]
+    Axis {
+        /// The adapter's name.
+        device: String,
+        /// Which axis.
+        axis: &'static str,
+        /// Its length.
+        length: usize,
+        /// The longest that the device was found to manage.
+        limit: usize,
     },
     /// The device's memory is exhausted.
     #[error(
@@ -200,7 +215,8 @@ fn report_of(adapter: &wgpu::Adapter) -> DeviceReport {
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         backend: format!("{:?}", info.backend),
         memory_bytes: memory_bytes(adapter),
-        binding_bytes_max: limits.max_storage_buffer_binding_size,
+        // Kernels count elements in 32 bits.
+        binding_bytes_max: limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX)),
         buffer_bytes_max: limits.max_buffer_size,
         workgroup_bytes_max: limits.max_compute_workgroup_storage_size,
         workgroup_invocations_max: limits.max_compute_invocations_per_workgroup,

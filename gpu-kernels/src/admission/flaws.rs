@@ -20,7 +20,7 @@ pub struct FlawReport {
 }
 
 /// Whether wrong arithmetic of this kind can change what a kernel gives.
-fn matters(flaw: Flaw, op: &str) -> bool {
+pub(super) fn matters(flaw: Flaw, op: &str) -> bool {
     // Integers throughout, or copies.
     let integers = ["pack_rows", "pack_columns", "matmul", "embedding"];
     // Single sums, or sums in an order of their own.

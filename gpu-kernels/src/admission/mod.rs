@@ -20,9 +20,10 @@ pub use parity::{ParityReport, RunReport, parity_suite};
 use crate::device::{Device, DeviceError, DeviceReport};
 use crate::error::EngineError;
 use crate::gpu::kernel::{Form, Kernel};
-use crate::spec::ARITHMETIC_VERSION;
+use crate::model::config::ModelConfig;
+use crate::spec::{ARITHMETIC_VERSION, ArithmeticSpec};
 use bench::Bench;
-use cases::{SUITES, Suite};
+use cases::{AXIS_LONG, AXIS_SHORT, SUITES, Suite, long_axis};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Instant;
@@ -74,6 +75,8 @@ pub struct AdmissionReport {
     pub forced: Forms,
     /// Whether 8-bit dot products do without the built-in.
     pub portable_dot: bool,
+    /// Elements that loops may run over: some software drivers cut longer ones short.
+    pub axis_max: usize,
     /// Every kernel.
     pub ops: Vec<OpReport>,
     /// Whether the tiny training run ended with the pinned parameters.
@@ -140,6 +143,26 @@ impl AdmittedDevice {
         &self.report
     }
 
+    /// Refuses models with an axis that is too long for this device's loops.
+    pub(crate) fn check_axes(&self, model: &ModelConfig, arithmetic: &ArithmeticSpec) -> Result<(), DeviceError> {
+        let joint = model.query_width() + 2 * model.key_value_width();
+        let axes = [
+            ("vocab_size", model.vocab_size),
+            ("hidden_size", model.hidden_size),
+            ("gate and up", 2 * model.intermediate_size),
+            ("queries, keys and values", joint),
+            ("max_position_embeddings", model.max_position_embeddings),
+            ("micro-batch of tokens", arithmetic.micro_batch_tokens()),
+        ];
+        let limit = self.report.axis_max;
+        match axes.into_iter().find(|&(_, length)| length > limit) {
+            Some((axis, length)) => {
+                Err(DeviceError::Axis { device: self.report.device.name.clone(), axis, length, limit })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// How its kernels are compiled.
     pub(crate) fn forms(&self) -> (Form, Vec<&'static str>) {
         (self.form, self.soft_kernels.clone())
@@ -183,18 +206,25 @@ pub(crate) fn shader_hash() -> String {
 /// The device is lost or out of memory. Wrong answers, and kernels that the
 /// driver does not compile, are no errors but in the report.
 pub fn check_device(device: &Device, forced: Forms) -> Result<AdmissionReport, EngineError> {
+    let form = Form { soft: forced.soft_float, portable_dot: forced.portable_dot, flaw: None };
+    check_forms(device, forced, form, Form { soft: true, ..form })
+}
+
+/// [`check_device`] with kernels of the form `form`, and `fallback` for those that fail.
+fn check_forms(device: &Device, forced: Forms, mut form: Form, fallback: Form) -> Result<AdmissionReport, EngineError> {
     let start = Instant::now();
-    let mut form = Form { soft: forced.soft_float, portable_dot: forced.portable_dot, flaw: None };
     if !form.portable_dot {
         form.portable_dot = dot_problem(device, form)?.is_some();
     }
     let mut own = Bench::new(device, form)?;
-    let mut soft = Bench::new(device, Form { soft: true, ..form })?;
+    let mut soft = Bench::new(device, Form { portable_dot: form.portable_dot, ..fallback })?;
     let mut ops = Vec::new();
     for suite in SUITES {
         ops.push(check_op(suite, &mut own, &mut soft, forced.soft_float)?);
     }
+    let long = long_axis(&mut own)?.iter().all(|outcome| outcome.found == outcome.expected);
     let mut report = AdmissionReport {
+        axis_max: if long { AXIS_LONG } else { AXIS_SHORT },
         device: device.report().clone(),
         arithmetic_version: ARITHMETIC_VERSION,
         shader_hash: shader_hash(),
@@ -220,7 +250,7 @@ pub fn check_device(device: &Device, forced: Forms) -> Result<AdmissionReport, E
 /// Names of the kernels that use integer floats.
 fn soft_kernels(ops: &[OpReport]) -> Vec<&'static str> {
     let is_soft = |op: &&str| ops.iter().any(|found| found.op == *op && found.form == OpForm::SoftFloat);
-    SUITES.iter().map(|suite| suite.op).filter(|op| is_soft(&op)).collect()
+    SUITES.iter().map(|suite| suite.op).filter(is_soft).collect()
 }
 
 /// What is wrong with the product in this form, if something is.
@@ -239,10 +269,8 @@ fn check_op(suite: &Suite, own: &mut Bench, soft: &mut Bench, forced: bool) -> R
         Ok(cases) => return Ok(OpReport { op, form: first, cases, problem: None }),
         Err(problem) => problem,
     };
-    if !forced {
-        if let Ok(cases) = run_suite(suite, soft)? {
-            return Ok(OpReport { op, form: OpForm::SoftFloat, cases, problem: Some(problem) });
-        }
+    if !forced && let Ok(cases) = run_suite(suite, soft)? {
+        return Ok(OpReport { op, form: OpForm::SoftFloat, cases, problem: Some(problem) });
     }
     Ok(OpReport { op, form: OpForm::Refused, cases: 0, problem: Some(problem) })
 }
@@ -272,4 +300,50 @@ fn run_suite(suite: &Suite, bench: &mut Bench) -> Result<Result<usize, String>, 
 fn refusal(ops: &[OpReport]) -> Option<String> {
     let refused = ops.iter().find(|op| op.form == OpForm::Refused)?;
     Some(format!("`{}` is wrong in every form ({})", refused.op, refused.problem.as_deref().unwrap_or("no reason")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceChoice;
+    use crate::gpu::kernel::Flaw;
+
+    /// The software adapter; none if the environment says aloud to skip.
+    fn device() -> Option<Device> {
+        match Device::open(&DeviceChoice::Software) {
+            Ok(device) => Some(device),
+            Err(error) if std::env::var("MANTA_TEST_SKIP").is_ok_and(|skip| skip.contains("gpu")) => {
+                eprintln!("skipped as MANTA_TEST_SKIP asks: {error}");
+                None
+            }
+            Err(error) => panic!("{error} (MANTA_TEST_SKIP=gpu skips this test)"),
+        }
+    }
+
+    #[test]
+    fn a_device_that_fuses_is_admitted_with_integer_floats() {
+        let Some(device) = device() else { return };
+        let fusing = Form { flaw: Some(Flaw::Fused), ..Form::default() };
+        let report = check_forms(&device, Forms::default(), fusing, Form { soft: true, ..fusing }).unwrap();
+        assert!(report.admitted() && report.whole_step, "{report:?}");
+        for op in &report.ops {
+            let expected = if flaws::matters(Flaw::Fused, &op.op) { OpForm::SoftFloat } else { OpForm::Native };
+            assert_eq!(op.form, expected, "{op:?}");
+            assert_eq!(op.problem.is_some(), expected == OpForm::SoftFloat, "{op:?}");
+        }
+        let admitted = AdmittedDevice::from_report(device, report).unwrap();
+        assert!(admitted.soft_kernels.contains(&"rms_norm") && !admitted.soft_kernels.contains(&"matmul"));
+    }
+
+    #[test]
+    fn a_device_that_is_wrong_in_every_form_is_refused() {
+        let Some(device) = device() else { return };
+        let flushing = Form { flaw: Some(Flaw::FlushesEarly), ..Form::default() };
+        let report = check_forms(&device, Forms::default(), flushing, flushing).unwrap();
+        assert!(!report.admitted() && !report.whole_step);
+        assert!(matches!(
+            AdmittedDevice::from_report(device, report),
+            Err(DeviceError::NotAdmitted { problem, .. }) if problem.contains("wrong in every form")
+        ));
+    }
 }

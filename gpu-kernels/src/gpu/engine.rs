@@ -64,14 +64,17 @@ impl GpuEngine {
     /// or [`GpuEngine::load_parameters`] next.
     ///
     /// # Errors
-    /// A field out of range, or a device that is lost, out of memory, or binds
-    /// less at once than a tensor of the model has.
+    /// A field out of range, or a device that is lost, out of memory, binds less
+    /// at once than a tensor of the model has, or runs shorter loops than it needs.
     pub fn new(
         model: ModelConfig,
         optimizer: OptimizerConfig,
         arithmetic: ArithmeticSpec,
         device: &AdmittedDevice,
     ) -> Result<Self, EngineError> {
+        model.validate()?;
+        arithmetic.validate(&model)?;
+        device.check_axes(&model, &arithmetic)?;
         Self::with_form(model, optimizer, arithmetic, device.device(), device.forms())
     }
 
@@ -441,4 +444,52 @@ impl GpuEngine {
 /// The sum of fixed-point losses, in any order.
 fn loss_sum(losses: &[u32]) -> LossSum {
     LossSum { fixed: losses.iter().map(|&loss| i64::from(loss)).sum(), tokens: losses.len() as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{DeviceChoice, DeviceError};
+
+    #[test]
+    fn a_lost_device_is_an_error_and_no_panic() {
+        let device = match Device::open(&DeviceChoice::Software) {
+            Ok(device) => device,
+            Err(error) if std::env::var("MANTA_TEST_SKIP").is_ok_and(|skip| skip.contains("gpu")) => {
+                eprintln!("skipped as MANTA_TEST_SKIP asks: {error}");
+                return;
+            }
+            Err(error) => panic!("{error} (MANTA_TEST_SKIP=gpu skips this test)"),
+        };
+        let config = ModelConfig {
+            vocab_size: 7,
+            hidden_size: 8,
+            intermediate_size: 8,
+            num_hidden_layers: 1,
+            num_attention_heads: 1,
+            num_key_value_heads: 1,
+            head_dim: 4,
+            max_position_embeddings: 8,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+            initializer_range: 0.05,
+        };
+        let spec = ArithmeticSpec { micro_batch_sequences: 1, sequence_length: 4, ..ArithmeticSpec::default() };
+        let forms = (Form::default(), Vec::new());
+        let mut engine = GpuEngine::with_form(config, OptimizerConfig::default(), spec, &device, forms).unwrap();
+        engine.initialize([1; 32]).unwrap();
+        let key = MicroBatchKey { run_seed: [1; 32], step: 0, micro_batch: 0 };
+        let tokens = [1, 2, 3, 4, 5];
+        engine.accumulate_gradient(&tokens, 1, &key).unwrap();
+        device.device.destroy();
+        let lost = |error: Option<EngineError>| {
+            assert!(matches!(error, Some(EngineError::Device(DeviceError::Lost { .. }))), "{error:?}");
+        };
+        lost(engine.accumulate_gradient(&tokens, 1, &key).err());
+        lost(engine.apply_own_gradient(1, 0).err());
+        lost(engine.evaluate(&tokens, 1).err());
+        lost(engine.parameters().err());
+        lost(engine.initialize([2; 32]).err());
+    }
 }

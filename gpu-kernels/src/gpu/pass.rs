@@ -53,7 +53,15 @@ impl Passes {
                 if self.0.len() == PASSES_MAX {
                     self.0.remove(0);
                 }
-                record(model, pipelines, flags, gradient, (extent, purpose))?
+                match record(model, pipelines, flags, gradient, (extent, purpose)) {
+                    Err(DeviceError::OutOfMemory { .. }) if !self.0.is_empty() => {
+                        // Passes of other shapes can be recorded again.
+                        self.0.clear();
+                        pipelines.device.collect_garbage()?;
+                        record(model, pipelines, flags, gradient, (extent, purpose))?
+                    }
+                    outcome => outcome?,
+                }
             }
         };
         self.0.push(pass);

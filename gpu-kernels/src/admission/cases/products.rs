@@ -1,0 +1,164 @@
+//! Known answers of `pack_rows`, `pack_columns` and `matmul`.
+
+use super::super::bench::{Bench, Outcome, SLOT, expect};
+use super::super::vectors::{faint, ordinary, spread, ties};
+use super::Cases;
+use crate::cpu;
+use crate::cpu::pack::{Along, PANEL, Packing, View};
+use crate::cpu::quantize::{self, digit_of, quantize_line, scale_of};
+use crate::error::EngineError;
+use crate::gpu::ops;
+use crate::gpu::ops::matmul::{Matrix, Packed, Rounding, TILES, packed_words};
+
+pub(super) fn pack_rows(bench: &mut Bench) -> Cases {
+    pack(bench, Along::Rows)
+}
+
+pub(super) fn pack_columns(bench: &mut Bench) -> Cases {
+    pack(bench, Along::Columns)
+}
+
+/// An axis that every admitted device must manage, in any number of digits.
+pub(crate) const AXIS_SHORT: usize = 1 << 15;
+/// The longest axis of any model: the largest vocabulary.
+pub(crate) const AXIS_LONG: usize = 1 << 20;
+
+/// Two matrices inside a larger tensor, packed along one axis in every way.
+fn pack(bench: &mut Bench, along: Along) -> Cases {
+    let mut outcomes = Vec::new();
+    let (rows, columns, stride, batches) = (35, 21, 24, 2);
+    let (offset, index) = (5, 1000);
+    let batch_stride = rows * stride + 3;
+    let len = offset + batches * batch_stride;
+    for values in [ordinary(len, 1), ties(len, 2), faint(len, 3), spread(len, 4, -100, 39), vec![0.0; len]] {
+        let matrix =
+            Matrix { buffer: bench.floats(&values)?, rows, columns, stride, batches, batch_stride, offset, index };
+        for digits in [1, 2] {
+            for rounding in [Rounding::Nearest, Rounding::Stochastic(1)] {
+                let (lines, k) = if along == Along::Rows { (rows, columns) } else { (columns, rows) };
+                let words = bench.garbage(packed_words(lines, k, digits, batches))?;
+                let scales = bench.garbage(batches * lines)?;
+                let packed = Packed::of(&matrix, along, digits, &words, &scales);
+                let dispatch = ops::matmul::pack(&matrix, along, rounding, &bench.keys, &packed);
+                let found = bench.run(&[dispatch], &[&words, &scales])?;
+                let native = match rounding {
+                    Rounding::Nearest => quantize::Rounding::Nearest,
+                    Rounding::Stochastic(key) => quantize::Rounding::Stochastic(bench.key_pairs[key]),
+                };
+                let expected = pack_native(&matrix, &values, along, (digits, native));
+                outcomes.push(Outcome { found, expected });
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+/// Words and exponent fields in the device's order, from the native rounding of single elements.
+fn pack_native(
+    matrix: &Matrix,
+    values: &[f32],
+    along: Along,
+    (digits, rounding): (usize, quantize::Rounding),
+) -> Vec<u32> {
+    let (lines, k) = match along {
+        Along::Rows => (matrix.rows, matrix.columns),
+        Along::Columns => (matrix.columns, matrix.rows),
+    };
+    let groups = k.div_ceil(4);
+    let mut words = vec![0u32; packed_words(lines, k, digits, matrix.batches)];
+    let mut fields = Vec::new();
+    for batch in 0..matrix.batches {
+        for line in 0..lines {
+            let place = |at: usize| {
+                let (row, column) = if along == Along::Rows { (line, at) } else { (at, line) };
+                batch * matrix.batch_stride + row * matrix.stride + column
+            };
+            let element = |at: usize| values[matrix.offset + place(at)];
+            let peak = (0..k).map(|at| crate::arithmetic::magnitude(element(at))).max().unwrap_or(0);
+            let (scale, inverse) = scale_of(peak, digits);
+            fields.push(scale.to_bits() >> 23);
+            for at in 0..k {
+                let mut q = [0];
+                let index = matrix.index.wrapping_add(place(at) as u32);
+                quantize_line(&[element(at)], |_| inverse, (digits, rounding), index, &mut q);
+                for digit in 0..digits {
+                    let word = &mut words[((batch * lines + line) * digits + digit) * groups + at / 4];
+                    *word |= (digit_of(q[0], digits, digit) as u32 & 0xff) << (8 * (at % 4));
+                }
+            }
+        }
+    }
+    words.extend(fields);
+    words.push(0);
+    words
+}
+
+/// Products of packed operands, whole path, in every number of digits.
+pub(super) fn matmul(bench: &mut Bench) -> Cases {
+    let mut outcomes = Vec::new();
+    // The last has the longest axis that every admitted device must manage.
+    let shapes = [(1, 1, 1), (67, 45, 37), (5, 130, 300), (2, 3, AXIS_SHORT)];
+    for (m, n, k) in shapes {
+        let regimes: [fn(usize, u32) -> Vec<f32>; 5] = [
+            ordinary,
+            |count, seed| spread(count, seed, -1, 0),
+            // Products around the flushing threshold, and around the range limit.
+            |count, seed| spread(count, seed, -51, -48),
+            |count, seed| spread(count, seed, 16, 19),
+            |count, _| vec![-1.984_375; count],
+        ];
+        for (number, values) in regimes.into_iter().enumerate() {
+            let (a, b) = (values(m * k, 2 * number as u32), values(n * k, 2 * number as u32 + 1));
+            for (left_digits, right_digits) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+                if k == AXIS_SHORT && (number < 4 || left_digits != right_digits) {
+                    continue;
+                }
+                let digits = (left_digits, right_digits);
+                outcomes.extend(product_outcomes(bench, (m, n, k), (&a, &b), digits)?);
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+/// The longest contracted axis there is, whose sums need more than 32 bits, and
+/// whose loops some software drivers cut short.
+pub(crate) fn long_axis(bench: &mut Bench) -> Cases {
+    let (m, n, k) = (1, 2, AXIS_LONG);
+    let (a, b) = (vec![-1.984_375; m * k], vec![1.984_375; n * k]);
+    product_outcomes(bench, (m, n, k), (&a, &b), (2, 1))
+}
+
+/// One product by tiles of every size.
+fn product_outcomes(
+    bench: &mut Bench,
+    (m, n, k): (usize, usize, usize),
+    (a, b): (&[f32], &[f32]),
+    (left_digits, right_digits): (usize, usize),
+) -> Cases {
+    let operand = |values: &[f32], rows: usize, digits: usize| -> Result<_, EngineError> {
+        let matrix = Matrix::whole(&bench.floats(values)?, 0, rows, k);
+        let words = bench.garbage(packed_words(rows, k, digits, 1))?;
+        let packed = Packed::of(&matrix, Along::Rows, digits, &words, &bench.garbage(rows)?);
+        let pack = ops::matmul::pack(&matrix, Along::Rows, Rounding::Nearest, &bench.keys, &packed);
+        Ok((packed, pack))
+    };
+    let (left, pack_left) = operand(a, m, left_digits)?;
+    let (right, pack_right) = operand(b, n, right_digits)?;
+    let (mut native_left, mut native_right) = (cpu::pack::Packed::default(), cpu::pack::Packed::default());
+    let nearest = quantize::Rounding::Nearest;
+    native_left.pack(bench.simd, View::whole(a, m, k), Packing::left(Along::Rows, left_digits, nearest));
+    native_right.pack(bench.simd, View::whole(b, n, k), Packing::right(Along::Rows, right_digits, nearest));
+    let mut c = vec![0.0; m * n];
+    let panels = 0..m.div_ceil(PANEL);
+    let peak = cpu::matmul::product(bench.simd, &native_left, panels, &native_right, &mut c, n);
+    bench.run(&[pack_left, pack_right], &[])?;
+    let mut outcomes = Vec::new();
+    for tile in TILES {
+        let out = Matrix::whole(&bench.garbage(m * n)?, 0, m, n);
+        let product = ops::matmul::matmul_tiled(&left, &right, 1, &out, (SLOT, tile));
+        let found = bench.run(&[product], &[&out.buffer])?;
+        outcomes.push(Outcome { found, expected: expect(&[&c], peak) });
+    }
+    Ok(outcomes)
+}
