@@ -150,7 +150,8 @@ impl GpuEngine {
     /// The device was lost.
     pub fn state(&self) -> Result<TrainingState, EngineError> {
         let vectors = [&self.model.parameters, &self.first_moment, &self.second_moment];
-        let contents = self.device.submit_and_read(self.device.encoder(), &vectors.map(|vector| (vector, vector.len)))?;
+        let contents =
+            self.device.submit_and_read(self.device.encoder(), &vectors.map(|vector| (vector, vector.len)))?;
         let [parameters, first_moment, second_moment] = [0, 1, 2].map(|place| floats(&contents[place]));
         Ok(TrainingState { parameters, first_moment, second_moment })
     }
