@@ -1,6 +1,7 @@
 // C[m, n] = sum over k of A[m, k]·B[n, k] over row-scaled digits, exact in integers
-// and rounded once. Twin of `cpu/matmul`. A workgroup computes a tile of 64 × 64,
-// each thread 4 × 4 of it. The header defines LEFT_DIGITS, RIGHT_DIGITS, BUILTIN_DOT.
+// and rounded once. Twin of `cpu/matmul`. A workgroup computes a square tile,
+// each thread 4 × 4 of it. The header defines TILE (its side, 32 or 64), LEFT_DIGITS,
+// RIGHT_DIGITS and BUILTIN_DOT.
 
 struct Params {
     rows: u32,
@@ -23,7 +24,9 @@ struct Params {
 @group(0) @binding(5) var<storage, read> right_scales: array<u32>;
 @group(0) @binding(6) var<storage, read_write> product: array<u32>;
 
-const TILE: u32 = 64u;
+/// Threads along a side of the tile.
+const SIDE: u32 = TILE / 4u;
+const THREADS: u32 = SIDE * SIDE;
 /// Words of the contracted axis that stand in shared memory at a time.
 const DEPTH: u32 = 8u;
 /// Words after which 32-bit sums are spilled: 65,536 elements.
@@ -32,8 +35,8 @@ const CHUNK: u32 = 16384u;
 const SUMS: u32 = 16u;
 
 /// `[word][row of the tile]`
-var<workgroup> left_tile: array<u32, 512>;
-var<workgroup> right_tile: array<u32, 512>;
+var<workgroup> left_tile: array<u32, TILE * DEPTH>;
+var<workgroup> right_tile: array<u32, TILE * DEPTH>;
 
 fn dot(a: u32, b: u32) -> i32 {
     if BUILTIN_DOT {
@@ -56,7 +59,7 @@ fn negated(v: vec2<u32>) -> vec2<u32> {
     return wide_subtract(vec2<u32>(0u, 0u), v);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -73,8 +76,8 @@ fn main(
     let first_column = (number % tile_columns) * TILE;
     let left_batch = batch * params.rows;
     let right_batch = batch / params.right_share * params.columns;
-    let thread_row = thread / 16u;
-    let thread_column = thread % 16u;
+    let thread_row = thread / SIDE;
+    let thread_column = thread % SIDE;
 
     var sums: array<vec2<u32>, 16>;
     var narrow: array<i32, 16>;
@@ -88,7 +91,7 @@ fn main(
                 narrow[at] = 0;
             }
             for (var word = chunk; word < end; word += DEPTH) {
-                for (var load = thread; load < TILE * DEPTH; load += 256u) {
+                for (var load = thread; load < TILE * DEPTH; load += THREADS) {
                     let row = load / DEPTH;
                     let depth = load % DEPTH;
                     var left_word = 0u;
@@ -111,7 +114,7 @@ fn main(
                     for (var i = 0u; i < 4u; i++) {
                         let a = left_tile[depth * TILE + thread_row * 4u + i];
                         for (var j = 0u; j < 4u; j++) {
-                            narrow[4u * i + j] += dot(a, right_tile[depth * TILE + thread_column + 16u * j]);
+                            narrow[4u * i + j] += dot(a, right_tile[depth * TILE + thread_column + SIDE * j]);
                         }
                     }
                 }
@@ -126,7 +129,7 @@ fn main(
     for (var i = 0u; i < 4u; i++) {
         let row = first_row + thread_row * 4u + i;
         for (var j = 0u; j < 4u; j++) {
-            let column = first_column + thread_column + 16u * j;
+            let column = first_column + thread_column + SIDE * j;
             if row < params.rows && column < params.columns {
                 let unit = i32(left_scales[left_batch + row]) + i32(right_scales[right_batch + column]) - 254;
                 let sum = sums[4u * i + j];

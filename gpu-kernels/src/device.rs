@@ -58,6 +58,21 @@ pub enum DeviceError {
         /// The device's limit.
         limit_bytes: u64,
     },
+    /// An axis is longer than the loops that this driver was found to run to their end.
+    #[error(
+        "{device} cuts loops short: {axis} has {length} elements, but only {limit} were found to be safe; choose a \
+         smaller model or micro-batch, or the native CPU"
+    )]
+    Axis {
+        /// The adapter's name.
+        device: String,
+        /// Which axis.
+        axis: &'static str,
+        /// Its length.
+        length: usize,
+        /// The longest that the device was found to manage.
+        limit: usize,
+    },
     /// The device's memory is exhausted.
     #[error(
         "out of device memory while allocating {needed_bytes} bytes for {tensor}; close other programs that use \
@@ -124,6 +139,8 @@ pub struct DeviceReport {
     pub driver: String,
     /// Vulkan, Metal or Dx12.
     pub backend: String,
+    /// Bytes of memory on the device, as far as its driver says.
+    pub memory_bytes: Option<u64>,
     /// Bytes that one binding may have.
     pub binding_bytes_max: u64,
     /// Bytes that one buffer may have.
@@ -197,12 +214,34 @@ fn report_of(adapter: &wgpu::Adapter) -> DeviceReport {
         kind,
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         backend: format!("{:?}", info.backend),
+        memory_bytes: memory_bytes(adapter),
         // Kernels count elements in 32 bits.
         binding_bytes_max: limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX)),
         buffer_bytes_max: limits.max_buffer_size,
         workgroup_bytes_max: limits.max_compute_workgroup_storage_size,
         workgroup_invocations_max: limits.max_compute_invocations_per_workgroup,
         workgroups_max: limits.max_compute_workgroups_per_dimension,
+    }
+}
+
+/// The device-local memory of all heaps, where the adapter is one of Vulkan: WebGPU itself does not tell.
+fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    #[cfg(any(target_os = "linux", target_os = "windows"))]
+    {
+        // SAFETY: the handles are only read, and not kept beyond this call.
+        let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+        let instance = adapter.shared_instance().raw_instance();
+        // SAFETY: the physical device belongs to this instance, which `adapter` keeps alive.
+        let memory = unsafe { instance.get_physical_device_memory_properties(adapter.raw_physical_device()) };
+        let heaps = &memory.memory_heaps[..memory.memory_heap_count as usize];
+        // Bit 0 is VK_MEMORY_HEAP_DEVICE_LOCAL_BIT.
+        let local = heaps.iter().filter(|heap| heap.flags.as_raw() & 1 == 1);
+        Some(local.map(|heap| heap.size).sum())
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "windows")))]
+    {
+        let _ = adapter;
+        None
     }
 }
 
@@ -285,6 +324,12 @@ impl Device {
     /// What this device is.
     pub fn report(&self) -> &DeviceReport {
         &self.report
+    }
+
+    /// Gives the device up, with everything that engines hold on it: each of
+    /// their calls fails with [`DeviceError::Lost`] from now on.
+    pub fn destroy(&self) {
+        self.device.destroy();
     }
 
     /// Fails if the device has been lost, or an operation on it has failed.

@@ -20,13 +20,14 @@ pub mod reference;
 pub mod spec;
 mod training;
 
-pub use benchmark::measure_multiply_adds_per_s;
+pub use benchmark::{measure_device_multiply_adds_per_s, measure_multiply_adds_per_s};
 pub use cpu::simd::SimdPath;
 pub use error::EngineError;
 pub use gpu::engine::GpuEngine;
 pub use model::config::{ConfigError, ModelConfig};
 pub use model::engine::{Engine, EngineOptions};
 pub use model::layout::{Layout, Tensor};
+pub use model::state::TrainingState;
 pub use model::step::{LossSum, MicroBatchKey, StepReport};
 pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig};
 pub use training::TrainingEngine;

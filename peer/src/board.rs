@@ -1,5 +1,6 @@
 //! The board that everybody may read: keeps [`Status`] in step with what happens.
 
+use crate::device::Machine;
 use crate::net::bulk::BulkCounters;
 use crate::net::swarm::NetCounters;
 use crate::status::{ListingStatus, MemberStatus, OrderState, OrderStatus, RunState, RunStatus, Status, Traffic};
@@ -42,6 +43,20 @@ impl Board {
             busy: listing.busy,
         };
         self.status.listings = listings.map(show).collect();
+    }
+
+    /// Shows what computes now.
+    pub(crate) fn computes_on(&mut self, machine: &Machine) {
+        self.status.device.clone_from(&machine.description);
+        self.status.device_kind = machine.kind.into();
+        self.status.device_reason.clone_from(&machine.why);
+    }
+
+    /// The device has failed in a run, which goes on natively.
+    pub(crate) fn device_failed(&mut self, run: RunId, problem: &str) {
+        if let Some(status) = self.run(run) {
+            status.device_trouble = Some(format!("computed by the processor: {problem}"));
+        }
     }
 
     /// Adds an order; the oldest that has ended makes room.

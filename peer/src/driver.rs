@@ -8,6 +8,7 @@ use crate::api::{Control, OrderAccepted, OrderRequest};
 use crate::board::{Board, describe_failure, describe_no_match};
 use crate::data::DataSet;
 use crate::data::tokenizer::TokenizerKind;
+use crate::device::Machine;
 use crate::net::addresses;
 use crate::net::bulk::{BulkEvent, BulkHandle, ChunkHeader};
 use crate::net::frame::FrameAnswer;
@@ -90,7 +91,7 @@ pub(crate) struct Parts {
     pub(crate) offer_public: bool,
     pub(crate) status: Status,
     pub(crate) show: watch::Sender<Arc<Status>>,
-    pub(crate) multiply_adds_per_s: u64,
+    pub(crate) machine: Machine,
 }
 
 /// What comes in from outside.
@@ -118,6 +119,8 @@ pub(crate) struct Driver {
     next_order: u64,
     addresses_changed: bool,
     run: Option<OpenRun>,
+    /// The machine can compute nothing any more.
+    withdrawn: bool,
     last_now: Time,
 }
 
@@ -139,12 +142,16 @@ impl Driver {
             next_order: 1,
             addresses_changed: false,
             run: None,
+            withdrawn: false,
             last_now: Time(0),
         }
     }
 
     /// Offers the machine, at the addresses where it is now.
     fn offer(&mut self) {
+        if self.withdrawn {
+            return;
+        }
         let listing = Box::new(self.parts.listing.clone());
         let command = if self.parts.offer_public { Command::Offer(listing) } else { Command::OfferToSelf(listing) };
         self.input(Input::Command(command));
@@ -310,6 +317,9 @@ impl Driver {
             }
             Answer::Applied { step } => Done::Applied { step },
             Answer::Hashed { round, parameter_hash } => Done::Hashed { round, parameter_hash },
+            Answer::DeviceFailed { problem, gone, rescued } => {
+                return self.device_failed(run, &problem, gone, rescued);
+            }
             Answer::Exported(export) => return self.save(run, *export),
             Answer::Failed { problem, culprit } => {
                 let culprit = culprit.map(|rank| open.start.members[rank].peer);
@@ -317,6 +327,26 @@ impl Driver {
             }
         };
         self.input(Input::Trainer { run, done });
+    }
+
+    /// The graphics device has failed. What is offered from now on is what is
+    /// left; a machine that cannot even finish its run natively offers nothing.
+    fn device_failed(&mut self, run: RunId, problem: &str, gone: bool, rescued: bool) {
+        tracing::error!(run = %run.short(), problem, rescued, "the graphics device has failed; the processor goes on");
+        self.board.device_failed(run, problem);
+        if gone {
+            self.parts.machine.retreat(problem);
+            self.board.computes_on(&self.parts.machine);
+            self.parts.listing.devices = vec![self.parts.machine.listed.clone()];
+            if rescued {
+                self.offer();
+            }
+        }
+        if !rescued {
+            tracing::error!("the offer of this machine is withdrawn; restart this peer when the device works again");
+            self.withdrawn = true;
+            self.input(Input::Command(Command::Withdraw));
+        }
     }
 
     fn cannot_compute(&mut self, run: RunId, problem: String, culprit: Option<PeerId>) {
@@ -361,7 +391,7 @@ impl Driver {
                 self.show();
                 self.orders.insert(order, OpenOrder { request: (*request).clone(), prepared: None, run: None });
                 let (store, library) = (self.parts.store.clone(), self.parts.library.clone());
-                let speed = self.parts.multiply_adds_per_s;
+                let speed = self.parts.machine.listed.multiply_adds_per_s;
                 self.spawn(async move {
                     let read = blocking(move || order::prepare(order, &request, &store, &library, speed)).await;
                     TaskDone::OrderRead(order, read.map(Box::new))

@@ -5,6 +5,7 @@ mod board;
 mod checkpoint;
 mod cli;
 mod data;
+mod device;
 mod driver;
 mod host;
 mod http;

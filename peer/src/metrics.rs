@@ -64,7 +64,11 @@ pub(crate) fn encode(status: &Status, now_ms: u64) -> Result<String, std::fmt::E
 
 fn register_peer(registry: &mut Registry, status: &Status, now_ms: u64) {
     registry.register("build", "The program", Info::new([("version", status.version.clone())]));
-    registry.register("device", "What computes", Info::new([("device", status.device.clone())]));
+    registry.register(
+        "device",
+        "What computes",
+        Info::new([("device", status.device.clone()), ("kind", status.device_kind.clone())]),
+    );
     let gauge = |registry: &mut Registry, name: &str, help: &str, value: usize| {
         let gauge = Gauge::<i64>::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));

@@ -16,7 +16,12 @@ pub(crate) struct Status {
     pub(crate) ticket: String,
     pub(crate) addresses: Vec<String>,
     pub(crate) started_at_ms: u64,
+    /// What computes: name and driver, or name and threads.
     pub(crate) device: String,
+    /// `native`, `gpu` or `software`.
+    pub(crate) device_kind: String,
+    /// Why this device and no other.
+    pub(crate) device_reason: String,
     pub(crate) connected_peers: Vec<String>,
     pub(crate) listings: Vec<ListingStatus>,
     pub(crate) demands_heard: u64,
@@ -145,6 +150,8 @@ pub(crate) struct RunStatus {
     pub(crate) out: Option<String>,
     /// What went wrong although it did not fail.
     pub(crate) warning: Option<String>,
+    /// Why it is computed by the processor, after the graphics device has failed here.
+    pub(crate) device_trouble: Option<String>,
     /// Why it failed, whose doing it was, what to do.
     pub(crate) failure: Option<String>,
     /// Who was lost or sent wrong things.

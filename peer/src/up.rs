@@ -1,6 +1,7 @@
 //! `manta up`: starts everything that a peer consists of, and stops it in order.
 
 use crate::api::{Control, PeerFile};
+use crate::device::{Chosen, Machine, Wanted, cache_of, clip};
 use crate::driver::{Driver, Parts, Sources, TOPIC};
 use crate::identity::{DataDirectory, Identity};
 use crate::net::addresses;
@@ -14,20 +15,18 @@ use crate::store::blobs::BlobStore;
 use crate::store::tables::Tables;
 use crate::{host, http};
 use libp2p::Multiaddr;
-use manta_gpu_kernels::{ARITHMETIC_VERSION, measure_multiply_adds_per_s};
-use manta_protocol::market::listing::{Address, Device, DeviceKind, Listing};
-use manta_protocol::wire::limits::{ADDRESSES_MAX, TEXT_BYTES_MAX};
+use manta_gpu_kernels::ARITHMETIC_VERSION;
+use manta_protocol::market::listing::{Address, Listing};
+use manta_protocol::wire::limits::ADDRESSES_MAX;
 use manta_protocol::{Config, NetworkId, Node, Time};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// Control requests that may wait.
 const CONTROL_CAPACITY: usize = 16;
-/// How long the machine's speed is measured for its listing.
-const MEASURE_MS: u64 = 150;
 /// Share of the free disk that blobs of runs may take: one in this many.
 const DISK_SHARE: u64 = 4;
 /// How long to wait for the first listening address.
@@ -52,6 +51,10 @@ pub(crate) struct UpOptions {
     pub(crate) mdns: bool,
     /// Where the owner says the machine is.
     pub(crate) region: String,
+    /// What shall compute.
+    pub(crate) device: Wanted,
+    /// Where admissions of devices are kept, if not in the data directory.
+    pub(crate) device_cache: Option<PathBuf>,
     /// Kernel threads, 0 for all.
     pub(crate) threads: usize,
     /// Whether the machine is offered to others (and to our own orders).
@@ -80,6 +83,7 @@ pub(crate) async fn run(
     let bootstrap = bootstrap(&options.join, network)?;
     let data_dir = directory.path();
     let free = host::free_disk_bytes(data_dir).unwrap_or(u64::MAX);
+    let (chosen, machine) = choose(&options, data_dir).await?;
     let store = Arc::new(BlobStore::open(&data_dir.join("blobs"), free / DISK_SHARE)?);
     let tables = Tables::open(&data_dir.join("tables"))?;
     let library = Arc::new(Library::default());
@@ -102,9 +106,7 @@ pub(crate) async fn run(
     let early = listening(&mut net).await?;
     let addresses = net.handle.snapshot().await?.advertised;
 
-    let threads = options.threads;
-    let speed = tokio::task::spawn_blocking(move || measure_multiply_adds_per_s(MEASURE_MS, threads)).await??;
-    let listing = listing(&options, &addresses, bulk.local_address().port(), free, speed);
+    let listing = listing(&options, &addresses, bulk.local_address().port(), free, &machine);
     let ticket = Ticket::new(network, identity.peer(), addresses.iter().cloned()).to_string();
     let status = Status {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -113,7 +115,9 @@ pub(crate) async fn run(
         ticket: ticket.clone(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         started_at_ms: unix_now().as_unix_ms(),
-        device: format!("native CPU, {} threads: {}", listing.devices[0].units, listing.devices[0].name),
+        device: machine.description.clone(),
+        device_kind: machine.kind.into(),
+        device_reason: machine.why.clone(),
         ..Status::default()
     };
     let (show, shown) = watch::channel(Arc::new(status.clone()));
@@ -131,7 +135,7 @@ pub(crate) async fn run(
 
     let node_identity = manta_protocol::wire::Identity::from_secret(*identity.secret());
     let node = Node::new(Config { network, identity: node_identity }, unix_now());
-    let trainer = Trainer::start(options.threads)?;
+    let trainer = Trainer::start(chosen.device, options.threads)?;
     let parts = Parts {
         network,
         node,
@@ -146,7 +150,7 @@ pub(crate) async fn run(
         offer_public: options.offer,
         status: status.clone(),
         show,
-        multiply_adds_per_s: speed,
+        machine,
     };
     let driver = Driver::new(parts);
     ready(&peer_file, &status);
@@ -159,6 +163,20 @@ pub(crate) async fn run(
     // The network task ends by itself after its farewells; it must not hold us.
     let _ = tokio::time::timeout(Duration::from_secs(2), net.task).await;
     Ok(())
+}
+
+/// What computes, chosen and measured: its driver, and tests where it is new, take their time.
+async fn choose(options: &UpOptions, data_dir: &Path) -> Result<(Chosen, Machine), UpError> {
+    let (wanted, threads) = (options.device.clone(), options.threads);
+    let cache = options.device_cache.clone().unwrap_or_else(|| cache_of(data_dir));
+    let chosen = tokio::task::spawn_blocking(move || -> Result<_, UpError> {
+        let chosen = Chosen::choose(&wanted, Some(&cache))?;
+        let machine = Machine::measure(&chosen, threads)?;
+        Ok((chosen, machine))
+    });
+    let (chosen, machine) = chosen.await??;
+    tracing::info!(device = machine.description, kind = machine.kind, why = machine.why, "computes on");
+    Ok((chosen, machine))
 }
 
 /// The peers to begin with, from tickets and multiaddrs.
@@ -204,17 +222,15 @@ fn bulk_config(options: &UpOptions) -> BulkConfig {
     BulkConfig { listen, congestion: options.congestion, ..BulkConfig::default() }
 }
 
-fn listing(options: &UpOptions, addresses: &[Multiaddr], bulk_port: u16, disk_free_bytes: u64, speed: u64) -> Listing {
-    let threads = if options.threads == 0 { host::hardware_threads() } else { options.threads };
-    let device = Device {
-        kind: DeviceKind::Cpu,
-        name: clip(&host::processor_name()),
-        units: u32::try_from(threads).unwrap_or(u32::MAX),
-        memory_bytes: host::available_memory_bytes(),
-        multiply_adds_per_s: speed,
-    };
+fn listing(
+    options: &UpOptions,
+    addresses: &[Multiaddr],
+    bulk_port: u16,
+    disk_free_bytes: u64,
+    machine: &Machine,
+) -> Listing {
     Listing {
-        devices: vec![device],
+        devices: vec![machine.listed.clone()],
         disk_free_bytes: disk_free_bytes / DISK_SHARE,
         region: clip(&options.region),
         duration_max_s: options.duration_max_s,
@@ -223,18 +239,6 @@ fn listing(options: &UpOptions, addresses: &[Multiaddr], bulk_port: u16, disk_fr
         bulk_port,
         addresses: addresses.iter().take(ADDRESSES_MAX).map(|address| Address(address.to_vec())).collect(),
     }
-}
-
-/// As much of `text` as a listing takes.
-fn clip(text: &str) -> String {
-    let mut clipped = String::new();
-    for character in text.chars().filter(|character| !character.is_control()) {
-        if clipped.len() + character.len_utf8() > TEXT_BYTES_MAX {
-            break;
-        }
-        clipped.push(character);
-    }
-    clipped
 }
 
 /// Fresh at each start; nobody who cannot read the secret key can guess it.

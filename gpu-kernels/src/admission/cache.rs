@@ -3,7 +3,7 @@
 //! A file that cannot be read or written only costs the tests' time again.
 
 use super::{AdmissionReport, Forms, shader_hash};
-use crate::device::{Device, DeviceReport};
+use crate::device::DeviceReport;
 use crate::spec::ARITHMETIC_VERSION;
 use std::path::{Path, PathBuf};
 
@@ -21,15 +21,15 @@ fn path(directory: &Path, device: &DeviceReport, shader_hash: &str, forced: Form
 }
 
 /// The report for exactly this device, its driver, these shaders and this arithmetic.
-pub(super) fn load(directory: &Path, device: &Device, forced: Forms) -> Option<AdmissionReport> {
+pub(super) fn load(directory: &Path, device: &DeviceReport, forced: Forms) -> Option<AdmissionReport> {
     let hash = shader_hash();
-    let path = path(directory, device.report(), &hash, forced);
+    let path = path(directory, device, &hash, forced);
     if std::fs::metadata(&path).ok()?.len() > FILE_BYTES_MAX {
         return None;
     }
     let mut report: AdmissionReport = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
     let fits = (&report.device, report.arithmetic_version, &report.shader_hash, report.forced)
-        == (device.report(), ARITHMETIC_VERSION, &hash, forced);
+        == (device, ARITHMETIC_VERSION, &hash, forced);
     report.from_cache = true;
     fits.then_some(report)
 }

@@ -20,9 +20,10 @@ pub use parity::{ParityReport, RunReport, parity_suite};
 use crate::device::{Device, DeviceError, DeviceReport};
 use crate::error::EngineError;
 use crate::gpu::kernel::{Form, Kernel};
-use crate::spec::ARITHMETIC_VERSION;
+use crate::model::config::ModelConfig;
+use crate::spec::{ARITHMETIC_VERSION, ArithmeticSpec};
 use bench::Bench;
-use cases::{SUITES, Suite};
+use cases::{AXIS_LONG, AXIS_SHORT, SUITES, Suite, long_axis};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Instant;
@@ -74,6 +75,8 @@ pub struct AdmissionReport {
     pub forced: Forms,
     /// Whether 8-bit dot products do without the built-in.
     pub portable_dot: bool,
+    /// Elements that loops may run over: some software drivers cut longer ones short.
+    pub axis_max: usize,
     /// Every kernel.
     pub ops: Vec<OpReport>,
     /// Whether the tiny training run ended with the pinned parameters.
@@ -112,16 +115,10 @@ impl AdmittedDevice {
     /// # Errors
     /// The device fails its tests, is lost, or runs out of memory.
     pub fn admit(device: Device, forced: Forms, cache_directory: Option<&Path>) -> Result<Self, EngineError> {
-        let known = cache_directory.and_then(|directory| cache::load(directory, &device, forced));
+        let known = cache_directory.and_then(|directory| cache::load(directory, device.report(), forced));
         let report = match known {
             Some(report) => report,
-            None => {
-                let report = check_device(&device, forced)?;
-                if let Some(directory) = cache_directory {
-                    cache::store(directory, &report);
-                }
-                report
-            }
+            None => check_and_keep(&device, forced, cache_directory)?,
         };
         Ok(Self::from_report(device, report)?)
     }
@@ -146,10 +143,52 @@ impl AdmittedDevice {
         &self.report
     }
 
+    /// Refuses models with an axis that is too long for this device's loops.
+    pub(crate) fn check_axes(&self, model: &ModelConfig, arithmetic: &ArithmeticSpec) -> Result<(), DeviceError> {
+        let joint = model.query_width() + 2 * model.key_value_width();
+        let axes = [
+            ("vocab_size", model.vocab_size),
+            ("hidden_size", model.hidden_size),
+            ("gate and up", 2 * model.intermediate_size),
+            ("queries, keys and values", joint),
+            ("max_position_embeddings", model.max_position_embeddings),
+            ("micro-batch of tokens", arithmetic.micro_batch_tokens()),
+        ];
+        let limit = self.report.axis_max;
+        match axes.into_iter().find(|&(_, length)| length > limit) {
+            Some((axis, length)) => {
+                Err(DeviceError::Axis { device: self.report.device.name.clone(), axis, length, limit })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// How its kernels are compiled.
     pub(crate) fn forms(&self) -> (Form, Vec<&'static str>) {
         (self.form, self.soft_kernels.clone())
     }
+}
+
+/// The report that [`AdmittedDevice::admit`] or [`check_and_keep`] has kept of
+/// this device with its present driver, shaders and arithmetic version.
+pub fn kept_report(directory: &Path, device: &DeviceReport, forced: Forms) -> Option<AdmissionReport> {
+    cache::load(directory, device, forced)
+}
+
+/// [`check_device`]; the report replaces the one in `cache_directory`.
+///
+/// # Errors
+/// As [`check_device`].
+pub fn check_and_keep(
+    device: &Device,
+    forced: Forms,
+    cache_directory: Option<&Path>,
+) -> Result<AdmissionReport, EngineError> {
+    let report = check_device(device, forced)?;
+    if let Some(directory) = cache_directory {
+        cache::store(directory, &report);
+    }
+    Ok(report)
 }
 
 /// blake3 of all shader texts in their own form, in hexadecimal.
@@ -183,7 +222,9 @@ fn check_forms(device: &Device, forced: Forms, mut form: Form, fallback: Form) -
     for suite in SUITES {
         ops.push(check_op(suite, &mut own, &mut soft, forced.soft_float)?);
     }
+    let long = long_axis(&mut own)?.iter().all(|outcome| outcome.found == outcome.expected);
     let mut report = AdmissionReport {
+        axis_max: if long { AXIS_LONG } else { AXIS_SHORT },
         device: device.report().clone(),
         arithmetic_version: ARITHMETIC_VERSION,
         shader_hash: shader_hash(),

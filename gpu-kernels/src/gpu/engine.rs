@@ -27,6 +27,7 @@ use crate::model::engine::{
 use crate::model::forward::{Batch, Purpose};
 use crate::model::init::initialize;
 use crate::model::layout::Layout;
+use crate::model::state::TrainingState;
 use crate::model::step::{LAYER_SITES, LossSum, MicroBatchKey, OpKeys, RoundingSite, StepReport};
 use crate::reduce::check;
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
@@ -63,14 +64,17 @@ impl GpuEngine {
     /// or [`GpuEngine::load_parameters`] next.
     ///
     /// # Errors
-    /// A field out of range, or a device that is lost, out of memory, or binds
-    /// less at once than a tensor of the model has.
+    /// A field out of range, or a device that is lost, out of memory, binds less
+    /// at once than a tensor of the model has, or runs shorter loops than it needs.
     pub fn new(
         model: ModelConfig,
         optimizer: OptimizerConfig,
         arithmetic: ArithmeticSpec,
         device: &AdmittedDevice,
     ) -> Result<Self, EngineError> {
+        model.validate()?;
+        arithmetic.validate(&model)?;
+        device.check_axes(&model, &arithmetic)?;
         Self::with_form(model, optimizer, arithmetic, device.device(), device.forms())
     }
 
@@ -138,6 +142,34 @@ impl GpuEngine {
         check("parameters", &flat)?;
         flat.iter_mut().for_each(|value| *value = canon(*value));
         self.set_parameters(&flat)
+    }
+
+    /// Parameters and moments, read back from the device.
+    ///
+    /// # Errors
+    /// The device was lost.
+    pub fn state(&self) -> Result<TrainingState, EngineError> {
+        let vectors = [&self.model.parameters, &self.first_moment, &self.second_moment];
+        let contents =
+            self.device.submit_and_read(self.device.encoder(), &vectors.map(|vector| (vector, vector.len)))?;
+        let [parameters, first_moment, second_moment] = [0, 1, 2].map(|place| floats(&contents[place]));
+        Ok(TrainingState { parameters, first_moment, second_moment })
+    }
+
+    /// Goes on from `state`, which an engine of the same model gave; the
+    /// gradient is forgotten.
+    ///
+    /// # Errors
+    /// A wrong length, an element that is not a number under 2⁴⁰, or a lost device.
+    pub fn load_state(&mut self, state: &TrainingState) -> Result<(), EngineError> {
+        state.check(&self.layout)?;
+        self.device.check()?;
+        self.device.write(&self.model.parameters, &bits(&state.parameters));
+        self.device.write(&self.first_moment, &bits(&state.first_moment));
+        self.device.write(&self.second_moment, &bits(&state.second_moment));
+        self.gradient_is_zero = true;
+        self.parameters_changed();
+        Ok(self.device.check()?)
     }
 
     fn set_parameters(&mut self, parameters: &[f32]) -> Result<(), EngineError> {

@@ -9,7 +9,7 @@ use std::fmt::Write;
 pub(crate) enum Kernel {
     PackRows { digits: u32, stochastic: bool },
     PackColumns { digits: u32, stochastic: bool },
-    Matmul { left_digits: u32, right_digits: u32 },
+    Matmul { left_digits: u32, right_digits: u32, tile: u32 },
     RmsNorm,
     RmsNormBackward,
     RmsNormWeightGradient,
@@ -118,7 +118,9 @@ impl Kernel {
             for stochastic in [false, true] {
                 kernels.extend([Self::PackRows { digits, stochastic }, Self::PackColumns { digits, stochastic }]);
             }
-            kernels.extend([1, 2].map(|right_digits| Self::Matmul { left_digits: digits, right_digits }));
+            for tile in [32, 64] {
+                kernels.extend([1, 2].map(|right_digits| Self::Matmul { left_digits: digits, right_digits, tile }));
+            }
         }
         kernels
     }
@@ -199,9 +201,9 @@ fn header(kernel: Kernel, form: Form) -> String {
                  const BELOW: u32 = {below}u;\nconst LIMIT: i32 = {limit};\n"
             )
         }
-        Kernel::Matmul { left_digits, right_digits } => write!(
+        Kernel::Matmul { left_digits, right_digits, tile } => write!(
             text,
-            "const LEFT_DIGITS: u32 = {left_digits}u;\nconst RIGHT_DIGITS: u32 = {right_digits}u;\n\
+            "const TILE: u32 = {tile}u;\nconst LEFT_DIGITS: u32 = {left_digits}u;\nconst RIGHT_DIGITS: u32 = {right_digits}u;\n\
              const BUILTIN_DOT: bool = {};\n",
             !form.portable_dot
         ),

@@ -9,6 +9,7 @@ use super::forward::{Batch, Purpose, TASK_ELEMENTS};
 use super::init::initialize;
 use super::layout::Layout;
 use super::optimizer::apply;
+use super::state::TrainingState;
 use super::step::{LossSum, MicroBatchKey, OpKeys, StepReport, check_range};
 use super::weights::Weights;
 use super::workspace::Workspace;
@@ -154,6 +155,29 @@ impl Engine {
         flat.iter_mut().for_each(|value| *value = canon(*value));
         self.parameters = flat;
         self.reset();
+        Ok(())
+    }
+
+    /// A copy of parameters and moments.
+    pub fn state(&self) -> TrainingState {
+        TrainingState {
+            parameters: self.parameters.clone(),
+            first_moment: self.first_moment.clone(),
+            second_moment: self.second_moment.clone(),
+        }
+    }
+
+    /// Goes on from `state`, which an engine of the same model gave; the
+    /// gradient is forgotten.
+    ///
+    /// # Errors
+    /// A wrong length, or an element that is not a number under 2⁴⁰.
+    pub fn load_state(&mut self, state: TrainingState) -> Result<(), EngineError> {
+        state.check(&self.layout)?;
+        let TrainingState { parameters, first_moment, second_moment } = state;
+        (self.parameters, self.first_moment, self.second_moment) = (parameters, first_moment, second_moment);
+        self.gradient.fill(0.0);
+        self.weights.invalidate();
         Ok(())
     }
 

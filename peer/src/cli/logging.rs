@@ -4,10 +4,11 @@ use super::Error;
 use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
-/// A peer says what it does, its libraries only what goes wrong.
-pub(super) const UP_FILTER: &str = "warn,manta=info";
+/// A peer says what it does, its libraries only what goes wrong. Those of the
+/// graphics system warn about loaders, displays and layers that nobody asked for.
+pub(super) const UP_FILTER: &str = "warn,wgpu=error,wgpu_core=error,wgpu_hal=error,naga=error,manta=info";
 /// Other commands show results; their logs are about trouble.
-pub(super) const OTHER_FILTER: &str = "warn";
+pub(super) const OTHER_FILTER: &str = "warn,wgpu=error,wgpu_core=error,wgpu_hal=error,naga=error";
 
 /// Starts logging by `flag`, else the environment's `MANTA_LOG`, else `default`.
 ///

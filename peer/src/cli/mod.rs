@@ -3,7 +3,9 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 and 143 interrupted.
 
+mod bench;
 mod demo;
+mod devices;
 mod files;
 mod format;
 mod generate;
@@ -79,6 +81,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Let a trained model write
     Generate(generate::GenerateArgs),
+    /// Show what can compute here, and which device would be chosen
+    Devices(devices::DevicesArgs),
+    /// Measure a device, or prove that it computes the exact arithmetic
+    Bench(bench::BenchArgs),
     /// Train a small model over real peers on this machine, and clean up
     Demo(demo::DemoArgs),
 }
@@ -110,8 +116,10 @@ fn start(cli: Cli) -> Result<(), Error> {
             Command::Train(arguments) => train::run(arguments, &data_dir()?).await,
             Command::Stop(arguments) => stop::run(arguments, &data_dir()?).await,
             Command::Status(arguments) => status::run(arguments, &data_dir()?).await,
-            Command::Generate(arguments) => generate::run(arguments),
-            Command::Demo(arguments) => demo::run(arguments, global.log.as_deref()).await,
+            Command::Generate(arguments) => generate::run(arguments, data_dir().ok().as_deref()),
+            Command::Devices(arguments) => devices::run(&arguments, &data_dir()?),
+            Command::Bench(arguments) => bench::run(&arguments, data_dir().ok().as_deref()),
+            Command::Demo(arguments) => demo::run(arguments, data_dir().ok(), global.log.as_deref()).await,
         }
     });
     // Whatever still runs ends with the process; waiting for it would hang.

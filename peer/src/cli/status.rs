@@ -45,7 +45,7 @@ fn write_peer(text: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(text, "peer        {}", status.peer_id)?;
     writeln!(text, "network     {}", status.network)?;
     writeln!(text, "version     {}", status.version)?;
-    writeln!(text, "device      {}", status.device)?;
+    writeln!(text, "device      {}\n            {}", status.device, status.device_reason)?;
     for address in &status.addresses {
         writeln!(text, "listens on  {address}")?;
     }
@@ -97,6 +97,9 @@ fn write_work(text: &mut String, status: &Status) -> std::fmt::Result {
             format::rate(run.tokens_per_s),
             run.members.len(),
         )?;
+        if let Some(trouble) = &run.device_trouble {
+            writeln!(text, "            {trouble}")?;
+        }
         if let Some(failure) = &run.failure {
             writeln!(text, "            {failure}")?;
         }

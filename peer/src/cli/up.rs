@@ -2,10 +2,11 @@
 
 use super::{Error, parse, shutdown};
 use crate::api::PeerFile;
+use crate::device::Wanted;
 use crate::net::bulk::Congestion;
 use crate::status::Status;
 use crate::up::UpOptions;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use libp2p::Multiaddr;
 use manta_protocol::wire::limits::TEXT_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -54,9 +55,13 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
 
-    /// What computes
-    #[arg(long, value_enum, default_value_t)]
-    device: DeviceChoice,
+    /// What computes: auto, native, gpu, software, or a part of a device's name
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: Wanted,
+
+    /// Where admissions of devices are kept [default: in the data folder]
+    #[arg(long, hide = true, value_name = "DIR")]
+    device_cache: Option<PathBuf>,
 
     /// Do not offer this machine to others; your own orders still use it
     #[arg(long)]
@@ -77,23 +82,6 @@ pub(super) struct UpArgs {
     /// End when standard input is closed
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
-}
-
-/// What computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum DeviceChoice {
-    /// The processor, by the native kernels.
-    #[default]
-    Native,
-}
-
-impl DeviceChoice {
-    /// As it is spelled on the command line.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-        }
-    }
 }
 
 /// A peer that is up: what others need to reach it.
@@ -149,8 +137,6 @@ fn short_text(text: &str) -> Result<String, String> {
 
 impl UpArgs {
     fn options(self, data_dir: PathBuf) -> UpOptions {
-        // The one device so far, which needs no choice.
-        let DeviceChoice::Native = self.device;
         UpOptions {
             data_dir,
             join: self.join,
@@ -159,6 +145,8 @@ impl UpArgs {
             network: self.network,
             mdns: !self.no_mdns,
             region: self.region,
+            device: self.device,
+            device_cache: self.device_cache,
             threads: self.threads,
             offer: !self.no_offer,
             congestion: self.congestion,

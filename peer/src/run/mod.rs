@@ -1,7 +1,8 @@
-//! A run on this machine: the data it needs, the thread that computes it, the
+//! A run on this machine: the data it needs, the thread that computes it, the engine, the
 //! chunks that wait, the spec it was ordered by and the model it leaves.
 
 pub(crate) mod desk;
+pub(crate) mod engine;
 pub(crate) mod fetch;
 pub(crate) mod order;
 pub(crate) mod save;

@@ -1,4 +1,4 @@
-//! The one thread that owns the engine: takes work, gives back what came of it.
+//! The one thread that owns engine and device: takes work, gives back what came of it.
 //!
 //! Tensors cross this boundary as chunks of little-endian f32 bytes, ready for
 //! the network; nothing is shared with other threads. Work for a run that is
@@ -7,9 +7,12 @@
 use crate::data::DataSet;
 use crate::data::batches::{self, BatchKey, BatchShape};
 use crate::host;
+use crate::run::engine::{Recipe, RunEngine};
 use crate::run::spec;
 use bytes::Bytes;
-use manta_gpu_kernels::{Engine, EngineError, EngineOptions, MicroBatchKey, reduce};
+use manta_gpu_kernels::admission::AdmittedDevice;
+use manta_gpu_kernels::device::DeviceError;
+use manta_gpu_kernels::{EngineError, EngineOptions, Layout, MicroBatchKey, reduce};
 use manta_protocol::effect::RunStart;
 use manta_protocol::run::ChunkPlan;
 use manta_protocol::run::report::LossSum;
@@ -71,6 +74,14 @@ pub(crate) enum Answer {
         parameter_hash: Hash,
     },
     Exported(Box<Export>),
+    /// The graphics device has failed; said before the answer to the work that met it.
+    DeviceFailed {
+        problem: String,
+        /// Whether it is given up for later runs, too, or is only too small for this one.
+        gone: bool,
+        /// Whether the run goes on natively.
+        rescued: bool,
+    },
     /// It cannot be done; `culprit` is the rank whose values were at fault.
     Failed {
         problem: String,
@@ -97,17 +108,19 @@ pub(crate) struct Trainer {
 }
 
 impl Trainer {
-    /// Starts the thread; `threads` kernel threads, 0 for as many as there are.
-    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+    /// Starts the thread, which computes on `device`, or natively with
+    /// `threads` threads, 0 for as many as there are.
+    pub(crate) fn start(device: Option<AdmittedDevice>, threads: usize) -> std::io::Result<Self> {
         let (work, mut jobs) = mpsc::channel(WORK_CAPACITY);
         let (done, answers) = mpsc::channel(DONE_CAPACITY);
         std::thread::Builder::new().name("trainer".into()).spawn(move || {
-            let mut model = None;
+            let mut worker = Worker { device, threads, model: None };
             while let Some(job) = jobs.blocking_recv() {
-                if let Some(answer) = perform(job, &mut model, threads)
-                    && done.blocking_send(answer).is_err()
-                {
-                    return;
+                let answer = worker.perform(job);
+                for answer in worker.trouble().into_iter().chain(answer) {
+                    if done.blocking_send(answer).is_err() {
+                        return;
+                    }
                 }
             }
         })?;
@@ -126,7 +139,7 @@ struct Model {
     start: Arc<RunStart>,
     data: Arc<DataSet>,
     plan: ChunkPlan,
-    engine: Engine,
+    engine: RunEngine,
     steps_done: u64,
     gradient_sum: Vec<f32>,
 }
@@ -143,38 +156,65 @@ impl<E: std::fmt::Display> From<E> for Fault {
     }
 }
 
-fn perform(work: Work, model: &mut Option<Model>, threads: usize) -> Option<(RunId, Answer)> {
-    if let Work::Prepare { start, data } = work {
-        let run = start.run;
-        *model = None;
-        let answer = Model::prepare(start, data, threads).map(|prepared| {
-            let parameter_hash = Hash(model.insert(prepared).engine.parameter_hash());
-            Answer::Prepared { parameter_hash }
-        });
-        return Some((run, answer.unwrap_or_else(Answer::from)));
-    }
-    let (Work::Gradient { run, .. }
-    | Work::Reduce { run, .. }
-    | Work::Apply { run, .. }
-    | Work::Hash { run, .. }
-    | Work::Export { run, .. }
-    | Work::Close { run }) = work
-    else {
-        return None;
-    };
-    let present = model.as_mut().filter(|model| model.start.run == run)?;
-    let answer = match work {
-        Work::Gradient { step, .. } => present.gradient(step),
-        Work::Reduce { step, chunk, contributions, .. } => present.reduce(step, chunk, &contributions),
-        Work::Apply { step, sums, .. } => present.apply(step, &sums),
-        Work::Hash { round, .. } => Ok(Answer::Hashed { round, parameter_hash: Hash(present.engine.parameter_hash()) }),
-        Work::Export { evaluate, .. } => present.export(evaluate),
-        Work::Prepare { .. } | Work::Close { .. } => {
-            *model = None;
-            return None;
+/// What the thread keeps.
+struct Worker {
+    /// `None` for the native engine.
+    device: Option<AdmittedDevice>,
+    threads: usize,
+    model: Option<Model>,
+}
+
+impl Worker {
+    fn perform(&mut self, work: Work) -> Option<(RunId, Answer)> {
+        if let Work::Prepare { start, data } = work {
+            return Some((start.run, self.prepare(start, data).unwrap_or_else(Answer::from)));
         }
-    };
-    Some((run, answer.unwrap_or_else(Answer::from)))
+        let (Work::Gradient { run, .. }
+        | Work::Reduce { run, .. }
+        | Work::Apply { run, .. }
+        | Work::Hash { run, .. }
+        | Work::Export { run, .. }
+        | Work::Close { run }) = work
+        else {
+            return None;
+        };
+        let present = self.model.as_mut().filter(|model| model.start.run == run)?;
+        let answer = match work {
+            Work::Gradient { step, .. } => present.gradient(step),
+            Work::Reduce { step, chunk, contributions, .. } => present.reduce(step, chunk, &contributions),
+            Work::Apply { step, sums, .. } => present.apply(step, &sums),
+            Work::Hash { round, .. } => {
+                present.parameter_hash().map(|parameter_hash| Answer::Hashed { round, parameter_hash })
+            }
+            Work::Export { evaluate, .. } => present.export(evaluate),
+            Work::Prepare { .. } | Work::Close { .. } => {
+                self.model = None;
+                return None;
+            }
+        };
+        Some((run, answer.unwrap_or_else(Answer::from)))
+    }
+
+    fn prepare(&mut self, start: Arc<RunStart>, data: Arc<DataSet>) -> Result<Answer, Fault> {
+        // The memory of the model before is needed for this one.
+        self.model = None;
+        let prepared = Model::prepare(start, data, self.device.as_ref(), self.threads)?;
+        let parameter_hash = self.model.insert(prepared).parameter_hash()?;
+        Ok(Answer::Prepared { parameter_hash })
+    }
+
+    /// What has become of the device in the work just done.
+    fn trouble(&mut self) -> Option<(RunId, Answer)> {
+        let model = self.model.as_mut()?;
+        let trouble = model.engine.take_trouble()?;
+        let rescued = model.engine.is_native();
+        // A device may be too small for one model and good for the next.
+        let gone = !matches!(trouble, DeviceError::Binding { .. } | DeviceError::OutOfMemory { .. });
+        if gone {
+            self.device = None;
+        }
+        Some((model.start.run, Answer::DeviceFailed { problem: trouble.to_string(), gone, rescued }))
+    }
 }
 
 impl From<Fault> for Answer {
@@ -184,35 +224,48 @@ impl From<Fault> for Answer {
 }
 
 impl Model {
-    fn prepare(start: Arc<RunStart>, data: Arc<DataSet>, threads: usize) -> Result<Self, Fault> {
+    fn prepare(
+        start: Arc<RunStart>,
+        data: Arc<DataSet>,
+        device: Option<&AdmittedDevice>,
+        threads: usize,
+    ) -> Result<Self, Fault> {
         let run_spec = &start.spec;
         let plan = run_spec.chunk_plan(start.members.len()).ok_or("the gradient cannot be cut for so many members")?;
         let memory_bytes_max = host::available_memory_bytes();
         let options = EngineOptions { threads, memory_bytes_max, ..EngineOptions::default() };
         let model = spec::model_config(&run_spec.model);
-        let mut engine = Engine::new(model, spec::optimizer(run_spec), spec::arithmetic(run_spec), options)?;
-        engine.initialize(*run_spec.seed.0.as_bytes());
-        let gradient_sum = vec![0.0; engine.parameters().len()];
+        let gradient_sum = vec![0.0; Layout::new(&model).len()];
+        let (optimizer, arithmetic) = (spec::optimizer(run_spec), spec::arithmetic(run_spec));
+        let recipe = Recipe { model, optimizer, arithmetic, options };
+        let engine = RunEngine::new(recipe, device, *run_spec.seed.0.as_bytes())?;
         Ok(Self { start, data, plan, engine, steps_done: 0, gradient_sum })
     }
 
     fn gradient(&mut self, step: u64) -> Result<Answer, Fault> {
         let begun = Instant::now();
-        let mut loss = LossSum::default();
-        self.engine.zero_gradient();
-        for micro_batch in 0..u64::from(self.start.spec.micro_batches) {
-            let sum = self.accumulate(step, micro_batch)?;
-            loss = loss.plus(sum);
-        }
-        let values = self.engine.gradient();
-        let chunks = (0..self.plan.chunks()).filter_map(|chunk| self.plan.elements(chunk));
-        let chunks = chunks.map(|range| to_bytes(&values[range.start as usize..range.end as usize])).collect();
+        let batches: Vec<_> = (0..u64::from(self.start.spec.micro_batches))
+            .map(|micro_batch| self.batch(step, micro_batch))
+            .collect::<Result<_, _>>()?;
+        let sequences = self.start.spec.micro_batch_sequences as usize;
+        let plan = &self.plan;
+        let (loss, chunks) = self.engine.run(|engine| {
+            let mut loss = LossSum::default();
+            engine.zero_gradient();
+            for (tokens, key) in &batches {
+                loss = loss.plus(loss_sum(engine.accumulate_gradient(tokens, sequences, key)?));
+            }
+            let values = engine.gradient()?;
+            let chunks = (0..plan.chunks()).filter_map(|chunk| plan.elements(chunk));
+            let chunks = chunks.map(|range| to_bytes(&values[range.start as usize..range.end as usize])).collect();
+            Ok((loss, chunks))
+        })?;
         let compute_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(Answer::Gradient { step, loss, compute_ms, chunks })
     }
 
     /// One micro-batch: which text it is follows from seed, round, step and rank.
-    fn accumulate(&mut self, step: u64, micro_batch: u64) -> Result<LossSum, Fault> {
+    fn batch(&self, step: u64, micro_batch: u64) -> Result<(Vec<u32>, MicroBatchKey), Fault> {
         let run_spec = &self.start.spec;
         let steps_per_round = u64::from(run_spec.steps_per_round);
         let (rank, ranks) = (self.start.rank as u64, self.start.members.len() as u64);
@@ -232,8 +285,11 @@ impl Model {
         let tokens = batches::tokens(&self.data.training, &starts, shape.length);
         let key =
             MicroBatchKey { run_seed: *run_spec.seed.0.as_bytes(), step, micro_batch: micro_batch * ranks + rank };
-        let sum = self.engine.accumulate_gradient(&tokens, shape.sequences, &key)?;
-        Ok(LossSum { fixed: sum.fixed, tokens: sum.tokens })
+        Ok((tokens, key))
+    }
+
+    fn parameter_hash(&mut self) -> Result<Hash, Fault> {
+        Ok(Hash(self.engine.run(|engine| engine.parameter_hash())?))
     }
 
     fn reduce(&mut self, step: u64, chunk: u32, contributions: &[Bytes]) -> Result<Answer, Fault> {
@@ -268,8 +324,8 @@ impl Model {
     fn export(&mut self, evaluate: bool) -> Result<Answer, Fault> {
         let validation = if evaluate { Some(self.evaluate()?) } else { None };
         Ok(Answer::Exported(Box::new(Export {
-            parameters: self.engine.parameters().to_vec(),
-            parameter_hash: Hash(self.engine.parameter_hash()),
+            parameters: self.engine.run(|engine| Ok(engine.parameters()?.into_owned()))?,
+            parameter_hash: self.parameter_hash()?,
             steps: self.steps_done,
             validation,
         })))
@@ -282,11 +338,14 @@ impl Model {
         let mut loss = LossSum::default();
         for starts in starts.chunks(run_spec.micro_batch_sequences as usize) {
             let tokens = batches::tokens(&self.data.validation, starts, length);
-            let sum = self.engine.evaluate(&tokens, starts.len())?;
-            loss = loss.plus(LossSum { fixed: sum.fixed, tokens: sum.tokens });
+            loss = loss.plus(loss_sum(self.engine.run(|engine| engine.evaluate(&tokens, starts.len()))?));
         }
         Ok(loss)
     }
+}
+
+fn loss_sum(sum: manta_gpu_kernels::LossSum) -> LossSum {
+    LossSum { fixed: sum.fixed, tokens: sum.tokens }
 }
 
 fn to_bytes(values: &[f32]) -> Bytes {

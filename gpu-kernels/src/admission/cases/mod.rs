@@ -5,10 +5,12 @@ mod products;
 mod rows;
 mod sums;
 
+pub(crate) use products::{AXIS_LONG, AXIS_SHORT, long_axis};
+
 use super::bench::{Bench, Outcome};
 use crate::error::EngineError;
 
-type Cases = Result<Vec<Outcome>, EngineError>;
+pub(crate) type Cases = Result<Vec<Outcome>, EngineError>;
 
 /// The tests of one kernel.
 pub(crate) struct Suite {

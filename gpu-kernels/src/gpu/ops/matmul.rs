@@ -6,8 +6,10 @@ use crate::cpu::pack::Along;
 use crate::gpu::kernel::Kernel;
 use crate::gpu::program::Dispatch;
 
-/// Side of the tile that a workgroup computes.
-const TILE: usize = 64;
+/// Sides of the tile that a workgroup computes.
+pub(crate) const TILES: [usize; 2] = [32, 64];
+/// Large tiles must be at least this many, or small ones keep more of a device busy.
+const LARGE_TILES_MIN: usize = 128;
 /// Columns that a workgroup of `pack_columns` packs.
 const COLUMNS: usize = 16;
 
@@ -117,8 +119,26 @@ pub(crate) fn pack(matrix: &Matrix, along: Along, rounding: Rounding, keys: &Buf
     Dispatch { kernel, params, buffers, groups }
 }
 
+fn tiles(out: &Matrix, tile: usize) -> usize {
+    out.batches * out.rows.div_ceil(tile) * out.columns.div_ceil(tile)
+}
+
 /// Writes the products of left batch i and right batch i / `right_share` to the matrices of `out`.
 pub(crate) fn matmul(left: &Packed, right: &Packed, right_share: usize, out: &Matrix, slot: u32) -> Dispatch {
+    let [small, large] = TILES;
+    let narrow = out.rows.min(out.columns) <= small;
+    let tile = if narrow || tiles(out, large) < LARGE_TILES_MIN { small } else { large };
+    matmul_tiled(left, right, right_share, out, (slot, tile))
+}
+
+/// [`matmul`] with a given side of tiles, which changes no bit.
+pub(crate) fn matmul_tiled(
+    left: &Packed,
+    right: &Packed,
+    right_share: usize,
+    out: &Matrix,
+    (slot, tile): (u32, usize),
+) -> Dispatch {
     out.check();
     assert_eq!(left.groups, right.groups, "operands must share the contracted axis");
     assert_eq!((left.rows, right.rows, left.batches), (out.rows, out.columns, out.batches));
@@ -136,7 +156,6 @@ pub(crate) fn matmul(left: &Packed, right: &Packed, right_share: usize, out: &Ma
     ];
     let buffers =
         vec![left.words.clone(), left.scales.clone(), right.words.clone(), right.scales.clone(), out.buffer.clone()];
-    let kernel = Kernel::Matmul { left_digits: word(left.digits), right_digits: word(right.digits) };
-    let groups = out.batches * out.rows.div_ceil(TILE) * out.columns.div_ceil(TILE);
-    Dispatch { kernel, params, buffers, groups }
+    let kernel = Kernel::Matmul { left_digits: word(left.digits), right_digits: word(right.digits), tile: word(tile) };
+    Dispatch { kernel, params, buffers, groups: tiles(out, tile) }
 }

@@ -3,6 +3,7 @@
 //! Starts real peers as child processes, places one order on the first,
 //! follows it at all of them, and cleans up whatever happens.
 
+mod devices;
 mod outcome;
 mod swarm;
 
@@ -12,12 +13,13 @@ use super::progress::Progress;
 use super::recipe::Recipe;
 use super::report::{Report, has_ended};
 use super::train::POLL_INTERVAL;
-use super::up::DeviceChoice;
 use super::{Error, files, shutdown};
 use crate::api::OrderRequest;
 use crate::checkpoint::write::{Foreign, check_destination};
+use crate::device::{Chosen, Wanted, cache_of};
 use crate::status::{OrderState, RunStatus, Status};
 use clap::Args;
+use devices::DemoDevice;
 use manta_protocol::wire::limits::MEMBERS_MAX;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,9 +55,10 @@ pub(super) struct DemoArgs {
     #[command(flatten)]
     recipe: Recipe,
 
-    /// What computes
-    #[arg(long, value_enum, default_value_t)]
-    device: DeviceChoice,
+    /// What computes: auto, native, gpu, software, a part of a device's name, or
+    /// mixed, where half of the peers compute natively and half on a device
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DemoDevice,
 
     /// Folder that the model is left in, in Hugging Face layout
     #[arg(long, value_name = "DIR", default_value = "manta-demo-model")]
@@ -78,13 +81,15 @@ struct Ended {
     sample: Option<String>,
 }
 
-pub(super) async fn run(arguments: DemoArgs, log: Option<&str>) -> Result<(), Error> {
+/// `data_dir` keeps admissions of devices, if there is one.
+pub(super) async fn run(arguments: DemoArgs, data_dir: Option<PathBuf>, log: Option<&str>) -> Result<(), Error> {
     let folder = tempfile::Builder::new().prefix("manta-demo-").tempdir()?;
     let out = files::absolute(&arguments.out)?;
     let foreign = if arguments.recipe.overwrite { Foreign::MoveAside } else { Foreign::Refuse };
     check_destination(&out, foreign)?;
-    let demo = Demo { arguments: &arguments, folder: folder.path(), out: &out, log };
+    let device_cache = cache_of(data_dir.as_deref().unwrap_or(folder.path()));
     let mut progress = Progress::new();
+    let demo = Demo { arguments: &arguments, folder: folder.path(), out: &out, device_cache: &device_cache, log };
     let mut swarm = None;
     let ended = tokio::select! {
         ended = demo.drive(&mut swarm, &mut progress) => ended,
@@ -113,6 +118,7 @@ struct Demo<'a> {
     arguments: &'a DemoArgs,
     folder: &'a Path,
     out: &'a Path,
+    device_cache: &'a Path,
     log: Option<&'a str>,
 }
 
@@ -122,7 +128,8 @@ impl Demo<'_> {
     async fn drive(&self, running: &mut Option<Swarm>, progress: &mut Progress) -> Result<Ended, Error> {
         let peers = usize::from(self.arguments.peers);
         progress.say(&format!("starting {peers} peers on this machine"));
-        let swarm = running.insert(Swarm::start(&self.swarm_options()).await?);
+        let devices = self.devices(progress).await?;
+        let swarm = running.insert(Swarm::start(&self.swarm_options(devices)).await?);
         self.gather(swarm).await?;
         progress.say("all peers have found each other");
         let order = swarm.first().client().order(&self.order()?).await?.order;
@@ -133,16 +140,26 @@ impl Demo<'_> {
         Ok(ended)
     }
 
-    fn swarm_options(&self) -> SwarmOptions {
+    /// What each peer computes on. A device that was not admitted yet is tested
+    /// here, once for all of them.
+    async fn devices(&self, progress: &Progress) -> Result<Vec<Wanted>, Error> {
+        let (device, peers) = (self.arguments.device.clone(), usize::from(self.arguments.peers));
+        let cache = self.device_cache.to_owned();
+        let (devices, said) = tokio::task::spawn_blocking(move || device.of_peers(peers, &cache)).await??;
+        progress.say(&said);
+        Ok(devices)
+    }
+
+    fn swarm_options(&self, devices: Vec<Wanted>) -> SwarmOptions {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // The folder's name is random, so that demos beside each other never meet.
         let network = self.folder.file_name().map_or_else(|| "manta-demo".into(), |name| name.to_string_lossy().into());
         SwarmOptions {
             folder: self.folder.to_owned(),
-            peers: self.arguments.peers.into(),
             network,
             threads: (cores / usize::from(self.arguments.peers)).max(1),
-            device: self.arguments.device,
+            devices,
+            device_cache: self.device_cache.to_owned(),
             log: self.log.map(str::to_owned),
         }
     }
@@ -226,7 +243,9 @@ impl Demo<'_> {
         let (folder, prompt) = (self.out.to_owned(), self.prompt());
         let sampling = Sampling { temperature: 0.7, top_k: 40, seed: self.arguments.recipe.seed };
         tokio::task::spawn_blocking(move || {
-            let text = Writer::load(&folder, sampling)?.write(prompt, SAMPLE_TOKENS, |_| Ok(()))?;
+            let text =
+                Writer::load(&folder, sampling, &Chosen::native("it is here"))?
+                    .write(prompt, SAMPLE_TOKENS, |_| Ok(()))?;
             Ok(format!("{prompt}{text}"))
         })
         .await?

@@ -5,7 +5,8 @@
 
 use crate::api::PeerFile;
 use crate::cli::Error;
-use crate::cli::up::{DeviceChoice, Ready, UpEvent};
+use crate::cli::up::{Ready, UpEvent};
+use crate::device::Wanted;
 use crate::http::client::PeerClient;
 use crate::status::Status;
 use futures::future::{join_all, try_join_all};
@@ -31,11 +32,13 @@ const LOG_BYTES: u64 = 16 * 1024;
 pub(super) struct SwarmOptions {
     /// Where the children's folders are made.
     pub(super) folder: PathBuf,
-    pub(super) peers: usize,
     pub(super) network: String,
     /// Of each child.
     pub(super) threads: usize,
-    pub(super) device: DeviceChoice,
+    /// What each computes on; as many as there are peers.
+    pub(super) devices: Vec<Wanted>,
+    /// Where admissions of devices are kept.
+    pub(super) device_cache: PathBuf,
     /// Log filter; `None` for the default of `manta up`.
     pub(super) log: Option<String>,
 }
@@ -68,7 +71,7 @@ impl Swarm {
     pub(super) async fn start(options: &SwarmOptions) -> Result<Self, Error> {
         let first = Child::start(options, 0, None).await?;
         let ticket = first.ready.ticket.clone();
-        let others = (1..options.peers).map(|index| Child::start(options, index, Some(&ticket)));
+        let others = (1..options.devices.len()).map(|index| Child::start(options, index, Some(&ticket)));
         let others = try_join_all(others).await?;
         Ok(Self { children: std::iter::once(first).chain(others).collect() })
     }
@@ -127,7 +130,7 @@ impl Child {
         std::fs::create_dir_all(&folder)?;
         let log = folder.join("log");
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(arguments(options, &folder, ticket)).kill_on_drop(true);
+        command.args(arguments(options, index, &folder, ticket)).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
         // Ctrl-C is for the parent alone, which then ends its children in order.
         #[cfg(unix)]
@@ -167,7 +170,7 @@ impl Child {
 }
 
 /// What `manta` is called with.
-fn arguments(options: &SwarmOptions, folder: &Path, ticket: Option<&str>) -> Vec<OsString> {
+fn arguments(options: &SwarmOptions, index: usize, folder: &Path, ticket: Option<&str>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["up", "--json", "--exit-with-stdin", "--no-mdns"].map(Into::into).into();
     let mut option = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
         arguments.push(name.into());
@@ -179,7 +182,8 @@ fn arguments(options: &SwarmOptions, folder: &Path, ticket: Option<&str>) -> Vec
     option("--http", &"127.0.0.1:0");
     option("--network", &options.network);
     option("--threads", &options.threads.to_string());
-    option("--device", &options.device.name());
+    option("--device", &options.devices[index].to_string());
+    option("--device-cache", &options.device_cache);
     if let Some(log) = &options.log {
         option("--log", log);
     }
@@ -236,21 +240,21 @@ mod tests {
     fn children_are_told_apart_and_kept_on_loopback() {
         let options = SwarmOptions {
             folder: "/tmp/demo".into(),
-            peers: 2,
             network: "demo-1".into(),
             threads: 1,
-            device: DeviceChoice::Native,
+            devices: vec![Wanted::Native, Wanted::Software],
+            device_cache: "/tmp/devices".into(),
             log: Some("debug".into()),
         };
         let text = |ticket| {
-            let arguments = arguments(&options, Path::new("/tmp/demo/peer-1"), ticket);
+            let arguments = arguments(&options, 1, Path::new("/tmp/demo/peer-1"), ticket);
             arguments.into_iter().map(|a| a.into_string().expect("text")).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(
             text(Some("TICKET")),
             "up --json --exit-with-stdin --no-mdns --data-dir /tmp/demo/peer-1 --listen /ip4/127.0.0.1/udp/0/quic-v1 \
-             --listen /ip4/127.0.0.1/tcp/0 --http 127.0.0.1:0 --network demo-1 --threads 1 --device native \
-             --log debug --join TICKET"
+             --listen /ip4/127.0.0.1/tcp/0 --http 127.0.0.1:0 --network demo-1 --threads 1 --device software \
+             --device-cache /tmp/devices --log debug --join TICKET"
         );
         assert!(!text(None).contains("--join"));
     }

@@ -2,11 +2,13 @@
 
 pub(super) mod sample;
 
-use super::{Error, up::DeviceChoice};
+use super::Error;
 use crate::checkpoint::read::{self, Checkpoint};
 use crate::data::tokenizer::Utf8Stream;
+use crate::device::{Chosen, Wanted, cache_of};
+use crate::run::engine::{AnyEngine, Recipe};
 use clap::Args;
-use manta_gpu_kernels::{ArithmeticSpec, Engine, EngineOptions, OptimizerConfig};
+use manta_gpu_kernels::{ArithmeticSpec, EngineOptions, OptimizerConfig};
 use sample::{Sampler, Sampling};
 use serde::Serialize;
 use std::io::Write as _;
@@ -43,9 +45,10 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// What computes
-    #[arg(long, value_enum, default_value_t)]
-    device: DeviceChoice,
+    /// What computes: auto, native, gpu, software, or a part of a device's name;
+    /// the text is the same
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: Wanted,
 
     /// Print one JSON object at the end instead of the text as it comes
     #[arg(long)]
@@ -68,11 +71,12 @@ fn temperature(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) fn run(arguments: GenerateArgs) -> Result<(), Error> {
-    // The one device so far, which needs no choice.
-    let DeviceChoice::Native = arguments.device;
-    let GenerateArgs { folder, prompt, tokens, temperature, top_k, seed, json, .. } = arguments;
-    let mut writer = Writer::load(&folder, Sampling { temperature, top_k, seed })?;
+/// `data_dir` keeps admissions of devices, if there is one.
+pub(super) fn run(arguments: GenerateArgs, data_dir: Option<&Path>) -> Result<(), Error> {
+    let GenerateArgs { folder, prompt, tokens, temperature, top_k, seed, device, json } = arguments;
+    let chosen = Chosen::choose(&device, data_dir.map(cache_of).as_deref())?;
+    tracing::info!(device = chosen.name(), kind = chosen.kind(), why = chosen.why, "computes on");
+    let mut writer = Writer::load(&folder, Sampling { temperature, top_k, seed }, &chosen)?;
     let mut stdout = std::io::stdout().lock();
     if json {
         let text = writer.write(&prompt, tokens, |_| Ok(()))?;
@@ -91,17 +95,17 @@ pub(super) fn run(arguments: GenerateArgs) -> Result<(), Error> {
 
 /// A model that writes.
 pub(super) struct Writer {
-    engine: Engine,
+    engine: AnyEngine,
     checkpoint: Checkpoint,
     sampler: Sampler,
 }
 
 impl Writer {
-    /// The model in `folder`.
+    /// The model in `folder`, on `chosen`.
     ///
     /// # Errors
     /// What is missing or damaged in the folder, or too large for the machine.
-    pub(super) fn load(folder: &Path, sampling: Sampling) -> Result<Self, Error> {
+    pub(super) fn load(folder: &Path, sampling: Sampling, chosen: &Chosen) -> Result<Self, Error> {
         let mut checkpoint = read::read(folder)?;
         if let Some(run) = &checkpoint.run {
             tracing::info!(steps = %run["steps_done"], parameters = %run["parameter_hash"], "a model trained by Manta");
@@ -111,8 +115,13 @@ impl Writer {
             sequence_length: checkpoint.config.max_position_embeddings,
             ..ArithmeticSpec::default()
         };
-        let config = checkpoint.config.clone();
-        let mut engine = Engine::new(config, OptimizerConfig::default(), arithmetic, EngineOptions::default())?;
+        let recipe = Recipe {
+            model: checkpoint.config.clone(),
+            optimizer: OptimizerConfig::default(),
+            arithmetic,
+            options: EngineOptions::default(),
+        };
+        let mut engine = recipe.build(chosen.device.as_ref())?;
         engine.load_parameters(std::mem::take(&mut checkpoint.parameters))?;
         Ok(Self { engine, checkpoint, sampler: Sampler::new(sampling) })
     }
@@ -160,6 +169,10 @@ mod tests {
     use crate::preset::Preset;
     use manta_gpu_kernels::Layout;
 
+    fn native() -> Chosen {
+        Chosen::native("a test")
+    }
+
     fn save_model(folder: &Path) {
         let config = Preset::find("nano").expect("a preset").model(256);
         let value = |index: usize| (index * 7919 % 1000) as f32 / 5000.0 - 0.1;
@@ -174,7 +187,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = folder.path().join("model");
         save_model(&folder);
-        let load = |seed| Writer::load(&folder, Sampling { temperature: 1.0, top_k: 0, seed }).expect("loads");
+        let load =
+            |seed| Writer::load(&folder, Sampling { temperature: 1.0, top_k: 0, seed }, &native()).expect("loads");
         let text = |seed| {
             let mut pieces = String::new();
             // Longer than the 64 tokens that the model can see.
@@ -196,7 +210,7 @@ mod tests {
     fn a_folder_without_a_model_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let sampling = Sampling { temperature: 1.0, top_k: 0, seed: 0 };
-        let error = Writer::load(folder.path(), sampling).err().expect("nothing there").to_string();
+        let error = Writer::load(folder.path(), sampling, &native()).err().expect("nothing there").to_string();
         assert!(error.contains("config.json"), "{error}");
     }
 

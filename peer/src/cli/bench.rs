@@ -1,0 +1,163 @@
+//! `manta bench`: how fast a device is, and whether it computes what it should.
+
+use super::{Error, format};
+use crate::device::{Chosen, Machine, Wanted, cache_of};
+use clap::Args;
+use manta_gpu_kernels::admission::{ParityReport, parity_suite};
+use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceReport};
+use serde::Serialize;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+/// Measure a device, or prove that it computes the exact arithmetic.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  manta bench                                 speed of what `auto` takes, and of the processor
+  manta bench --self-check --device gpu --json
+                                              every kernel in every form, and whole runs, bit for bit")]
+pub(super) struct BenchArgs {
+    /// Compare every kernel and whole runs on the device with the native engine
+    #[arg(long)]
+    self_check: bool,
+
+    /// What to measure: auto, native, gpu, software, or a part of a device's name
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: Wanted,
+
+    /// Optimiser steps of each run of --self-check
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    steps: u64,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--self-check --json` prints.
+#[derive(Serialize)]
+struct SelfCheck {
+    passed: bool,
+    device: DeviceReport,
+    seconds: f64,
+    #[serde(flatten)]
+    parity: ParityReport,
+}
+
+/// What `--json` prints without it.
+#[derive(Serialize)]
+struct Speed {
+    device: String,
+    kind: &'static str,
+    multiply_adds_per_s: u64,
+}
+
+/// `data_dir` keeps admissions of devices, if there is one.
+pub(super) fn run(arguments: &BenchArgs, data_dir: Option<&Path>) -> Result<(), Error> {
+    if arguments.self_check { self_check(arguments) } else { speed(arguments, data_dir) }
+}
+
+fn speed(arguments: &BenchArgs, data_dir: Option<&Path>) -> Result<(), Error> {
+    let chosen = Chosen::choose(&arguments.device, data_dir.map(cache_of).as_deref())?;
+    let machine = Machine::measure(&chosen, 0)?;
+    let speed = Speed {
+        device: machine.description,
+        kind: machine.kind,
+        multiply_adds_per_s: machine.listed.multiply_adds_per_s,
+    };
+    let text = if arguments.json {
+        serde_json::to_string(&speed)?
+    } else {
+        let Speed { device, kind, multiply_adds_per_s } = speed;
+        format!("{device} ({kind}): {:.1} billion exact multiply-adds a second", multiply_adds_per_s as f64 / 1e9)
+    };
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
+}
+
+fn self_check(arguments: &BenchArgs) -> Result<(), Error> {
+    let choice = match &arguments.device {
+        Wanted::Auto | Wanted::Gpu => DeviceChoice::Hardware,
+        Wanted::Software => DeviceChoice::Software,
+        Wanted::Named(name) => DeviceChoice::Named(name.clone()),
+        Wanted::Native => {
+            return Err("--self-check compares a graphics device with the native engine; \
+                        name one with --device gpu, software or a part of its name"
+                .into());
+        }
+    };
+    let device = Device::open(&choice).map_err(|error| format!("{error}; --device software tests without a GPU"))?;
+    eprintln!("testing {}: wrong arithmetic, every kernel in three forms, whole runs", device.report().name);
+    let begun = Instant::now();
+    let parity = parity_suite(&device, arguments.steps)?;
+    let report = SelfCheck {
+        passed: parity.passed(),
+        device: device.report().clone(),
+        seconds: begun.elapsed().as_secs_f64(),
+        parity,
+    };
+    let text = if arguments.json { serde_json::to_string(&report)? } else { text(&report) };
+    writeln!(std::io::stdout(), "{text}")?;
+    match problems(&report.parity).as_slice() {
+        [] => Ok(()),
+        problems => {
+            Err(format!("{} does not compute the exact arithmetic: {}", report.device.name, problems.join("; ")).into())
+        }
+    }
+}
+
+/// Everything that has wrong bits, by op and case.
+fn problems(parity: &ParityReport) -> Vec<String> {
+    let refused = parity.admissions.iter().filter_map(|admission| admission.refused.clone());
+    let runs = parity.runs.iter().filter(|run| !run.equal);
+    let runs = runs.map(|run| format!("run `{}` with {:?} ends with other bits", run.name, run.forms));
+    let flaws = parity.flaws.iter().filter(|flaw| !flaw.missed.is_empty());
+    let flaws = flaws.map(|flaw| format!("known answers of {} did not see: {}", flaw.missed.join(", "), flaw.flaw));
+    refused.chain(runs).chain(flaws).collect()
+}
+
+fn text(report: &SelfCheck) -> String {
+    let parity = &report.parity;
+    let mut text = format!("{} ({}, {})\n", report.device.name, report.device.backend, report.device.driver);
+    for admission in &parity.admissions {
+        let cases: usize = admission.ops.iter().map(|op| op.cases).sum();
+        let state = admission.refused.as_deref().unwrap_or("right");
+        text += &format!("  {:?}: {} kernels, {cases} known answers: {state}\n", admission.forced, admission.ops.len());
+        let given_up = admission.ops.iter().filter_map(|op| Some((&op.op, op.problem.as_ref()?)));
+        for (op, problem) in given_up {
+            text += &format!("    {op}: {problem}\n");
+        }
+    }
+    for run in &parity.runs {
+        let state = if run.equal { "equal bits" } else { "OTHER BITS" };
+        text += &format!(
+            "  {} steps of `{}`: {state}; {} tokens/s, natively {}\n",
+            run.steps,
+            run.name,
+            format::rate(run.device_tokens_per_s),
+            format::rate(run.native_tokens_per_s)
+        );
+    }
+    text += &format!("  {} kinds of wrong arithmetic were told from the right one\n", parity.flaws.len());
+    text += &format!("{} in {:.1} s", if report.passed { "passed" } else { "FAILED" }, report.seconds);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_bits_are_named_by_op_and_case() {
+        let parity = serde_json::from_value(serde_json::json!({
+            "admissions": [],
+            "runs": [{ "name": "tied", "forms": { "soft_float": true, "portable_dot": false }, "steps": 2,
+                       "equal": false, "device_tokens_per_s": 1.0, "native_tokens_per_s": 2.0 }],
+            "flaws": [],
+        }));
+        let parity: ParityReport = parity.expect("a report");
+        assert!(!parity.passed());
+        assert!(problems(&parity).iter().any(|problem| problem.contains("run `tied`")), "{:?}", problems(&parity));
+    }
+}

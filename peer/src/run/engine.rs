@@ -1,0 +1,250 @@
+//! The engine of a run, on whatever computes; it outlives its device.
+//!
+//! A device may go at any moment, with all that it holds. So next to an engine
+//! on a device, the host keeps a [`Journal`]: parameters and moments as they
+//! were a few steps ago, and the gradient sums of the steps since, which came
+//! through the host anyway. When the device fails, the native engine is set to
+//! the former and takes the optimiser's steps with the latter: element-wise
+//! work of milliseconds that gives the very bits that the device held. Then
+//! what has failed is done again natively.
+
+use manta_gpu_kernels::admission::AdmittedDevice;
+use manta_gpu_kernels::device::DeviceError;
+use manta_gpu_kernels::{
+    ArithmeticSpec, Engine, EngineError, EngineOptions, GpuEngine, LossSum, MicroBatchKey, ModelConfig,
+    OptimizerConfig, StepReport, TrainingState,
+};
+use std::borrow::Cow;
+
+/// Optimiser steps after which parameters and moments are read back. Reading
+/// moves 12 bytes a parameter, so 3 a step, beside 8 for gradient and sum.
+const JOURNAL_STEPS: usize = 4;
+
+/// What an engine is built from.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) model: ModelConfig,
+    pub(crate) optimizer: OptimizerConfig,
+    pub(crate) arithmetic: ArithmeticSpec,
+    /// Of the native engine.
+    pub(crate) options: EngineOptions,
+}
+
+impl Recipe {
+    fn native(&self) -> Result<Engine, EngineError> {
+        Engine::new(self.model.clone(), self.optimizer.clone(), self.arithmetic.clone(), self.options.clone())
+    }
+
+    /// The engine on `device`, or the native one where there is none.
+    ///
+    /// # Errors
+    /// A field out of range, too little memory, or a device that fails.
+    pub(crate) fn build(&self, device: Option<&AdmittedDevice>) -> Result<AnyEngine, EngineError> {
+        let Some(device) = device else { return Ok(AnyEngine::Native(Box::new(self.native()?))) };
+        let engine = GpuEngine::new(self.model.clone(), self.optimizer.clone(), self.arithmetic.clone(), device)?;
+        Ok(AnyEngine::Gpu(Box::new(engine)))
+    }
+}
+
+/// Either engine; both give the same bits.
+pub(crate) enum AnyEngine {
+    Native(Box<Engine>),
+    Gpu(Box<GpuEngine>),
+}
+
+impl AnyEngine {
+    pub(crate) fn initialize(&mut self, run_seed: [u8; 32]) -> Result<(), EngineError> {
+        match self {
+            Self::Native(engine) => engine.initialize(run_seed),
+            Self::Gpu(engine) => engine.initialize(run_seed)?,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn load_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError> {
+        match self {
+            Self::Native(engine) => engine.load_parameters(flat),
+            Self::Gpu(engine) => engine.load_parameters(flat),
+        }
+    }
+
+    /// All parameters, flat.
+    pub(crate) fn parameters(&self) -> Result<Cow<'_, [f32]>, EngineError> {
+        match self {
+            Self::Native(engine) => Ok(engine.parameters().into()),
+            Self::Gpu(engine) => Ok(engine.parameters()?.into()),
+        }
+    }
+
+    /// The accumulated gradient, flat.
+    pub(crate) fn gradient(&self) -> Result<Cow<'_, [f32]>, EngineError> {
+        match self {
+            Self::Native(engine) => Ok(engine.gradient().into()),
+            Self::Gpu(engine) => Ok(engine.gradient()?.into()),
+        }
+    }
+
+    pub(crate) fn zero_gradient(&mut self) {
+        match self {
+            Self::Native(engine) => engine.zero_gradient(),
+            Self::Gpu(engine) => engine.zero_gradient(),
+        }
+    }
+
+    pub(crate) fn accumulate_gradient(
+        &mut self,
+        tokens: &[u32],
+        sequences: usize,
+        key: &MicroBatchKey,
+    ) -> Result<LossSum, EngineError> {
+        match self {
+            Self::Native(engine) => engine.accumulate_gradient(tokens, sequences, key),
+            Self::Gpu(engine) => engine.accumulate_gradient(tokens, sequences, key),
+        }
+    }
+
+    fn apply_gradient(&mut self, sum: &[f32], micro_batches: u32, step: u64) -> Result<StepReport, EngineError> {
+        match self {
+            Self::Native(engine) => engine.apply_gradient(sum, micro_batches, step),
+            Self::Gpu(engine) => engine.apply_gradient(sum, micro_batches, step),
+        }
+    }
+
+    pub(crate) fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError> {
+        match self {
+            Self::Native(engine) => engine.evaluate(tokens, sequences),
+            Self::Gpu(engine) => engine.evaluate(tokens, sequences),
+        }
+    }
+
+    pub(crate) fn next_token_logits(&mut self, context: &[u32]) -> Result<Vec<f32>, EngineError> {
+        match self {
+            Self::Native(engine) => engine.next_token_logits(context),
+            Self::Gpu(engine) => engine.next_token_logits(context),
+        }
+    }
+
+    pub(crate) fn parameter_hash(&self) -> Result<[u8; 32], EngineError> {
+        match self {
+            Self::Native(engine) => Ok(engine.parameter_hash()),
+            Self::Gpu(engine) => engine.parameter_hash(),
+        }
+    }
+}
+
+/// An optimiser step that was taken.
+struct Taken {
+    step: u64,
+    micro_batches: u32,
+    sum: Vec<f32>,
+}
+
+/// What a device's state can be computed from again.
+#[derive(Default)]
+struct Journal {
+    /// `None`: the initial values.
+    base: Option<TrainingState>,
+    /// The steps since.
+    steps: Vec<Taken>,
+}
+
+/// The engine of one run; see the module.
+pub(crate) struct RunEngine {
+    recipe: Recipe,
+    run_seed: [u8; 32],
+    engine: AnyEngine,
+    journal: Journal,
+    /// Why the device was given up, until somebody asks.
+    trouble: Option<DeviceError>,
+}
+
+impl RunEngine {
+    /// The engine with initial values, on `device` if it takes this model.
+    ///
+    /// # Errors
+    /// A field out of range, or too little memory for the native engine, too.
+    pub(crate) fn new(
+        recipe: Recipe,
+        device: Option<&AdmittedDevice>,
+        run_seed: [u8; 32],
+    ) -> Result<Self, EngineError> {
+        let started = recipe.build(device).and_then(|mut engine| {
+            engine.initialize(run_seed)?;
+            Ok(engine)
+        });
+        let (engine, trouble) = match started {
+            Err(EngineError::Device(trouble)) => {
+                let mut native = recipe.native()?;
+                native.initialize(run_seed);
+                (AnyEngine::Native(Box::new(native)), Some(trouble))
+            }
+            started => (started?, None),
+        };
+        Ok(Self { recipe, run_seed, engine, journal: Journal::default(), trouble })
+    }
+
+    /// Why the device was given up, told once.
+    pub(crate) fn take_trouble(&mut self) -> Option<DeviceError> {
+        self.trouble.take()
+    }
+
+    /// Whether the processor computes.
+    pub(crate) fn is_native(&self) -> bool {
+        matches!(self.engine, AnyEngine::Native(_))
+    }
+
+    /// Does `work`; if the device fails, does all of it again natively.
+    ///
+    /// `work` must begin anew whenever it is called: nothing but parameters
+    /// and moments outlives a device.
+    ///
+    /// # Errors
+    /// The work's own, or that the machine cannot go on natively.
+    pub(crate) fn run<T>(
+        &mut self,
+        mut work: impl FnMut(&mut AnyEngine) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        match work(&mut self.engine) {
+            Err(EngineError::Device(trouble)) => {
+                self.fall_back(trouble)?;
+                work(&mut self.engine)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Takes optimiser step `step`.
+    ///
+    /// # Errors
+    /// A sum or an update out of range, or a machine that cannot go on natively.
+    pub(crate) fn apply_gradient(&mut self, sum: &[f32], micro_batches: u32, step: u64) -> Result<(), EngineError> {
+        self.run(|engine| engine.apply_gradient(sum, micro_batches, step))?;
+        let AnyEngine::Gpu(engine) = &self.engine else { return Ok(()) };
+        self.journal.steps.push(Taken { step, micro_batches, sum: sum.to_vec() });
+        if self.journal.steps.len() < JOURNAL_STEPS {
+            return Ok(());
+        }
+        match engine.state() {
+            Ok(state) => self.journal = Journal { base: Some(state), steps: Vec::with_capacity(JOURNAL_STEPS) },
+            Err(EngineError::Device(trouble)) => self.fall_back(trouble)?,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Goes on natively from the journal.
+    fn fall_back(&mut self, trouble: DeviceError) -> Result<(), EngineError> {
+        self.trouble = Some(trouble);
+        let mut native = self.recipe.native()?;
+        let Journal { base, steps } = std::mem::take(&mut self.journal);
+        match base {
+            Some(state) => native.load_state(state)?,
+            None => native.initialize(self.run_seed),
+        }
+        for Taken { step, micro_batches, sum } in steps {
+            native.apply_gradient(&sum, micro_batches, step)?;
+        }
+        self.engine = AnyEngine::Native(Box::new(native));
+        Ok(())
+    }
+}
