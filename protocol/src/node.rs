@@ -8,7 +8,7 @@ use crate::market::demand::Demand;
 use crate::market::listing::{Listing, Withdrawal};
 use crate::market::matching;
 use crate::market::order::{Order, Outcome};
-use crate::market::reservation::{Confirm, Hold, Reserve, ReserveReply, Terms};
+use crate::market::reservation::{Confirm, Hold, Reserve, ReserveReply, Terms, WordOrder};
 use crate::outbox::{About, InFlight, Outbox};
 use crate::run::machine::{ChunkArrived, Ended, Machine};
 use crate::run::report::{Abort, AbortReason};
@@ -52,6 +52,7 @@ pub struct Node {
     /// For whom the offer was said again, and when.
     answered: BTreeMap<PeerId, Time>,
     hold: Hold,
+    words: WordOrder,
     orders: BTreeMap<OrderId, Order>,
     run: Option<Machine>,
     expire_at: Time,
@@ -71,6 +72,7 @@ impl Node {
             announce_due: None,
             answered: BTreeMap::new(),
             hold: Hold::Free,
+            words: WordOrder::default(),
             orders: BTreeMap::new(),
             run: None,
             expire_at: now + LISTING_INTERVAL,
@@ -261,16 +263,28 @@ impl Node {
                 .push(Effect::Misbehaviour { peer: from, what: "a direct message of another author or kind".into() });
         }
         if in_time(&envelope, FRAME_LIFETIME_MAX, now) {
-            self.message(from, envelope.message, now);
+            self.message(from, envelope.seq, envelope.message, now);
         }
     }
 
-    fn message(&mut self, from: PeerId, message: Message, now: Time) {
+    fn message(&mut self, from: PeerId, seq: u64, message: Message, now: Time) {
+        let about_hold = match &message {
+            Message::Reserve(reserve) => Some(reserve.spec),
+            Message::Confirm(confirm) => Some(confirm.spec.hash()),
+            Message::Release(release) => Some(release.spec),
+            _ => None,
+        };
+        // A release that was overtaken must not free what was held after it. Our
+        // own words come in order.
+        let in_order = |spec| from == self.out.me() || self.words.is_latest(from, spec, seq, now);
+        if !about_hold.is_none_or(in_order) {
+            return;
+        }
         match &message {
-            Message::Reserve(request) => self.reserve_asked(from, request, now),
+            Message::Reserve(request) => self.reserve_asked(from, seq, request, now),
             Message::ReserveReply(reply) => {
                 if let Some(order) = self.orders.values_mut().find(|order| order.spec_hash() == reply.spec) {
-                    order.answered(from, reply.answer, now, &mut self.out);
+                    order.answered(from, reply, now, &mut self.out);
                 }
             }
             Message::Confirm(confirm) => self.confirmed(from, confirm, now),
@@ -283,7 +297,7 @@ impl Node {
         }
     }
 
-    fn reserve_asked(&mut self, user: PeerId, request: &Reserve, now: Time) {
+    fn reserve_asked(&mut self, user: PeerId, seq: u64, request: &Reserve, now: Time) {
         let ours = user == self.out.me();
         let terms = self
             .offer
@@ -291,7 +305,7 @@ impl Node {
             .filter(|_| self.offer_public || ours)
             .map(|offer| Terms { memory_bytes: offer.memory_bytes(), duration_max_s: offer.duration_max_s });
         let answer = self.hold.reserve(user, request, terms, now);
-        let reply = Message::ReserveReply(ReserveReply { spec: request.spec, answer });
+        let reply = Message::ReserveReply(ReserveReply { spec: request.spec, request: seq, answer });
         self.out.send(user, reply, About::Nothing, now);
     }
 
@@ -379,6 +393,7 @@ impl Node {
         if now >= self.expire_at {
             self.expire_at = now + LISTING_INTERVAL;
             self.book.expire(now);
+            self.words.expire(now);
         }
         if let Some(machine) = &mut self.run {
             let ended = machine.tick(now, &mut self.out);
@@ -391,7 +406,7 @@ impl Node {
             self.announce_if_due(now);
             self.advance_orders(now);
             match self.out.poll_to_self() {
-                Some(message) => self.message(self.out.me(), message, now),
+                Some((seq, message)) => self.message(self.out.me(), seq, message, now),
                 None => break,
             }
         }

@@ -383,7 +383,7 @@ impl Machine {
     }
 
     fn say(&mut self, to: PeerId, message: &Message, now: Time, out: &mut Outbox) {
-        let id = out.send(to, message.clone(), About::Run(self.run()), now);
+        let id = out.send(to, message.clone(), About::Run(self.run()), now).id;
         if let (Message::RoundReport(_), Some(other)) = (message, self.others.get_mut(&to)) {
             other.report = id;
         }

@@ -17,6 +17,8 @@ pub const LISTINGS_MAX: usize = 4096;
 pub const DEMANDS_MAX: usize = 1024;
 /// Demands of one author that are remembered, each for another spec.
 pub const DEMANDS_PER_AUTHOR_MAX: usize = 8;
+/// Users' latest words on holds that are remembered, so that frames keep their order.
+pub const WORDS_MAX: usize = 1024;
 /// Peers that our offer was said again for, lately.
 pub const ANSWERED_MAX: usize = 1024;
 /// Shortest time between two accepted gossip messages of one author and kind.

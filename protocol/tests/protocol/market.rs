@@ -269,8 +269,10 @@ fn to_whom(effects: &[Effect], which: impl Fn(&Message) -> bool) -> Vec<PeerId> 
     sent(effects).into_iter().filter(|(_, message)| which(message)).map(|(to, _)| to).collect()
 }
 
-fn reply(answer: Answer) -> Message {
-    Message::ReserveReply(ReserveReply { spec: spec().hash(), answer })
+/// Lets `from` answer the latest request for the order.
+fn answers(bench: &mut Bench, from: u8, answer: Answer) -> Vec<Effect> {
+    let request = bench.requests.get(&peer(from)).copied().unwrap_or(0);
+    bench.frame(from, &Message::ReserveReply(ReserveReply { spec: spec().hash(), request, answer }))
 }
 
 fn begins(effects: &[Effect]) -> bool {
@@ -282,9 +284,9 @@ fn an_order_reserves_the_best_and_starts_when_all_have_said_yes() {
     let mut bench = user(&[2, 3, 4]);
     let effects = order(&mut bench, wish(3, 3));
     assert_eq!(asked(&effects), [peer(2), peer(3)], "the own machine is the third, asked without a network");
-    assert!(confirmed(&bench.frame(2, &reply(Answer::Accepted))).is_empty());
-    assert!(confirmed(&bench.frame(4, &reply(Answer::Accepted))).is_empty(), "nobody asked 4");
-    let effects = bench.frame(3, &reply(Answer::Accepted));
+    assert!(confirmed(&answers(&mut bench, 2, Answer::Accepted)).is_empty());
+    assert!(confirmed(&answers(&mut bench, 4, Answer::Accepted)).is_empty(), "nobody asked 4");
+    let effects = answers(&mut bench, 3, Answer::Accepted);
     let mut members = vec![peer(2), peer(3)];
     members.sort();
     assert_eq!(confirmed(&effects), members);
@@ -304,10 +306,10 @@ fn a_refusal_or_a_failed_frame_lets_the_next_be_asked() {
         });
         let effects = match reserve.filter(|_| failed) {
             Some(id) => bench.input(Input::FrameFailed { id }),
-            None => bench.frame(2, &reply(Answer::Busy)),
+            None => answers(&mut bench, 2, Answer::Busy),
         };
         assert_eq!(asked(&effects), [peer(3)]);
-        assert_eq!(confirmed(&bench.frame(3, &reply(Answer::Accepted))), [peer(3)]);
+        assert_eq!(confirmed(&answers(&mut bench, 3, Answer::Accepted)), [peer(3)]);
     }
 }
 
@@ -317,8 +319,8 @@ fn a_silent_peer_is_released_and_the_next_is_asked() {
     assert_eq!(asked(&order(&mut bench, wish(2, 2))), [peer(2)]);
     let effects = bench.pass(Duration::from_s(4));
     assert_eq!((released(&effects), asked(&effects)), (vec![peer(2)], vec![peer(3)]));
-    assert!(confirmed(&bench.frame(2, &reply(Answer::Accepted))).is_empty(), "too late: it was released");
-    assert_eq!(confirmed(&bench.frame(3, &reply(Answer::Accepted))), [peer(3)]);
+    assert!(confirmed(&answers(&mut bench, 2, Answer::Accepted)).is_empty(), "too late: it was released");
+    assert_eq!(confirmed(&answers(&mut bench, 3, Answer::Accepted)), [peer(3)]);
 }
 
 #[test]
@@ -327,17 +329,17 @@ fn with_patience_over_fewer_members_are_enough() {
     assert_eq!(asked(&order(&mut bench, wish(2, 4))), [] as [PeerId; 0], "it waits for four");
     assert_eq!(asked(&bench.pass(Duration::from_ms(4_999))), [] as [PeerId; 0]);
     assert_eq!(asked(&bench.pass(Duration::from_ms(1))), [peer(2)], "to the millisecond");
-    assert_eq!(confirmed(&bench.frame(2, &reply(Answer::Accepted))), [peer(2)]);
+    assert_eq!(confirmed(&answers(&mut bench, 2, Answer::Accepted)), [peer(2)]);
 }
 
 #[test]
 fn a_hold_near_its_end_is_given_up_rather_than_confirmed() {
     let mut bench = user(&[2, 3]);
     assert_eq!(asked(&order(&mut bench, wish(3, 3))).len(), 2);
-    bench.frame(2, &reply(Answer::Accepted));
+    answers(&mut bench, 2, Answer::Accepted);
     let effects = bench.pass(Duration::from_s(17));
     assert!(released(&effects).contains(&peer(2)), "20 s are held, the last 4 are not relied on");
-    assert!(!begins(&bench.frame(3, &reply(Answer::Accepted))));
+    assert!(!begins(&answers(&mut bench, 3, Answer::Accepted)));
 }
 
 /// The user's own machine is lost between the match and the start: its user
@@ -350,7 +352,7 @@ fn a_run_that_cannot_begin_on_the_users_machine_is_told_to_everyone() {
     let seq = bench.now.as_unix_ms() + 1_000;
     let bytes = identity(1).seal(network(), seq, bench.now + Duration::from_s(30), &release);
     bench.input(Input::Frame { from: peer(1), bytes });
-    let effects = bench.frame(2, &reply(Answer::Accepted));
+    let effects = answers(&mut bench, 2, Answer::Accepted);
     let told = events(&effects).into_iter().find_map(|event| match event {
         Event::RunNotBegun { run, why } => Some((*run, why.clone())),
         _ => None,
@@ -369,14 +371,14 @@ fn an_order_out_of_time_explains_itself_and_frees_what_it_holds() {
     bench.gossip(4, &Message::Listing(busy));
     order(&mut bench, wish(3, 3));
     bench.pass(Duration::from_s(15));
-    bench.frame(2, &reply(Answer::Busy));
+    answers(&mut bench, 2, Answer::Busy);
     let mut effects = Vec::new();
     let deadline = NOW + Duration::from_s(30);
     while bench.now < deadline {
         // 3 says yes whenever it is asked, 2 never answers.
         let step = bench.pass(Duration::from_ms(500));
         if asked(&step).contains(&peer(3)) {
-            effects.extend(bench.frame(3, &reply(Answer::Accepted)));
+            effects.extend(answers(&mut bench, 3, Answer::Accepted));
         }
         effects.extend(step);
     }
@@ -411,13 +413,13 @@ fn an_order_for_which_nobody_is_there_waits_and_fails() {
 fn a_cancelled_order_frees_what_it_holds() {
     let mut bench = user(&[2, 3]);
     order(&mut bench, wish(3, 3));
-    bench.frame(2, &reply(Answer::Accepted));
+    answers(&mut bench, 2, Answer::Accepted);
     let mut free = released(&bench.input(Input::Command(Command::CancelOrder { order: ORDER })));
     free.sort();
     let mut expected = [peer(2), peer(3)];
     expected.sort();
     assert_eq!(free, expected);
-    assert!(!begins(&bench.frame(3, &reply(Answer::Accepted))));
+    assert!(!begins(&answers(&mut bench, 3, Answer::Accepted)));
 }
 
 #[test]
@@ -509,4 +511,44 @@ fn demands_and_connections_cause_few_announcements() {
         flood += published(&bench.input(Input::PeerConnected { peer })).len();
     }
     assert!((9..=11).contains(&flood), "{flood} announcements in 10 s for 200 authors and 200 connections");
+}
+
+#[test]
+fn words_that_were_overtaken_change_nothing() {
+    let seal = |seq: u64, message: &Message| {
+        let bytes = identity(2).seal(network(), NOW.as_unix_ms() + seq, NOW + Duration::from_s(30), message);
+        Input::Frame { from: peer(2), bytes }
+    };
+    let reserve = Message::Reserve(reserve());
+    let release = Message::Release(Release { spec: spec().hash() });
+    let confirm = Message::Confirm(crate::samples::confirm(&[1, 2]));
+    let mut bench = Bench::offering(listing());
+    bench.input(seal(3, &reserve));
+    bench.input(seal(2, &release));
+    let busy = bench.frame(3, &reserve);
+    assert_eq!(answer(&busy), Some((peer(3), Answer::Busy)), "an old release frees no newer hold");
+    bench.input(seal(5, &release));
+    assert_eq!(bench.input(seal(4, &reserve)), [], "a request that was given up since holds nothing");
+    bench.input(seal(7, &reserve));
+    assert!(!begins(&bench.input(seal(6, &confirm))), "a run of an earlier hold");
+    assert!(begins(&bench.input(seal(8, &confirm))));
+}
+
+#[test]
+fn an_answer_to_an_earlier_request_does_not_count() {
+    let mut bench = user(&[2, 3]);
+    order(&mut bench, wish(3, 3));
+    let first = bench.requests[&peer(2)];
+    let mut again = Vec::new();
+    while asked(&again).is_empty() {
+        again = bench.pass(Duration::from_ms(500));
+    }
+    assert!(
+        asked(&again).contains(&peer(2)) && bench.requests[&peer(2)] > first,
+        "2 did not answer and is asked again"
+    );
+    let late = ReserveReply { spec: spec().hash(), request: first, answer: Answer::Accepted };
+    let effects = bench.frame(2, &Message::ReserveReply(late));
+    assert!(events(&effects).is_empty(), "{effects:?}");
+    assert_eq!(events(&answers(&mut bench, 2, Answer::Accepted)).len(), 1);
 }
