@@ -1,19 +1,19 @@
 //! The node: routes each input to its room and collects the effects.
 
 use crate::effect::{Effect, Event, RunStart, Verdict};
-use crate::ids::{EffectId, Hash, NetworkId, OrderId, PeerId, RunId};
+use crate::ids::{EffectId, NetworkId, OrderId, PeerId, RunId};
 use crate::input::{Command, Input};
 use crate::market::book::{Change, HeardDemand, OrderBook};
 use crate::market::demand::Demand;
 use crate::market::listing::{Listing, Withdrawal};
 use crate::market::matching;
 use crate::market::order::{Order, Outcome};
-use crate::market::reservation::{Confirm, Hold, Reserve, ReserveReply, Terms};
+use crate::market::reservation::{Confirm, Hold, Reserve, ReserveReply, Terms, WordOrder};
 use crate::outbox::{About, InFlight, Outbox};
 use crate::run::machine::{ChunkArrived, Ended, Machine};
 use crate::run::report::{Abort, AbortReason};
 use crate::time::{Duration, Time};
-use crate::wire::limits::{CLOCK_SKEW_MAX, FRAME_LIFETIME_MAX, GOSSIP_LIFETIME_MAX, ORDERS_MAX};
+use crate::wire::limits::{ANSWERED_MAX, CLOCK_SKEW_MAX, FRAME_LIFETIME_MAX, GOSSIP_LIFETIME_MAX, ORDERS_MAX};
 use crate::wire::message::Body as _;
 use crate::wire::{Envelope, EnvelopeError, Identity, Message};
 use std::collections::BTreeMap;
@@ -24,6 +24,10 @@ const LISTING_LIFETIME: Duration = Duration::from_s(180);
 const LISTING_INTERVAL: Duration = Duration::from_s(60);
 /// Shortest time between two announcements of our own.
 const ANNOUNCE_INTERVAL_MIN: Duration = Duration::from_ms(400);
+/// The same if others cause it, who may be many and mean ill.
+const ANSWER_INTERVAL_MIN: Duration = Duration::from_s(1);
+/// After an announcement for one peer, it causes no other for so long.
+const ANSWER_PAUSE: Duration = Duration::from_s(10);
 
 /// What a node is told at its birth.
 #[derive(Clone, Debug)]
@@ -45,7 +49,10 @@ pub struct Node {
     announced_at: Option<Time>,
     announced_busy: Option<bool>,
     announce_due: Option<Time>,
+    /// For whom the offer was said again, and when.
+    answered: BTreeMap<PeerId, Time>,
     hold: Hold,
+    words: WordOrder,
     orders: BTreeMap<OrderId, Order>,
     run: Option<Machine>,
     expire_at: Time,
@@ -63,7 +70,9 @@ impl Node {
             announced_at: None,
             announced_busy: None,
             announce_due: None,
+            answered: BTreeMap::new(),
             hold: Hold::Free,
+            words: WordOrder::default(),
             orders: BTreeMap::new(),
             run: None,
             expire_at: now + LISTING_INTERVAL,
@@ -74,7 +83,7 @@ impl Node {
     pub fn handle(&mut self, input: Input, now: Time) {
         match input {
             Input::Command(command) => self.command(command, now),
-            Input::PeerConnected { .. } => self.announce_soon(now),
+            Input::PeerConnected { peer } => self.announce_for(peer, now),
             Input::PeerDisconnected { peer } => {
                 if let Some(run) = &mut self.run {
                     run.disconnected(peer, now, &mut self.out);
@@ -197,7 +206,11 @@ impl Node {
             return self.out.notify(Event::Refused { why: format!("the own offer: {problem}") });
         }
         self.offer = Some(listing);
-        self.offer_public = public;
+        if std::mem::replace(&mut self.offer_public, public) && !public && self.announced_at.is_some() {
+            // Others still hold the public offer: they must not ask in vain.
+            self.out.publish(&Message::Withdrawal(Withdrawal {}), LISTING_LIFETIME, now);
+            self.announced_at = Some(now);
+        }
         self.announce_soon(now);
     }
 
@@ -210,7 +223,7 @@ impl Node {
         if !in_time(&envelope, GOSSIP_LIFETIME_MAX, now) || envelope.author == self.out.me() {
             return Verdict::Ignore;
         }
-        let Envelope { id, author, seq, expires_at, message } = envelope;
+        let Envelope { author, seq, expires_at, message, .. } = envelope;
         let change = match message {
             Message::Listing(listing) => {
                 let change = self.book.list(author, seq, expires_at, Some(listing), now);
@@ -220,20 +233,20 @@ impl Node {
                 change
             }
             Message::Withdrawal(_) => self.book.list(author, seq, expires_at, None, now),
-            Message::Demand(demand) => self.demand_heard(id, author, expires_at, demand, now),
+            Message::Demand(demand) => self.demand_heard(author, seq, expires_at, demand, now),
             _ => return Verdict::Reject,
         };
         if change == Change::New { Verdict::Accept } else { Verdict::Ignore }
     }
 
-    fn demand_heard(&mut self, id: Hash, author: PeerId, expires_at: Time, demand: Demand, now: Time) -> Change {
-        // Who asks may be new here and not have heard our offer: say it again.
-        if self.offer.as_ref().is_some_and(|offer| matching::check(&demand, offer).is_ok()) {
-            self.announce_soon(now);
-        }
-        let change = self.book.demand(id, author, expires_at, demand);
+    fn demand_heard(&mut self, author: PeerId, seq: u64, expires_at: Time, demand: Demand, now: Time) -> Change {
+        let fits = self.offer.as_ref().is_some_and(|offer| matching::check(&demand, offer).is_ok());
+        let change = self.book.demand(author, seq, expires_at, demand, now);
         if change == Change::New {
             self.out.notify(Event::DemandHeard { peer: author });
+            if fits {
+                self.announce_for(author, now);
+            }
         }
         change
     }
@@ -250,16 +263,28 @@ impl Node {
                 .push(Effect::Misbehaviour { peer: from, what: "a direct message of another author or kind".into() });
         }
         if in_time(&envelope, FRAME_LIFETIME_MAX, now) {
-            self.message(from, envelope.message, now);
+            self.message(from, envelope.seq, envelope.message, now);
         }
     }
 
-    fn message(&mut self, from: PeerId, message: Message, now: Time) {
+    fn message(&mut self, from: PeerId, seq: u64, message: Message, now: Time) {
+        let about_hold = match &message {
+            Message::Reserve(reserve) => Some(reserve.spec),
+            Message::Confirm(confirm) => Some(confirm.spec.hash()),
+            Message::Release(release) => Some(release.spec),
+            _ => None,
+        };
+        // A release that was overtaken must not free what was held after it. Our
+        // own words come in order.
+        let in_order = |spec| from == self.out.me() || self.words.is_latest(from, spec, seq, now);
+        if !about_hold.is_none_or(in_order) {
+            return;
+        }
         match &message {
-            Message::Reserve(request) => self.reserve_asked(from, request, now),
+            Message::Reserve(request) => self.reserve_asked(from, seq, request, now),
             Message::ReserveReply(reply) => {
                 if let Some(order) = self.orders.values_mut().find(|order| order.spec_hash() == reply.spec) {
-                    order.answered(from, reply.answer, now, &mut self.out);
+                    order.answered(from, reply, now, &mut self.out);
                 }
             }
             Message::Confirm(confirm) => self.confirmed(from, confirm, now),
@@ -272,7 +297,7 @@ impl Node {
         }
     }
 
-    fn reserve_asked(&mut self, user: PeerId, request: &Reserve, now: Time) {
+    fn reserve_asked(&mut self, user: PeerId, seq: u64, request: &Reserve, now: Time) {
         let ours = user == self.out.me();
         let terms = self
             .offer
@@ -280,7 +305,7 @@ impl Node {
             .filter(|_| self.offer_public || ours)
             .map(|offer| Terms { memory_bytes: offer.memory_bytes(), duration_max_s: offer.duration_max_s });
         let answer = self.hold.reserve(user, request, terms, now);
-        let reply = Message::ReserveReply(ReserveReply { spec: request.spec, answer });
+        let reply = Message::ReserveReply(ReserveReply { spec: request.spec, request: seq, answer });
         self.out.send(user, reply, About::Nothing, now);
     }
 
@@ -368,6 +393,7 @@ impl Node {
         if now >= self.expire_at {
             self.expire_at = now + LISTING_INTERVAL;
             self.book.expire(now);
+            self.words.expire(now);
         }
         if let Some(machine) = &mut self.run {
             let ended = machine.tick(now, &mut self.out);
@@ -380,7 +406,7 @@ impl Node {
             self.announce_if_due(now);
             self.advance_orders(now);
             match self.out.poll_to_self() {
-                Some(message) => self.message(self.out.me(), message, now),
+                Some((seq, message)) => self.message(self.out.me(), seq, message, now),
                 None => break,
             }
         }
@@ -395,7 +421,21 @@ impl Node {
     }
 
     fn announce_soon(&mut self, now: Time) {
-        let earliest = self.announced_at.map_or(now, |at| at + ANNOUNCE_INTERVAL_MIN);
+        self.announce_after(ANNOUNCE_INTERVAL_MIN, now);
+    }
+
+    /// Says the offer again for `peer`, who may be new here and not have heard
+    /// it: at most once in a while, or a few could make all peers gossip.
+    fn announce_for(&mut self, peer: PeerId, now: Time) {
+        self.answered.retain(|_, at| now.since(*at) < ANSWER_PAUSE);
+        if self.offer_public && self.answered.len() < ANSWERED_MAX && !self.answered.contains_key(&peer) {
+            self.answered.insert(peer, now);
+            self.announce_after(ANSWER_INTERVAL_MIN, now);
+        }
+    }
+
+    fn announce_after(&mut self, interval: Duration, now: Time) {
+        let earliest = self.announced_at.map_or(now, |at| at + interval);
         let due = earliest.max(now);
         self.announce_due = Some(self.announce_due.map_or(due, |planned| planned.min(due)));
     }

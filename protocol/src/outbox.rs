@@ -36,7 +36,7 @@ pub(crate) struct Outbox {
     last_seq: u64,
     next_effect: u64,
     effects: VecDeque<Effect>,
-    to_self: VecDeque<Message>,
+    to_self: VecDeque<(u64, Message)>,
     in_flight: BTreeMap<EffectId, InFlight>,
 }
 
@@ -79,25 +79,24 @@ impl Outbox {
         Published { seq, expires_at: now + lifetime }
     }
 
-    /// Sends `message` to one peer, under the returned id; to ourselves without
-    /// a network and an id.
-    pub(crate) fn send(&mut self, to: PeerId, message: Message, about: About, now: Time) -> Option<EffectId> {
+    /// Sends `message` to one peer; to ourselves without a network and an id.
+    pub(crate) fn send(&mut self, to: PeerId, message: Message, about: About, now: Time) -> Sent {
+        let seq = self.next_seq(now);
         if to == self.me {
-            self.to_self.push_back(message);
-            return None;
+            self.to_self.push_back((seq, message));
+            return Sent { id: None, seq };
         }
         // Deliveries are reported in order of sending at the latest by the
         // transport's own timeout; what is older than this many is lost.
         if self.in_flight.len() >= FRAMES_IN_FLIGHT_MAX {
             self.in_flight.pop_first();
         }
-        let seq = self.next_seq(now);
         let bytes = self.identity.seal(self.network, seq, now + FRAME_LIFETIME_MAX, &message);
         let id = EffectId(self.next_effect);
         self.next_effect += 1;
         self.in_flight.insert(id, InFlight { to, kind: message.kind(), about });
         self.push(Effect::SendFrame { id, to, bytes });
-        Some(id)
+        Sent { id: Some(id), seq }
     }
 
     /// What the direct message of this effect was about; known once.
@@ -105,7 +104,7 @@ impl Outbox {
         self.in_flight.remove(&id)
     }
 
-    pub(crate) fn poll_to_self(&mut self) -> Option<Message> {
+    pub(crate) fn poll_to_self(&mut self) -> Option<(u64, Message)> {
         self.to_self.pop_front()
     }
 
@@ -119,6 +118,15 @@ impl Outbox {
         self.last_seq = now.as_unix_ms().max(self.last_seq + 1);
         self.last_seq
     }
+}
+
+/// How a direct message went out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    /// Under which its delivery is reported, unless it goes to ourselves.
+    pub(crate) id: Option<EffectId>,
+    /// What it was numbered.
+    pub(crate) seq: u64,
 }
 
 /// How a gossiped message went out.

@@ -45,6 +45,14 @@ impl Duration {
     }
 }
 
+impl Add for Duration {
+    type Output = Duration;
+
+    fn add(self, span: Duration) -> Duration {
+        Duration(self.0.saturating_add(span.0))
+    }
+}
+
 impl Sub for Duration {
     type Output = Duration;
 

@@ -1,16 +1,25 @@
 //! The order book: the latest listing of each peer and the demands that were heard.
 //!
-//! Listings are latest-wins by sequence number, demands are remembered by
-//! content until they expire. Both are bounded; when full, what expires first
-//! goes first, except our own listing. What has expired is remembered for the
-//! accepted clock skew, so that a replay does not bring it back.
+//! Both are latest-wins by sequence number: listings by author, demands by
+//! author and spec. Both are bounded. Names cost nothing, so a flood of new
+//! authors must not push out those who were there first: a listing that was said
+//! again lately yields to no newcomer, and an author's demands only make room
+//! for each other. What has expired is remembered for the accepted clock skew,
+//! so that a replay does not bring it back.
 
 use super::demand::Demand;
 use super::listing::Listing;
 use crate::ids::{Hash, PeerId};
+use crate::time::Duration;
 use crate::time::Time;
-use crate::wire::limits::{CLOCK_SKEW_MAX, DEMANDS_MAX, GOSSIP_INTERVAL_MIN, LISTINGS_MAX};
+use crate::wire::limits::{CLOCK_SKEW_MAX, DEMANDS_MAX, DEMANDS_PER_AUTHOR_MAX, GOSSIP_INTERVAL_MIN, LISTINGS_MAX};
 use std::collections::BTreeMap;
+
+/// A listing that was not said again for so long yields its place: honest ones
+/// are said again each minute.
+const LISTING_STALE_AFTER: Duration = Duration::from_s(90);
+/// An author whose remembered demands are all younger than this says too many.
+const DEMANDS_INTERVAL_MIN: Duration = Duration::from_s(1);
 
 /// A listing or its withdrawal, as last heard.
 #[derive(Clone, Debug)]
@@ -26,6 +35,10 @@ struct Entry {
 pub struct HeardDemand {
     /// Who asks.
     pub author: PeerId,
+    /// Rises with each demand of the author.
+    pub seq: u64,
+    /// When it came.
+    pub heard_at: Time,
     /// When it means nothing any more.
     pub expires_at: Time,
     /// What is asked for.
@@ -48,7 +61,7 @@ pub enum Change {
 pub struct OrderBook {
     own: PeerId,
     listings: BTreeMap<PeerId, Entry>,
-    demands: BTreeMap<Hash, HeardDemand>,
+    demands: BTreeMap<(PeerId, Hash), HeardDemand>,
 }
 
 impl OrderBook {
@@ -70,20 +83,57 @@ impl OrderBook {
                 return Change::TooSoon;
             }
         }
-        self.listings.insert(author, Entry { seq, heard_at: now, expires_at, listing });
-        let own = self.own;
-        make_room(&mut self.listings, LISTINGS_MAX, |peer, entry| (*peer == own, entry.expires_at));
-        if self.listings.contains_key(&author) { Change::New } else { Change::Stale }
-    }
-
-    /// Remembers a demand under the hash of its envelope.
-    pub fn demand(&mut self, id: Hash, author: PeerId, expires_at: Time, demand: Demand) -> Change {
-        if self.demands.contains_key(&id) {
+        if !self.listings.contains_key(&author) && !self.has_room_for_listing(author, now) {
             return Change::Stale;
         }
-        self.demands.insert(id, HeardDemand { author, expires_at, demand });
-        make_room(&mut self.demands, DEMANDS_MAX, |_, demand| demand.expires_at);
-        if self.demands.contains_key(&id) { Change::New } else { Change::Stale }
+        self.listings.insert(author, Entry { seq, heard_at: now, expires_at, listing });
+        Change::New
+    }
+
+    /// Frees a place for a newcomer, if there is one to be had.
+    fn has_room_for_listing(&mut self, newcomer: PeerId, now: Time) -> bool {
+        if self.listings.len() < LISTINGS_MAX {
+            return true;
+        }
+        let others = self.listings.iter().filter(|(peer, _)| **peer != self.own);
+        let oldest = others.min_by_key(|(peer, entry)| (entry.listing.is_some(), entry.heard_at, **peer));
+        let yields = |entry: &Entry| entry.listing.is_none() || now.since(entry.heard_at) > LISTING_STALE_AFTER;
+        let Some(peer) = oldest.filter(|(_, entry)| newcomer == self.own || yields(entry)).map(|(peer, _)| *peer)
+        else {
+            return false;
+        };
+        self.listings.remove(&peer);
+        true
+    }
+
+    /// Takes a demand: the latest of its author and spec counts.
+    pub fn demand(&mut self, author: PeerId, seq: u64, expires_at: Time, demand: Demand, now: Time) -> Change {
+        let key = (author, demand.spec);
+        let known = self.demands.get(&key);
+        if known.is_some_and(|known| known.seq >= seq) {
+            return Change::Stale;
+        }
+        if known.is_none() {
+            let of_author = self.demands.range((author, Hash([0; 32]))..=(author, Hash([255; 32])));
+            let oldest = of_author.clone().min_by_key(|(key, known)| (known.heard_at, **key));
+            if let Some((oldest, known)) = oldest
+                && of_author.count() >= DEMANDS_PER_AUTHOR_MAX
+            {
+                if now.since(known.heard_at) < DEMANDS_INTERVAL_MIN {
+                    return Change::TooSoon;
+                }
+                let oldest = *oldest;
+                self.demands.remove(&oldest);
+            } else if self.demands.len() >= DEMANDS_MAX {
+                let oldest = self.demands.iter().min_by_key(|(key, known)| (known.heard_at, **key));
+                let Some(oldest) = oldest.map(|(key, _)| *key) else { return Change::Stale };
+                self.demands.remove(&oldest);
+            }
+        } else if known.is_some_and(|known| now.since(known.heard_at) < GOSSIP_INTERVAL_MIN) {
+            return Change::TooSoon;
+        }
+        self.demands.insert(key, HeardDemand { author, seq, heard_at: now, expires_at, demand });
+        Change::New
     }
 
     /// Takes back what has expired, and forgets it once no clock in the swarm
@@ -107,14 +157,5 @@ impl OrderBook {
     /// The demands that are remembered, some of them until shortly after they expired.
     pub fn demands(&self) -> impl Iterator<Item = &HeardDemand> {
         self.demands.values()
-    }
-}
-
-/// Drops the entries of the least worth until at most `max` are left.
-fn make_room<K: Ord + Copy, V, W: Ord>(map: &mut BTreeMap<K, V>, max: usize, worth: impl Fn(&K, &V) -> W) {
-    while map.len() > max {
-        let first = map.iter().min_by_key(|(key, value)| (worth(key, value), **key)).map(|(key, _)| *key);
-        let Some(key) = first else { return };
-        map.remove(&key);
     }
 }

@@ -8,7 +8,7 @@ use super::book::OrderBook;
 use super::demand::Demand;
 use super::listing::Contact;
 use super::matching;
-use super::reservation::{Answer, Confirm, RESERVATION_MAX, Release, Reserve};
+use super::reservation::{Answer, Confirm, RESERVATION_MAX, Release, Reserve, ReserveReply};
 use crate::effect::Event;
 use crate::ids::{Hash, OrderId, PeerId, RunId};
 use crate::input::Wish;
@@ -34,7 +34,7 @@ const CONFIRM_MARGIN: Duration = Duration::from_s(4);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
-    Waiting { until: Time, hold_until: Time },
+    Waiting { until: Time, hold_until: Time, request: u64 },
     Held { until: Time },
     Refused { until: Time },
 }
@@ -108,8 +108,12 @@ impl Order {
     }
 
     /// Takes the answer of `peer`.
-    pub(crate) fn answered(&mut self, peer: PeerId, answer: Answer, now: Time, out: &mut Outbox) {
-        let Some(Asked::Waiting { hold_until, .. }) = self.asked.get(&peer).copied() else { return };
+    pub(crate) fn answered(&mut self, peer: PeerId, reply: &ReserveReply, now: Time, out: &mut Outbox) {
+        let Some(Asked::Waiting { hold_until, request, .. }) = self.asked.get(&peer).copied() else { return };
+        let answer = reply.answer;
+        if reply.request != request {
+            return;
+        }
         let asked = if answer == Answer::Accepted {
             Asked::Held { until: hold_until - CONFIRM_MARGIN }
         } else {
@@ -200,14 +204,14 @@ impl Order {
 
     fn ask(&mut self, peer: PeerId, now: Time, out: &mut Outbox) {
         let hold_until = now + Duration::from_ms(u64::from(HOLD_MS));
-        self.asked.insert(peer, Asked::Waiting { until: now + REPLY_MAX, hold_until });
         let reserve = Reserve {
             spec: self.demand.spec,
             memory_bytes: self.demand.memory_bytes_min,
             duration_s: self.demand.duration_s,
             hold_ms: HOLD_MS,
         };
-        out.send(peer, Message::Reserve(reserve), About::Order(self.id), now);
+        let request = out.send(peer, Message::Reserve(reserve), About::Order(self.id), now).seq;
+        self.asked.insert(peer, Asked::Waiting { until: now + REPLY_MAX, hold_until, request });
     }
 
     fn confirm(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) -> RunId {

@@ -8,9 +8,10 @@ use super::listing::{Contact, validate_addresses};
 use crate::ids::{Hash, PeerId, RunId};
 use crate::run::spec::RunSpec;
 use crate::time::{Duration, Time};
-use crate::wire::limits::MEMBERS_MAX;
+use crate::wire::limits::{CLOCK_SKEW_MAX, FRAME_LIFETIME_MAX, MEMBERS_MAX, WORDS_MAX};
 use crate::wire::message::Body;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Longest time that a machine is held without a run.
 pub const RESERVATION_MAX: Duration = Duration::from_s(30);
@@ -34,6 +35,9 @@ pub struct Reserve {
 pub struct ReserveReply {
     /// The spec that was asked for.
     pub spec: Hash,
+    /// The `seq` of the request that this answers: an earlier one may have been
+    /// given up since.
+    pub request: u64,
     /// Whether the machine is held.
     pub answer: Answer,
 }
@@ -163,5 +167,52 @@ impl Hold {
             Self::Reserved { until, .. } => Some(*until),
             Self::Free | Self::Running(_) => None,
         }
+    }
+}
+
+/// The latest word of each user on each spec. Frames overtake each other: what
+/// is older than what was heard already is not acted upon.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WordOrder {
+    latest: BTreeMap<(PeerId, Hash), (u64, Time)>,
+}
+
+impl WordOrder {
+    /// Whether nothing later of `user` on `spec` was heard than `seq`.
+    pub(crate) fn is_latest(&mut self, user: PeerId, spec: Hash, seq: u64, now: Time) -> bool {
+        if self.latest.get(&(user, spec)).is_some_and(|(known, _)| *known > seq) {
+            return false;
+        }
+        self.latest.insert((user, spec), (seq, now));
+        if self.latest.len() > WORDS_MAX {
+            let oldest = self.latest.iter().min_by_key(|(key, (_, heard_at))| (*heard_at, **key)).map(|(key, _)| *key);
+            oldest.and_then(|key| self.latest.remove(&key));
+        }
+        true
+    }
+
+    /// Forgets what no frame that still passes can be older than.
+    pub(crate) fn expire(&mut self, now: Time) {
+        let kept = FRAME_LIFETIME_MAX + CLOCK_SKEW_MAX.times(2);
+        self.latest.retain(|_, (_, heard_at)| now.since(*heard_at) < kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_bounded_and_forgotten() {
+        let mut words = WordOrder::default();
+        let user = PeerId([1; 32]);
+        for number in 0..2 * WORDS_MAX as u64 {
+            assert!(words.is_latest(user, Hash::of(&number.to_le_bytes()), 5, Time(number)));
+        }
+        assert_eq!(words.latest.len(), WORDS_MAX);
+        let last = Hash::of(&(2 * WORDS_MAX as u64 - 1).to_le_bytes());
+        assert!(!words.is_latest(user, last, 4, Time(0)) && words.is_latest(user, last, 5, Time(0)));
+        words.expire(Time(0) + Duration::from_s(600));
+        assert!(words.latest.is_empty());
     }
 }

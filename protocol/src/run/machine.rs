@@ -23,6 +23,8 @@ use std::sync::Arc;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_s(1);
 /// A member that says nothing for so long is lost.
 const SILENCE_MAX: Duration = Duration::from_s(15);
+/// Whom the transport cannot reach and who says nothing for so long is lost.
+const QUIET_MAX: Duration = Duration::from_s(3);
 /// All members must have data and model after so long.
 const PREPARE_MAX: Duration = Duration::from_s(15 * 60);
 
@@ -55,6 +57,8 @@ struct Other {
     last_heard: Time,
     /// The transport has failed to reach it since it was last heard.
     suspect: bool,
+    /// Its last connection was lost since it was last heard.
+    disconnected: bool,
     /// What the transport failed to deliver and must be said again.
     unsaid: Option<Kind>,
     /// Our latest report on its way to it.
@@ -98,7 +102,7 @@ impl Machine {
     pub(crate) fn new(start: RunStart, now: Time, out: &mut Outbox) -> Option<Self> {
         let plan = start.spec.chunk_plan(start.members.len())?;
         let me = start.me();
-        let other = Other { last_heard: now, suspect: false, unsaid: None, report: None };
+        let other = Other { last_heard: now, suspect: false, disconnected: false, unsaid: None, report: None };
         let others = start.members.iter().map(|member| member.peer).filter(|peer| *peer != me);
         let machine = Self {
             others: others.map(|peer| (peer, other)).collect(),
@@ -240,21 +244,29 @@ impl Machine {
     pub(crate) fn delivered(&mut self, id: EffectId, to: PeerId, out: &mut Outbox) -> Option<Ended> {
         let other = self.others.get_mut(&to)?;
         other.suspect = false;
+        other.disconnected = false;
         other.report = other.report.filter(|report| *report != id);
         self.leave_if_heard(out)
     }
 
     /// The transport could not deliver a message of `kind` to a member: once is
-    /// an accident, twice without a sign of life is a loss.
+    /// an accident; again, with its connection lost or nothing heard of it for a
+    /// while, is a loss. Nobody is lost for that while it may need our last report.
     pub(crate) fn undelivered(&mut self, to: PeerId, kind: Kind, now: Time, out: &mut Outbox) -> Option<Ended> {
+        let agreed = self.is_agreed();
         let other = self.others.get_mut(&to)?;
-        if other.suspect || kind == Kind::Confirm {
+        let quiet = !agreed && now.since(other.last_heard) > QUIET_MAX;
+        if kind == Kind::Confirm || (other.suspect && (other.disconnected || quiet)) {
             return self.lost(to, now, out);
         }
-        other.suspect = true;
+        let known = std::mem::replace(&mut other.suspect, true);
         if kind != Kind::Heartbeat {
             // Of two things to say again, the later in the course of the run counts.
             other.unsaid = other.unsaid.max(Some(kind));
+        }
+        // Asked at once the first time, then with the next heartbeat.
+        if known {
+            return None;
         }
         self.say(to, &Message::Heartbeat(Heartbeat { run: self.run() }), now, out);
         None
@@ -265,6 +277,7 @@ impl Machine {
         let run = self.run();
         if let Some(other) = self.others.get_mut(&peer) {
             other.suspect = true;
+            other.disconnected = true;
             self.say(peer, &Message::Heartbeat(Heartbeat { run }), now, out);
         }
     }
@@ -379,11 +392,12 @@ impl Machine {
         if let Some(other) = self.others.get_mut(&from) {
             other.last_heard = now;
             other.suspect = false;
+            other.disconnected = false;
         }
     }
 
     fn say(&mut self, to: PeerId, message: &Message, now: Time, out: &mut Outbox) {
-        let id = out.send(to, message.clone(), About::Run(self.run()), now);
+        let id = out.send(to, message.clone(), About::Run(self.run()), now).id;
         if let (Message::RoundReport(_), Some(other)) = (message, self.others.get_mut(&to)) {
             other.report = id;
         }

@@ -6,14 +6,21 @@ use crate::time::Duration;
 pub const ENVELOPE_BYTES_MAX: usize = 60 * 1024;
 /// Accepted difference between two peers' clocks.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_s(60);
-/// Longest life of a gossiped message.
-pub const GOSSIP_LIFETIME_MAX: Duration = Duration::from_s(6 * 3600);
+/// Longest life of a gossiped message: a few times that of a listing, so that
+/// nobody keeps a place in the order book without saying so again.
+pub const GOSSIP_LIFETIME_MAX: Duration = Duration::from_s(600);
 /// Longest life of a direct message.
 pub const FRAME_LIFETIME_MAX: Duration = Duration::from_s(60);
 /// Listings of other peers that are remembered.
 pub const LISTINGS_MAX: usize = 4096;
 /// Demands of other peers that are remembered.
 pub const DEMANDS_MAX: usize = 1024;
+/// Demands of one author that are remembered, each for another spec.
+pub const DEMANDS_PER_AUTHOR_MAX: usize = 8;
+/// Users' latest words on holds that are remembered, so that frames keep their order.
+pub const WORDS_MAX: usize = 1024;
+/// Peers that our offer was said again for, lately.
+pub const ANSWERED_MAX: usize = 1024;
 /// Shortest time between two accepted gossip messages of one author and kind.
 pub const GOSSIP_INTERVAL_MIN: Duration = Duration::from_ms(100);
 /// Devices in one listing.

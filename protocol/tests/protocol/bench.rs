@@ -5,18 +5,21 @@ use manta_protocol::input::Command;
 use manta_protocol::market::listing::Listing;
 use manta_protocol::wire::{Envelope, Message};
 use manta_protocol::{Config, Duration, Effect, Event, Input, Node, PeerId, Time};
+use std::collections::BTreeMap;
 
 /// The node of identity 1 and its time.
 pub(crate) struct Bench {
     pub(crate) node: Node,
     pub(crate) now: Time,
     seq: u64,
+    /// The `seq` of the latest `Reserve` to each peer.
+    pub(crate) requests: BTreeMap<PeerId, u64>,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
         let config = Config { network: network(), identity: identity(1) };
-        Self { node: Node::new(config, NOW), now: NOW, seq: NOW.as_unix_ms() - 50_000 }
+        Self { node: Node::new(config, NOW), now: NOW, seq: NOW.as_unix_ms() - 50_000, requests: BTreeMap::new() }
     }
 
     /// A node that offers `listing`.
@@ -28,7 +31,14 @@ impl Bench {
 
     pub(crate) fn input(&mut self, input: Input) -> Vec<Effect> {
         self.node.handle(input, self.now);
-        let effects = std::iter::from_fn(|| self.node.poll_effect()).collect();
+        let effects: Vec<_> = std::iter::from_fn(|| self.node.poll_effect()).collect();
+        for effect in &effects {
+            if let Effect::SendFrame { to, bytes, .. } = effect
+                && let Ok(Envelope { message: Message::Reserve(_), seq, .. }) = Envelope::open(bytes, network())
+            {
+                self.requests.insert(*to, seq);
+            }
+        }
         assert!(self.node.poll_timeout() > self.now, "a timer is due in the past: the driver would spin");
         effects
     }

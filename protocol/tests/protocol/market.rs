@@ -10,7 +10,7 @@ use manta_protocol::market::listing::{Listing, Withdrawal};
 use manta_protocol::market::matching::{self, Mismatch};
 use manta_protocol::market::reservation::{Answer, RESERVATION_MAX, Release, Reserve, ReserveReply};
 use manta_protocol::wire::Message;
-use manta_protocol::wire::limits::{CLOCK_SKEW_MAX, DEMANDS_MAX, LISTINGS_MAX, ORDERS_MAX};
+use manta_protocol::wire::limits::{CLOCK_SKEW_MAX, DEMANDS_MAX, DEMANDS_PER_AUTHOR_MAX, LISTINGS_MAX, ORDERS_MAX};
 use manta_protocol::{Duration, Effect, Event, Hash, Input, OrderId, PeerId};
 
 const ORDER: OrderId = OrderId(1);
@@ -46,33 +46,66 @@ fn the_latest_listing_wins_and_a_withdrawal_takes_it_back() {
 fn what_expired_cannot_be_replayed_within_the_skew() {
     let mut book = OrderBook::new(peer(1));
     let expires_at = NOW + Duration::from_s(10);
-    let id = Hash::of(b"demand");
     assert_eq!(book.list(peer(2), 5, expires_at, Some(listing()), NOW), Change::New);
-    assert_eq!(book.demand(id, peer(2), expires_at, demand()), Change::New);
+    assert_eq!(book.demand(peer(2), 5, expires_at, demand(), NOW), Change::New);
     book.expire(expires_at);
     assert_eq!(book.listings().count(), 0, "an expired listing serves nobody");
     assert_eq!(book.list(peer(2), 5, expires_at, Some(listing()), expires_at), Change::Stale);
-    assert_eq!(book.demand(id, peer(2), expires_at, demand()), Change::Stale);
+    assert_eq!(book.demand(peer(2), 5, expires_at, demand(), expires_at), Change::Stale);
     book.expire(expires_at + CLOCK_SKEW_MAX);
     assert_eq!(book.demands().count(), 0, "forgotten once no clock takes it for valid");
 }
 
+/// Names are free: a flood of new ones fills what is empty, and then neither
+/// the own listing nor one that is said again each minute yields to it.
 #[test]
-fn a_flood_fills_the_tables_to_their_bounds_and_spares_the_own_listing() {
+fn a_flood_fills_the_tables_to_their_bounds_and_pushes_out_nobody_who_is_there() {
     let mut book = OrderBook::new(peer(1));
-    let soon = NOW + Duration::from_s(10);
-    let later = NOW + Duration::from_s(100);
-    assert_eq!(book.list(peer(1), 1, soon, Some(listing()), NOW), Change::New);
+    let at = |seconds| NOW + Duration::from_s(seconds);
     let flood = LISTINGS_MAX as u64 + 200;
-    for number in 0..flood {
-        let expires_at = later + Duration(number);
-        assert_eq!(book.list(numbered(number), 1, expires_at, Some(listing()), NOW), Change::New);
-        assert_eq!(book.demand(Hash::of(&number.to_le_bytes()), numbered(number), expires_at, demand()), Change::New);
-    }
+    let list = |book: &mut OrderBook, who: PeerId, seq: u64, seconds: u64| {
+        // What a flood says lives as long as may be, which must not help it.
+        let lives_s = if who == peer(2) { 180 } else { 600 };
+        book.list(who, seq, at(seconds + lives_s), Some(listing()), at(seconds))
+    };
+    assert_eq!(list(&mut book, peer(2), 1, 0), Change::New);
+    let taken = (0..flood).filter(|number| list(&mut book, numbered(*number), 1, 1) == Change::New).count();
+    assert_eq!((taken, book.listings().count()), (LISTINGS_MAX - 1, LISTINGS_MAX));
+    assert_eq!(list(&mut book, peer(2), 2_000, 2), Change::New, "who is there may go on");
+    assert_eq!(list(&mut book, peer(1), 1, 3), Change::New, "the own listing always finds a place");
     assert_eq!(book.listings().count(), LISTINGS_MAX);
+    for minute in 1..=5 {
+        assert_eq!(list(&mut book, peer(2), 60_000 * minute, 60 * minute), Change::New, "said again in time");
+        for number in 0..100 {
+            list(&mut book, numbered(flood * minute + number), 1, 60 * minute + 59);
+        }
+        assert!(book.listing(&peer(1)).is_some() && book.listing(&peer(2)).is_some(), "minute {minute}");
+    }
+    assert!(book.listing(&numbered(flood)).is_some(), "who was not said again for 90 s has yielded");
+    assert_eq!(book.listings().count(), LISTINGS_MAX);
+}
+
+#[test]
+fn an_authors_demands_make_room_for_each_other_only() {
+    let mut book = OrderBook::new(peer(1));
+    let expires_at = NOW + Duration::from_s(100);
+    let of_spec =
+        |number: u64| manta_protocol::market::demand::Demand { spec: Hash::of(&number.to_le_bytes()), ..demand() };
+    assert_eq!(book.demand(peer(2), 7, expires_at, of_spec(0), NOW), Change::New);
+    let mut taken = 0;
+    for number in 0..100 {
+        taken += usize::from(book.demand(peer(3), number + 1, expires_at, of_spec(number), NOW) == Change::New);
+    }
+    assert_eq!((taken, book.demands().count()), (DEMANDS_PER_AUTHOR_MAX, DEMANDS_PER_AUTHOR_MAX + 1));
+    let later = NOW + Duration::from_s(2);
+    assert_eq!(book.demand(peer(3), 200, expires_at, of_spec(200), later), Change::New, "the oldest yields");
+    assert_eq!(book.demands().count(), DEMANDS_PER_AUTHOR_MAX + 1);
+    assert_eq!(book.demand(peer(2), 8, expires_at, of_spec(0), later), Change::New, "said again");
+    assert_eq!(book.demand(peer(2), 9, expires_at, of_spec(0), later), Change::TooSoon);
+    for number in 0..DEMANDS_MAX as u64 + 50 {
+        assert_eq!(book.demand(numbered(number), 1, expires_at, of_spec(1), later), Change::New);
+    }
     assert_eq!(book.demands().count(), DEMANDS_MAX);
-    assert!(book.listing(&peer(1)).is_some());
-    assert_eq!(book.list(numbered(flood), 1, soon, Some(listing()), NOW), Change::Stale, "no room for what ends first");
 }
 
 #[test]
@@ -236,8 +269,10 @@ fn to_whom(effects: &[Effect], which: impl Fn(&Message) -> bool) -> Vec<PeerId> 
     sent(effects).into_iter().filter(|(_, message)| which(message)).map(|(to, _)| to).collect()
 }
 
-fn reply(answer: Answer) -> Message {
-    Message::ReserveReply(ReserveReply { spec: spec().hash(), answer })
+/// Lets `from` answer the latest request for the order.
+fn answers(bench: &mut Bench, from: u8, answer: Answer) -> Vec<Effect> {
+    let request = bench.requests.get(&peer(from)).copied().unwrap_or(0);
+    bench.frame(from, &Message::ReserveReply(ReserveReply { spec: spec().hash(), request, answer }))
 }
 
 fn begins(effects: &[Effect]) -> bool {
@@ -249,9 +284,9 @@ fn an_order_reserves_the_best_and_starts_when_all_have_said_yes() {
     let mut bench = user(&[2, 3, 4]);
     let effects = order(&mut bench, wish(3, 3));
     assert_eq!(asked(&effects), [peer(2), peer(3)], "the own machine is the third, asked without a network");
-    assert!(confirmed(&bench.frame(2, &reply(Answer::Accepted))).is_empty());
-    assert!(confirmed(&bench.frame(4, &reply(Answer::Accepted))).is_empty(), "nobody asked 4");
-    let effects = bench.frame(3, &reply(Answer::Accepted));
+    assert!(confirmed(&answers(&mut bench, 2, Answer::Accepted)).is_empty());
+    assert!(confirmed(&answers(&mut bench, 4, Answer::Accepted)).is_empty(), "nobody asked 4");
+    let effects = answers(&mut bench, 3, Answer::Accepted);
     let mut members = vec![peer(2), peer(3)];
     members.sort();
     assert_eq!(confirmed(&effects), members);
@@ -271,10 +306,10 @@ fn a_refusal_or_a_failed_frame_lets_the_next_be_asked() {
         });
         let effects = match reserve.filter(|_| failed) {
             Some(id) => bench.input(Input::FrameFailed { id }),
-            None => bench.frame(2, &reply(Answer::Busy)),
+            None => answers(&mut bench, 2, Answer::Busy),
         };
         assert_eq!(asked(&effects), [peer(3)]);
-        assert_eq!(confirmed(&bench.frame(3, &reply(Answer::Accepted))), [peer(3)]);
+        assert_eq!(confirmed(&answers(&mut bench, 3, Answer::Accepted)), [peer(3)]);
     }
 }
 
@@ -284,8 +319,8 @@ fn a_silent_peer_is_released_and_the_next_is_asked() {
     assert_eq!(asked(&order(&mut bench, wish(2, 2))), [peer(2)]);
     let effects = bench.pass(Duration::from_s(4));
     assert_eq!((released(&effects), asked(&effects)), (vec![peer(2)], vec![peer(3)]));
-    assert!(confirmed(&bench.frame(2, &reply(Answer::Accepted))).is_empty(), "too late: it was released");
-    assert_eq!(confirmed(&bench.frame(3, &reply(Answer::Accepted))), [peer(3)]);
+    assert!(confirmed(&answers(&mut bench, 2, Answer::Accepted)).is_empty(), "too late: it was released");
+    assert_eq!(confirmed(&answers(&mut bench, 3, Answer::Accepted)), [peer(3)]);
 }
 
 #[test]
@@ -294,17 +329,17 @@ fn with_patience_over_fewer_members_are_enough() {
     assert_eq!(asked(&order(&mut bench, wish(2, 4))), [] as [PeerId; 0], "it waits for four");
     assert_eq!(asked(&bench.pass(Duration::from_ms(4_999))), [] as [PeerId; 0]);
     assert_eq!(asked(&bench.pass(Duration::from_ms(1))), [peer(2)], "to the millisecond");
-    assert_eq!(confirmed(&bench.frame(2, &reply(Answer::Accepted))), [peer(2)]);
+    assert_eq!(confirmed(&answers(&mut bench, 2, Answer::Accepted)), [peer(2)]);
 }
 
 #[test]
 fn a_hold_near_its_end_is_given_up_rather_than_confirmed() {
     let mut bench = user(&[2, 3]);
     assert_eq!(asked(&order(&mut bench, wish(3, 3))).len(), 2);
-    bench.frame(2, &reply(Answer::Accepted));
+    answers(&mut bench, 2, Answer::Accepted);
     let effects = bench.pass(Duration::from_s(17));
     assert!(released(&effects).contains(&peer(2)), "20 s are held, the last 4 are not relied on");
-    assert!(!begins(&bench.frame(3, &reply(Answer::Accepted))));
+    assert!(!begins(&answers(&mut bench, 3, Answer::Accepted)));
 }
 
 /// The user's own machine is lost between the match and the start: its user
@@ -317,7 +352,7 @@ fn a_run_that_cannot_begin_on_the_users_machine_is_told_to_everyone() {
     let seq = bench.now.as_unix_ms() + 1_000;
     let bytes = identity(1).seal(network(), seq, bench.now + Duration::from_s(30), &release);
     bench.input(Input::Frame { from: peer(1), bytes });
-    let effects = bench.frame(2, &reply(Answer::Accepted));
+    let effects = answers(&mut bench, 2, Answer::Accepted);
     let told = events(&effects).into_iter().find_map(|event| match event {
         Event::RunNotBegun { run, why } => Some((*run, why.clone())),
         _ => None,
@@ -336,14 +371,14 @@ fn an_order_out_of_time_explains_itself_and_frees_what_it_holds() {
     bench.gossip(4, &Message::Listing(busy));
     order(&mut bench, wish(3, 3));
     bench.pass(Duration::from_s(15));
-    bench.frame(2, &reply(Answer::Busy));
+    answers(&mut bench, 2, Answer::Busy);
     let mut effects = Vec::new();
     let deadline = NOW + Duration::from_s(30);
     while bench.now < deadline {
         // 3 says yes whenever it is asked, 2 never answers.
         let step = bench.pass(Duration::from_ms(500));
         if asked(&step).contains(&peer(3)) {
-            effects.extend(bench.frame(3, &reply(Answer::Accepted)));
+            effects.extend(answers(&mut bench, 3, Answer::Accepted));
         }
         effects.extend(step);
     }
@@ -378,13 +413,13 @@ fn an_order_for_which_nobody_is_there_waits_and_fails() {
 fn a_cancelled_order_frees_what_it_holds() {
     let mut bench = user(&[2, 3]);
     order(&mut bench, wish(3, 3));
-    bench.frame(2, &reply(Answer::Accepted));
+    answers(&mut bench, 2, Answer::Accepted);
     let mut free = released(&bench.input(Input::Command(Command::CancelOrder { order: ORDER })));
     free.sort();
     let mut expected = [peer(2), peer(3)];
     expected.sort();
     assert_eq!(free, expected);
-    assert!(!begins(&bench.frame(3, &reply(Answer::Accepted))));
+    assert!(!begins(&answers(&mut bench, 3, Answer::Accepted)));
 }
 
 #[test]
@@ -441,4 +476,79 @@ fn a_withdrawn_offer_is_said_again_after_a_pause_that_nobody_drops() {
     let effects = bench.input(Input::Command(Command::Offer(Box::new(listing()))));
     assert!(published(&effects).is_empty(), "others would drop it as too soon");
     assert_eq!(published(&bench.pass(Duration::from_ms(400))).len(), 1);
+}
+
+#[test]
+fn an_offer_that_becomes_private_is_taken_back_from_others() {
+    let mut bench = Bench::offering(listing());
+    bench.pass(Duration::from_s(1));
+    let effects = bench.input(Input::Command(Command::OfferToSelf(Box::new(listing()))));
+    assert_eq!(published(&effects), [Message::Withdrawal(Withdrawal {})]);
+    assert_eq!(published(&bench.pass(Duration::from_s(200))), [], "and not said again");
+    let effects = bench.input(Input::Command(Command::OfferToSelf(Box::new(listing()))));
+    assert_eq!(published(&effects), [], "nobody hears of it");
+    assert!(begins(&order(&mut bench, wish(1, 1))), "own orders are still served");
+}
+
+/// Whatever strangers say, a machine must not gossip much more than they do.
+#[test]
+fn demands_and_connections_cause_few_announcements() {
+    let mut bench = Bench::offering(listing());
+    bench.pass(Duration::from_s(5));
+    assert_eq!(published(&bench.gossip(2, &Message::Demand(demand()))).len(), 1, "the author may be new here");
+    let mut repeated = 0;
+    for _ in 0..9 {
+        bench.pass(Duration::from_s(1));
+        repeated += published(&bench.gossip(2, &Message::Demand(demand()))).len();
+        repeated += published(&bench.input(Input::PeerConnected { peer: peer(2) })).len();
+    }
+    assert_eq!(repeated, 0, "it has heard us");
+    let mut flood = 0;
+    for number in 0..200u8 {
+        flood += published(&bench.pass(Duration::from_ms(50))).len();
+        flood += published(&bench.gossip(3 + number, &Message::Demand(demand()))).len();
+        let peer = numbered(u64::from(number));
+        flood += published(&bench.input(Input::PeerConnected { peer })).len();
+    }
+    assert!((9..=11).contains(&flood), "{flood} announcements in 10 s for 200 authors and 200 connections");
+}
+
+#[test]
+fn words_that_were_overtaken_change_nothing() {
+    let seal = |seq: u64, message: &Message| {
+        let bytes = identity(2).seal(network(), NOW.as_unix_ms() + seq, NOW + Duration::from_s(30), message);
+        Input::Frame { from: peer(2), bytes }
+    };
+    let reserve = Message::Reserve(reserve());
+    let release = Message::Release(Release { spec: spec().hash() });
+    let confirm = Message::Confirm(crate::samples::confirm(&[1, 2]));
+    let mut bench = Bench::offering(listing());
+    bench.input(seal(3, &reserve));
+    bench.input(seal(2, &release));
+    let busy = bench.frame(3, &reserve);
+    assert_eq!(answer(&busy), Some((peer(3), Answer::Busy)), "an old release frees no newer hold");
+    bench.input(seal(5, &release));
+    assert_eq!(bench.input(seal(4, &reserve)), [], "a request that was given up since holds nothing");
+    bench.input(seal(7, &reserve));
+    assert!(!begins(&bench.input(seal(6, &confirm))), "a run of an earlier hold");
+    assert!(begins(&bench.input(seal(8, &confirm))));
+}
+
+#[test]
+fn an_answer_to_an_earlier_request_does_not_count() {
+    let mut bench = user(&[2, 3]);
+    order(&mut bench, wish(3, 3));
+    let first = bench.requests[&peer(2)];
+    let mut again = Vec::new();
+    while asked(&again).is_empty() {
+        again = bench.pass(Duration::from_ms(500));
+    }
+    assert!(
+        asked(&again).contains(&peer(2)) && bench.requests[&peer(2)] > first,
+        "2 did not answer and is asked again"
+    );
+    let late = ReserveReply { spec: spec().hash(), request: first, answer: Answer::Accepted };
+    let effects = bench.frame(2, &Message::ReserveReply(late));
+    assert!(events(&effects).is_empty(), "{effects:?}");
+    assert_eq!(events(&answers(&mut bench, 2, Answer::Accepted)).len(), 1);
 }

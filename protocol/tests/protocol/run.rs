@@ -422,14 +422,35 @@ fn frames_to(effects: &[Effect], whom: PeerId) -> Vec<Input> {
 }
 
 #[test]
-fn one_failed_frame_is_an_accident_and_two_are_a_loss() {
+fn failed_frames_are_a_loss_once_nothing_is_heard_for_a_while() {
+    let mut member = Member::started(&[1, 2, 3]);
+    let (run, mut failures, mut ended) = (member.run(), 0, None);
+    while ended.is_none() && failures < 100 {
+        member.say(2, &Message::Heartbeat(Heartbeat { run }));
+        let beat = member.bench.pass(Duration::from_ms(500));
+        for frame in frames_to(&beat, peer(3)) {
+            failures += 1;
+            let effects = member.bench.input(frame);
+            ended = ended.or(failure(&effects));
+            // The question that the first failure asks fails at once.
+            for frame in frames_to(&effects, peer(3)).into_iter().filter(|_| ended.is_none()) {
+                let effects = member.bench.input(frame);
+                assert!(sent(&effects).is_empty(), "a transport that fails at once must not make us spin");
+            }
+        }
+    }
+    assert_eq!((ended, failures), (Some((AbortReason::MemberLost, peer(3))), 4), "after more than 3 s");
+}
+
+#[test]
+fn one_failed_frame_is_an_accident_unless_the_connection_is_lost() {
     for alive in [true, false] {
         let mut member = Member::started(&[1, 2, 3]);
         let run = member.run();
         let beat = member.bench.pass(Duration::from_ms(1_000));
         let first = frames_to(&beat, peer(3)).pop().expect("a heartbeat");
-        let effects = member.bench.input(first);
-        assert_eq!(closed(&effects), None);
+        assert_eq!(closed(&member.bench.input(first)), None);
+        let effects = member.bench.input(Input::PeerDisconnected { peer: peer(3) });
         let second = frames_to(&effects, peer(3)).pop().expect("it asks whether 3 is there");
         if alive {
             member.say(3, &Message::Heartbeat(Heartbeat { run }));
@@ -448,9 +469,11 @@ fn a_failed_report_is_said_again_until_it_is_delivered_or_its_reader_lost() {
         let question = frames_to(&effects, peer(2)).pop().expect("it asks whether 2 is there");
         assert_eq!(closed(&member.done(Done::Saved)), None, "2 still needs the report");
         if lost {
+            member.bench.input(Input::PeerDisconnected { peer: peer(2) });
             assert_eq!(closed(&member.bench.input(question)), Some(None), "nobody is left to wait for");
             continue;
         }
+        assert_eq!(closed(&member.bench.input(question)), None, "it is tried again while there is time");
         let again = member.bench.pass(Duration::from_s(1));
         let [(to, Message::RoundReport(said))] = &sent(&again)[..] else { panic!("{again:?}") };
         assert_eq!((*to, said.round), (peer(2), member.start.spec.rounds - 1));

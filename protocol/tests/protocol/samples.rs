@@ -123,7 +123,7 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Withdrawal(Withdrawal {}),
         Message::Demand(demand()),
         Message::Reserve(reserve()),
-        Message::ReserveReply(ReserveReply { spec: spec().hash(), answer: Answer::BeyondTerms }),
+        Message::ReserveReply(ReserveReply { spec: spec().hash(), request: 9, answer: Answer::BeyondTerms }),
         Message::Confirm(confirm(&[1, 2])),
         Message::Release(Release { spec: spec().hash() }),
         Message::Ready(Ready { run, parameter_hash }),
