@@ -1,0 +1,299 @@
+//! The only loop: what happens → the node → what it wants done.
+//!
+//! The node decides; this module carries out: [`inputs`] brings what happens to
+//! it, [`effects`] does what it wants, [`orders`] and [`ending`] stand at both
+//! ends of a run. It owns the chunks that wait
+//! ([`Desk`]) and tells the board what to show. File work and fetching run as
+//! tasks that report back through `tasks`.
+
+mod effects;
+mod ending;
+mod inputs;
+mod orders;
+
+use crate::api::{Control, OrderRequest};
+use crate::board::Board;
+use crate::data::DataSet;
+use crate::device::Machine;
+use crate::net::bulk::{BulkEvent, BulkHandle};
+use crate::net::swarm::{GossipMessageId, NetCommand, NetEvent, NetHandle, NetSnapshot};
+use crate::net::ticket::Ticket;
+use crate::run::desk::Desk;
+use crate::run::fetch::Library;
+use crate::run::order::Prepared;
+use crate::run::save::Saved;
+use crate::run::trainer::{Trainer, Work};
+use crate::status::Status;
+use crate::store::blobs::BlobStore;
+use crate::store::tables::Tables;
+use bytes::Bytes;
+use manta_protocol::effect::{RunFailure, RunStart};
+use manta_protocol::market::listing::{Address, Listing};
+use manta_protocol::run::Phase;
+use manta_protocol::run::report::AbortReason;
+use manta_protocol::wire::limits::ADDRESSES_MAX;
+use manta_protocol::{Command, Input, NetworkId, Node, OrderId, PeerId, RunId, Time};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Finished tasks that may wait.
+pub(crate) const TASK_CAPACITY: usize = 64;
+/// How often the board is shown while nothing else makes it.
+const SHOW_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the peers that are known are written down.
+const REMEMBER_INTERVAL: Duration = Duration::from_secs(30);
+/// The only gossip topic: kinds of messages do not yet come in such numbers that they would need their own.
+pub(crate) const TOPIC: &str = "market";
+
+/// What a task of the driver brings back.
+#[derive(Debug)]
+pub(crate) enum TaskDone {
+    OrderRead(OrderId, Result<Box<Prepared>, String>),
+    DataFetched(Arc<RunStart>, Result<DataSet, String>),
+    Saved(RunId, Result<Saved, String>),
+}
+
+/// An order until its run has ended.
+#[derive(Debug)]
+struct OpenOrder {
+    request: OrderRequest,
+    prepared: Option<Box<Prepared>>,
+    run: Option<RunId>,
+}
+
+/// The run that goes on here.
+#[derive(Debug)]
+struct OpenRun {
+    start: Arc<RunStart>,
+    desk: Desk,
+    /// What went wrong here, for the message to people.
+    problem: Option<String>,
+    /// Why it has ended early; the parameters may still be on their way to disk.
+    failure: Option<RunFailure>,
+}
+
+/// What the driver works with.
+pub(crate) struct Parts {
+    pub(crate) network: NetworkId,
+    pub(crate) node: Node,
+    pub(crate) net: NetHandle,
+    pub(crate) bulk: BulkHandle,
+    pub(crate) trainer: Trainer,
+    pub(crate) store: Arc<BlobStore>,
+    pub(crate) library: Arc<Library>,
+    pub(crate) tables: Tables,
+    /// Models are saved below this folder if they cannot go where they should.
+    pub(crate) models: PathBuf,
+    /// What is offered.
+    pub(crate) listing: Listing,
+    /// To everybody, or only to orders of this peer.
+    pub(crate) offer_public: bool,
+    pub(crate) status: Status,
+    pub(crate) show: watch::Sender<Arc<Status>>,
+    pub(crate) machine: Machine,
+}
+
+/// What comes in from outside.
+pub(crate) struct Sources {
+    /// What came while the peer started.
+    pub(crate) early: Vec<NetEvent>,
+    pub(crate) net: mpsc::Receiver<NetEvent>,
+    pub(crate) bulk: mpsc::Receiver<BulkEvent>,
+    pub(crate) control: mpsc::Receiver<Control>,
+}
+
+/// The driver; see the module.
+pub(crate) struct Driver {
+    parts: Parts,
+    board: Board,
+    tasks: mpsc::Sender<TaskDone>,
+    tasks_done: mpsc::Receiver<TaskDone>,
+    gossip: BTreeMap<u64, GossipMessageId>,
+    next_gossip: u64,
+    /// The chunk that the node is being asked about.
+    arriving: Option<(u64, Phase, u32, usize, Bytes)>,
+    next_transfer: u64,
+    connected: BTreeMap<PeerId, Option<IpAddr>>,
+    orders: BTreeMap<OrderId, OpenOrder>,
+    next_order: u64,
+    addresses_changed: bool,
+    run: Option<OpenRun>,
+    /// The machine can compute nothing any more.
+    withdrawn: bool,
+    last_now: Time,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (tasks, tasks_done) = mpsc::channel(TASK_CAPACITY);
+        let board = Board::new(parts.node.peer_id(), parts.status.clone());
+        Self {
+            parts,
+            board,
+            tasks,
+            tasks_done,
+            gossip: BTreeMap::new(),
+            next_gossip: 0,
+            arriving: None,
+            next_transfer: 0,
+            connected: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            next_order: 1,
+            addresses_changed: false,
+            run: None,
+            withdrawn: false,
+            last_now: Time(0),
+        }
+    }
+
+    /// Offers the machine, at the addresses where it is now.
+    fn offer(&mut self) {
+        if self.withdrawn {
+            return;
+        }
+        let listing = Box::new(self.parts.listing.clone());
+        let command = if self.parts.offer_public { Command::Offer(listing) } else { Command::OfferToSelf(listing) };
+        self.input(Input::Command(command));
+    }
+
+    /// Hands one input to the node and carries out all that follows.
+    pub(crate) fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.parts.node.handle(input, now);
+        while let Some(effect) = self.parts.node.poll_effect() {
+            self.perform(effect);
+        }
+    }
+
+    /// Runs until `stop` is done; then leaves the run and withdraws the offer.
+    pub(crate) async fn run(mut self, mut sources: Sources, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        for event in std::mem::take(&mut sources.early) {
+            self.net_event(event);
+        }
+        self.offer();
+        let mut show = tokio::time::interval(SHOW_INTERVAL);
+        let mut remember = tokio::time::interval(REMEMBER_INTERVAL);
+        loop {
+            let wait = self.parts.node.poll_timeout().since(self.now());
+            tokio::select! {
+                () = &mut stop => break,
+                Some(event) = sources.net.recv() => self.net_event(event),
+                Some(event) = sources.bulk.recv() => self.bulk_event(event),
+                Some((run, answer)) = self.parts.trainer.answers.recv() => self.trainer_answer(run, answer),
+                Some(done) = self.tasks_done.recv() => self.task_done(done),
+                Some(control) = sources.control.recv() => self.control(control),
+                _ = show.tick() => {
+                    self.follow_addresses().await;
+                    self.show();
+                }
+                _ = remember.tick() => self.remember().await,
+                () = tokio::time::sleep(Duration::from_nanos(wait.0)) => self.input(Input::Tick),
+            }
+        }
+        self.leave(&mut sources).await;
+    }
+
+    async fn leave(&mut self, sources: &mut Sources) {
+        if let Some(run) = self.run.as_ref().map(|run| run.start.run) {
+            self.input(Input::Command(Command::StopRun { run, reason: AbortReason::Stopped }));
+        }
+        self.input(Input::Command(Command::Withdraw));
+        // What was just said gets this long to reach the others.
+        let grace = tokio::time::sleep(Duration::from_millis(300));
+        tokio::pin!(grace);
+        loop {
+            tokio::select! {
+                () = &mut grace => break,
+                Some(event) = sources.net.recv() => self.net_event(event),
+                Some((run, answer)) = self.parts.trainer.answers.recv() => self.trainer_answer(run, answer),
+                Some(done) = self.tasks_done.recv() => self.task_done(done),
+            }
+        }
+        self.remember().await;
+        self.show();
+        self.command(NetCommand::Shutdown);
+        self.parts.bulk.shutdown().await;
+    }
+
+    /// Unix time, never backwards.
+    fn now(&mut self) -> Time {
+        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = Time(u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX));
+        self.last_now = self.last_now.max(now);
+        self.last_now
+    }
+
+    /// Gives work to the trainer; a trainer that cannot take it ends the run.
+    fn ask(&mut self, run: RunId, work: Work) {
+        if !self.parts.trainer.ask(work) {
+            tracing::error!("the trainer thread is gone or overrun; restart this peer");
+            self.input_later(Input::TrainerFailed { run, culprit: None });
+        }
+    }
+
+    /// An input that follows from an effect: handled right after it.
+    fn input_later(&mut self, input: Input) {
+        let now = self.last_now;
+        self.parts.node.handle(input, now);
+    }
+
+    fn command(&self, command: NetCommand) {
+        if let Err(error) = self.parts.net.command(command) {
+            tracing::warn!(%error, "the network task did not take a command");
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = TaskDone> + Send + 'static) {
+        let tasks = self.tasks.clone();
+        tokio::spawn(async move {
+            // The driver outlives its tasks, except when the peer stops.
+            let _ = tasks.send(task.await).await;
+        });
+    }
+
+    fn show(&mut self) {
+        let (net, bulk) = (self.parts.net.counters(), self.parts.bulk.counters());
+        self.board.status.stored_bytes = self.parts.store.stored_bytes();
+        self.board.status.traffic = crate::board::traffic(net, bulk);
+        self.board.status.connected_peers = self.connected.keys().map(ToString::to_string).collect();
+        self.board.show_listings(self.parts.node.listings());
+        self.parts.show.send_replace(Arc::new(self.board.status.clone()));
+    }
+
+    /// A machine that has moved (another network, a cable pulled) is offered where it is now.
+    async fn follow_addresses(&mut self) {
+        if !std::mem::take(&mut self.addresses_changed) {
+            return;
+        }
+        let Some(snapshot) = self.snapshot().await else { return };
+        let shown: Vec<_> = snapshot.advertised.iter().map(ToString::to_string).collect();
+        if shown.is_empty() || shown == self.board.status.addresses {
+            return;
+        }
+        self.board.status.ticket =
+            Ticket::new(self.parts.network, self.parts.node.peer_id(), snapshot.advertised.clone()).to_string();
+        self.board.status.addresses = shown;
+        let addresses = snapshot.advertised.iter().take(ADDRESSES_MAX).map(|address| Address(address.to_vec()));
+        self.parts.listing.addresses = addresses.collect();
+        self.offer();
+    }
+
+    /// What the network task knows; `None` if it is too busy to say.
+    async fn snapshot(&self) -> Option<NetSnapshot> {
+        // Not for long: it may be waiting for us to take its events.
+        tokio::time::timeout(Duration::from_millis(200), self.parts.net.snapshot()).await.ok()?.ok()
+    }
+
+    /// Writes down which peers are known, for the next start.
+    async fn remember(&mut self) {
+        let Some(snapshot) = self.snapshot().await else { return };
+        for known in snapshot.known {
+            self.parts.tables.remember(known.peer, &known.addresses);
+        }
+    }
+}
