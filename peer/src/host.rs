@@ -36,6 +36,17 @@ pub(crate) fn free_disk_bytes(path: &Path) -> Option<u64> {
     }
 }
 
+/// Keeps Mesa's layer that chooses among displays' devices from complaining on
+/// standard error where there is no session of a display, as on a server. To be
+/// called first of all, while there is one thread.
+pub(crate) fn quiet_graphics_loader() {
+    #[cfg(target_os = "linux")]
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() && std::env::var_os("NODEVICE_SELECT").is_none() {
+        // SAFETY: no other thread runs yet that could read the environment.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,5 +19,6 @@ mod store;
 mod up;
 
 fn main() -> std::process::ExitCode {
+    host::quiet_graphics_loader();
     cli::main()
 }

@@ -3,7 +3,7 @@
 use super::{Error, format};
 use crate::device::{Chosen, Machine, Wanted, cache_of};
 use clap::Args;
-use manta_gpu_kernels::admission::{ParityReport, parity_suite};
+use manta_gpu_kernels::admission::{Forms, ParityReport, parity_suite};
 use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceReport};
 use serde::Serialize;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use std::time::Instant;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  manta bench                                 speed of what `auto` takes, and of the processor
+  manta bench                                 speed of what `auto` takes
   manta bench --self-check --device gpu --json
                                               every kernel in every form, and whole runs, bit for bit")]
 pub(super) struct BenchArgs {
@@ -111,10 +111,19 @@ fn self_check(arguments: &BenchArgs) -> Result<(), Error> {
 fn problems(parity: &ParityReport) -> Vec<String> {
     let refused = parity.admissions.iter().filter_map(|admission| admission.refused.clone());
     let runs = parity.runs.iter().filter(|run| !run.equal);
-    let runs = runs.map(|run| format!("run `{}` with {:?} ends with other bits", run.name, run.forms));
+    let runs = runs.map(|run| format!("run `{}` with {} ends with other bits", run.name, forms(run.forms)));
     let flaws = parity.flaws.iter().filter(|flaw| !flaw.missed.is_empty());
     let flaws = flaws.map(|flaw| format!("known answers of {} did not see: {}", flaw.missed.join(", "), flaw.flaw));
     refused.chain(runs).chain(flaws).collect()
+}
+
+/// The forms of kernels, in words.
+fn forms(forms: Forms) -> &'static str {
+    match forms {
+        Forms { soft_float: true, .. } => "floats made of integers",
+        Forms { portable_dot: true, .. } => "portable dot products",
+        _ => "the device's own arithmetic",
+    }
 }
 
 fn text(report: &SelfCheck) -> String {
@@ -123,7 +132,8 @@ fn text(report: &SelfCheck) -> String {
     for admission in &parity.admissions {
         let cases: usize = admission.ops.iter().map(|op| op.cases).sum();
         let state = admission.refused.as_deref().unwrap_or("right");
-        text += &format!("  {:?}: {} kernels, {cases} known answers: {state}\n", admission.forced, admission.ops.len());
+        let (forms, ops) = (forms(admission.forced), admission.ops.len());
+        text += &format!("  {forms}: {ops} kernels, {cases} known answers: {state}\n");
         let given_up = admission.ops.iter().filter_map(|op| Some((&op.op, op.problem.as_ref()?)));
         for (op, problem) in given_up {
             text += &format!("    {op}: {problem}\n");
@@ -132,7 +142,8 @@ fn text(report: &SelfCheck) -> String {
     for run in &parity.runs {
         let state = if run.equal { "equal bits" } else { "OTHER BITS" };
         text += &format!(
-            "  {} steps of `{}`: {state}; {} tokens/s, natively {}\n",
+            "  {}: {} steps of `{}`: {state}; {} tokens/s, natively {}\n",
+            forms(run.forms),
             run.steps,
             run.name,
             format::rate(run.device_tokens_per_s),

@@ -356,3 +356,6 @@ fn to_bytes(values: &[f32]) -> Bytes {
 fn from_bytes(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
 }
+
+#[cfg(test)]
+mod tests;
