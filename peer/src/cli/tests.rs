@@ -59,7 +59,7 @@ fn wrong_arguments_are_explained() {
         ("manta up --duration-max soon", "6h"),
         ("manta generate d", "--prompt <TEXT>"),
         ("manta generate d --prompt x --temperature -1", "a number from 0 to 100"),
-        ("manta demo --device cuda", "[possible values: native]"),
+        ("manta demo --device x", "expected auto, native, gpu, software"),
         ("manta stop", "<RUN|ORDER>"),
     ] {
         let error = parse(line).expect_err(line);
