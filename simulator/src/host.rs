@@ -81,6 +81,8 @@ pub struct Host {
     pub broken: Option<Break>,
     /// Multiply-adds a second that it claims; its trainer is as fast.
     pub speed: u64,
+    /// Whether it has lost the chunk that it is to lose.
+    pub lost_chunk: bool,
     /// The run that it trains.
     pub training: Option<Training>,
     /// When the wake-up that counts is due, in its own time.
@@ -107,6 +109,7 @@ impl Host {
             state: State::Up,
             broken: None,
             speed: 500_000_000 + draws.up_to(1_500_000_000),
+            lost_chunk: false,
             training: None,
             wake: None,
             seen: BTreeSet::new(),

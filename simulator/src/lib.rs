@@ -7,6 +7,7 @@
 
 pub mod checkers;
 pub mod clock;
+pub mod faults;
 pub mod host;
 pub mod network;
 mod options;

@@ -4,6 +4,7 @@
 //! not, 2 for a wrong command line or a trace that cannot be written.
 
 use clap::{Args, Parser, Subcommand};
+use manta_simulator::faults::Fault;
 use manta_simulator::network::Conditions;
 use manta_simulator::report::{Failure, Summary};
 use manta_simulator::workload::Break;
@@ -57,6 +58,9 @@ struct RunArgs {
     /// Print one JSON object a history.
     #[arg(long)]
     json: bool,
+    /// What goes wrong: a machine is killed, or the swarm is partitioned, at a time from the seed.
+    #[arg(long, value_enum)]
+    fault: Option<Fault>,
     /// Let machine 1 break a rule, to see that it is caught.
     #[arg(long = "break", value_name = "RULE", value_enum, hide = true)]
     broken: Option<Break>,
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
             seed,
             conditions: args.links.conditions(seed),
             broken: args.broken,
+            fault: args.fault,
         };
         match run(options, args.trace.as_ref()) {
             Ok(summary) => {

@@ -134,6 +134,12 @@ impl Network {
         Fate { arrives: None, known: self.arrival(to, from, there), delivered: false }
     }
 
+    /// What becomes of a frame that nobody answers.
+    pub fn unanswered(&mut self, now: Time) -> Fate {
+        let known = now + Duration::from_ms(200 + self.draws.up_to(9_800));
+        Fate { arrives: None, known, delivered: false }
+    }
+
     /// When a chunk of `bytes` sent now has arrived whole, once or twice: chunks
     /// of one sender share its uplink.
     pub fn chunk(&mut self, from: usize, to: usize, bytes: u64, now: Time) -> Vec<Time> {

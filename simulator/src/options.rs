@@ -1,5 +1,6 @@
 //! What to simulate, and the command line that says so.
 
+use crate::faults::Fault;
 use crate::network::Conditions;
 use crate::workload::Break;
 
@@ -20,12 +21,14 @@ pub struct Options {
     pub conditions: Option<Conditions>,
     /// A rule that machine 1 breaks.
     pub broken: Option<Break>,
+    /// What goes wrong from outside.
+    pub fault: Option<Fault>,
 }
 
 impl Options {
     /// The command line that gives this history again.
     pub fn replay(&self) -> String {
-        let Self { peers, members, rounds, orders, seed, conditions, broken } = self;
+        let Self { peers, members, rounds, orders, seed, conditions, broken, fault } = self;
         let mut line = format!(
             "manta-sim run --peers {peers} --members {members} --rounds {rounds} --orders {orders} --seed {seed}"
         );
@@ -41,6 +44,9 @@ impl Options {
         }
         if let Some(rule) = broken.and_then(|rule| clap::ValueEnum::to_possible_value(&rule)) {
             line += &format!(" --break {}", rule.get_name());
+        }
+        if let Some(fault) = fault.and_then(|fault| clap::ValueEnum::to_possible_value(&fault)) {
+            line += &format!(" --fault {}", fault.get_name());
         }
         line
     }

@@ -1,5 +1,6 @@
 //! What a simulation tells: the summary, and the trace line by line.
 
+use crate::faults::Fault;
 use crate::network::Conditions;
 use crate::options::Options;
 use crate::workload::Break;
@@ -24,6 +25,8 @@ pub struct Summary {
     pub seed: u64,
     /// The rule that one machine broke, if any.
     pub broken: Option<Break>,
+    /// What went wrong from outside, if anything.
+    pub fault: Option<Fault>,
     /// The machine that broke it.
     pub broken_peer: Option<String>,
     /// The links.
@@ -56,6 +59,8 @@ pub struct Summary {
     pub chunks: u64,
     /// Bytes of chunks sent.
     pub chunk_bytes: u64,
+    /// Runs that a fault cut, as each of their members ended them.
+    pub runs_cut: u64,
     /// Hash of the trace: equal histories have equal hashes.
     pub trace_hash: String,
     /// The command that gives this history again.
@@ -120,6 +125,7 @@ impl Summary {
             orders: options.orders,
             seed: options.seed,
             broken: options.broken,
+            fault: options.fault,
             broken_peer: broken_peer.map(|peer| peer.to_string()),
             conditions,
             runs_finished: 0,
@@ -136,6 +142,7 @@ impl Summary {
             frame_bytes: 0,
             chunks: 0,
             chunk_bytes: 0,
+            runs_cut: 0,
             trace_hash: String::new(),
             replay: options.replay(),
         }

@@ -38,6 +38,10 @@ pub enum Break {
     Crash,
     /// Falls silent after its second gradient, while its transport still takes messages.
     Freeze,
+    /// Never ends its second gradient, though it goes on to say that it is alive.
+    Hang,
+    /// Does not send one of its chunks of the second step, and nobody notices.
+    LoseChunk,
 }
 
 /// The spec of the simulated run: `rounds` rounds of two steps.

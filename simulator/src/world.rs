@@ -1,8 +1,11 @@
 //! The simulation itself: takes events from the schedule, hands them to the
 //! nodes and carries out what the nodes ask for.
 
+mod cuts;
+
 use crate::checkers::Checkers;
 use crate::clock::{EPOCH, elapsed};
+use crate::faults::{Fault, Plan};
 use crate::host::{Host, State, Work};
 use crate::network::{Conditions, Fate, Network};
 use crate::options::Options;
@@ -28,6 +31,8 @@ const WAITING_MAX_PER_HOST: usize = 16_384;
 const EFFECTS_MAX: usize = 8_192;
 /// An order that came to nothing on lossy links is tried so often.
 const ATTEMPTS_MAX: u32 = 8;
+/// After this a bulk transport gives up on whoever does not answer.
+const BULK_TIMEOUT: Duration = Duration::from_s(10);
 /// After the last run, for holds to end and listings to settle.
 const AFTERWARDS: Duration = Duration::from_s(40);
 /// A simulation that takes longer than this and the rounds' share has hung.
@@ -47,6 +52,10 @@ enum Happening {
     BulkFailed { host: usize, run: RunId, peer: PeerId },
     Disconnected { host: usize, peer: PeerId },
     Trained { host: usize, run: RunId, work: Work },
+    Connected { host: usize, peer: PeerId },
+    FaultBegins,
+    FaultEnds,
+    MustBeOver { host: usize, run: RunId },
 }
 
 /// A chunk on its way.
@@ -74,8 +83,8 @@ struct OrderState {
     spec: RunSpec,
     attempts: u32,
     run: Option<RunId>,
-    members_left: usize,
     over: bool,
+    finished: bool,
 }
 
 struct World {
@@ -90,6 +99,7 @@ struct World {
     trace: Trace,
     summary: Summary,
     over_at: Option<Time>,
+    plan: Option<Plan>,
 }
 
 /// Runs a simulation to its end; the trace goes to `trace` if there is one.
@@ -115,8 +125,8 @@ impl World {
             spec: workload::spec(options.rounds, seed.child("run", order as u64)),
             attempts: 0,
             run: None,
-            members_left: 0,
             over: false,
+            finished: false,
         });
         Self {
             schedule: Schedule::new(EPOCH),
@@ -127,6 +137,7 @@ impl World {
             trace: Trace::new(trace),
             summary: Summary::new(&options, conditions, options.broken.and(hosts.get(1)).map(|host| host.peer)),
             over_at: None,
+            plan: options.fault.map(|fault| Plan::drawn(fault, options.peers, seed)),
             options,
             conditions,
             hosts,
@@ -142,6 +153,12 @@ impl World {
         for order in 0..self.orders.len() {
             let after = Duration::from_ms(seed.below("order", order as u64, 1_500));
             self.schedule.at(EPOCH + after, Happening::Order { order });
+        }
+        if let Some(plan) = &self.plan {
+            self.schedule.at(plan.at, Happening::FaultBegins);
+            if plan.fault == Fault::Partition {
+                self.schedule.at(plan.heals_at, Happening::FaultEnds);
+            }
         }
         let limit = EPOCH + PATIENCE + PATIENCE_PER_ROUND.times(u64::from(self.options.rounds));
         let waiting_max = WAITING_MAX_PER_HOST * self.hosts.len();
@@ -167,7 +184,9 @@ impl World {
                 self.checkers.violation(format!("{:?} is still not free long after the last run", host.peer));
             }
         }
-        let finished = self.summary.runs_finished == self.orders.len();
+        // Who is killed takes no run to its end any more.
+        let victim = self.plan.as_ref().and_then(Plan::victim);
+        let finished = self.orders.iter().all(|order| order.finished || Some(order.host) == victim);
         self.summary.virtual_ms = elapsed(self.schedule.now()).as_ms();
         self.summary.events_waiting_max = self.schedule.longest();
         self.summary.violations = self.checkers.violations().to_vec();
@@ -194,7 +213,7 @@ impl World {
                 }
             }
             Happening::Gossip { to, from, id, bytes } => {
-                if self.hosts[to].state == State::Up && self.hosts[to].first_sight(id) {
+                if self.hosts[to].state == State::Up && !self.is_cut(from, to) && self.hosts[to].first_sight(id) {
                     let input = Input::Gossip { message: 0, bytes: bytes.to_vec() };
                     self.judge(to, input, Judged { gossip: Some((from, id, bytes)), chunk: None });
                 }
@@ -213,6 +232,10 @@ impl World {
             Happening::BulkFailed { host, run, peer } => self.input(host, Input::BulkFailed { run, peer }),
             Happening::Disconnected { host, peer } => self.input(host, Input::PeerDisconnected { peer }),
             Happening::Trained { host, run, work } => self.trained(host, run, work),
+            Happening::Connected { host, peer } => self.input(host, Input::PeerConnected { peer }),
+            Happening::FaultBegins => self.fault_begins(),
+            Happening::FaultEnds => self.fault_ends(),
+            Happening::MustBeOver { host, run } => self.must_be_over(host, run),
         }
     }
 
@@ -280,6 +303,9 @@ impl World {
                 let local = self.hosts[host].clock.local(self.schedule.now());
                 self.checkers.started(self.hosts[host].peer, start.owner, &start.spec, start.run, local);
                 let run = start.run;
+                if self.plan.as_ref().is_some_and(|plan| self.schedule.now() >= plan.at) {
+                    self.watch(host, &start);
+                }
                 self.hosts[host].training = Training::new(start, self.hosts[host].broken);
                 self.plan(host, run, Work::Prepare);
             }
@@ -338,6 +364,7 @@ impl World {
         self.summary.frames += 1;
         self.summary.frame_bytes += bytes.len() as u64;
         let Fate { arrives, known, delivered } = match self.hosts[to].state {
+            _ if self.is_parted(host, to) => self.network.unanswered(now),
             State::Gone => self.network.refused(host, to, now),
             State::Up | State::Frozen => self.network.frame(host, to, now),
         };
@@ -373,6 +400,14 @@ impl World {
             let peer = self.hosts[to].peer;
             return self.schedule.at(known, Happening::BulkFailed { host, run, peer });
         }
+        if self.is_parted(host, to) {
+            let peer = self.hosts[to].peer;
+            return self.schedule.at(now + BULK_TIMEOUT, Happening::BulkFailed { host, run, peer });
+        }
+        let first_chunk = phase == Phase::Contribution && !self.hosts[host].lost_chunk;
+        if self.hosts[host].broken == Some(Break::LoseChunk) && step == 1 && first_chunk {
+            return self.hosts[host].lost_chunk = true;
+        }
         let bytes = size_of_val(values.as_slice()) as u64;
         self.summary.chunks += 1;
         self.summary.chunk_bytes += bytes;
@@ -406,6 +441,7 @@ impl World {
             match broken {
                 Some(Break::Crash) => return self.vanish(host),
                 Some(Break::Freeze) => return self.hosts[host].state = State::Frozen,
+                Some(Break::Hang) => return,
                 Some(Break::GiveUp) => return self.input(host, Input::TrainerFailed { run, culprit: None }),
                 _ => {}
             }
@@ -473,7 +509,6 @@ impl World {
             Event::OrderMatched { order, run } => {
                 let state = &mut self.orders[order_index(order)];
                 state.run = Some(run);
-                state.members_left = usize::from(self.options.members);
             }
             Event::RunNotBegun { run, .. } => {
                 if let Some(order) = self.orders.iter().position(|order| order.run == Some(run)) {
@@ -503,15 +538,16 @@ impl World {
         self.checkers.closed(peer, run);
         self.hosts[host].training = None;
         let Some(order) = self.orders.iter().position(|order| order.run == Some(run)) else { return };
+        let owner = host == self.orders[order].host;
         let Some(failure) = failure else {
-            self.orders[order].members_left = self.orders[order].members_left.saturating_sub(1);
-            if self.orders[order].members_left == 0 {
+            if owner {
                 self.finished(order, run);
             }
             return;
         };
         let lossy = self.conditions.loss_per_million > 0;
-        let excused = lossy && matches!(failure.reason, AbortReason::MemberLost | AbortReason::NotReady);
+        let cut = self.index.get(&failure.culprit).is_some_and(|culprit| self.has_been_cut(host, *culprit));
+        let excused = (lossy || cut) && matches!(failure.reason, AbortReason::MemberLost | AbortReason::NotReady);
         if self.options.broken.is_none() && !excused {
             self.checkers.violation(format!("{peer:?} ended an honest run: {failure:?}"));
         }
@@ -521,13 +557,14 @@ impl World {
             culprit: failure.culprit.to_string(),
             reported_by: failure.reported_by.to_string(),
         });
-        if host == self.orders[order].host {
+        if owner {
             self.again(order);
         }
     }
 
     fn finished(&mut self, order: usize, run: RunId) {
         self.summary.runs_finished += 1;
+        self.orders[order].finished = true;
         match self.checkers.agreed(run, self.options.rounds - 1) {
             Some(hash) => self.summary.parameter_hashes.push(hash.to_string()),
             None => self.checkers.violation(format!("{run:?} finished without an agreed last round")),

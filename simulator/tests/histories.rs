@@ -1,6 +1,7 @@
 //! Whole histories: honest swarms finish, equal seeds give equal traces, and
 //! each deliberately broken rule is seen.
 
+use manta_simulator::faults::Fault;
 use manta_simulator::network::Conditions;
 use manta_simulator::report::Summary;
 use manta_simulator::workload::Break;
@@ -8,7 +9,8 @@ use manta_simulator::{Options, simulate};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-const HONEST: Options = Options { peers: 4, members: 4, rounds: 3, orders: 1, seed: 1, conditions: None, broken: None };
+const HONEST: Options =
+    Options { peers: 4, members: 4, rounds: 3, orders: 1, seed: 1, conditions: None, broken: None, fault: None };
 const LOSSY: Conditions = Conditions {
     latency_us_max: 20_000,
     jitter_us_max: 40_000,
@@ -74,6 +76,43 @@ fn users_who_compete_for_the_same_machines_get_their_runs() {
     }
 }
 
+/// Machines are killed and swarms are parted at any time: survivors end what was
+/// cut within the bound, name who cannot be reached, and run again.
+#[test]
+fn three_hundred_seeds_survive_kills_and_partitions() {
+    let history = |seed: u64| match seed % 3 {
+        0 => run(Options { peers: 4, members: 4, rounds: 2, seed, ..HONEST }),
+        1 => run(Options { peers: 5, members: 4, rounds: 6, seed, fault: Some(Fault::Kill), ..HONEST }),
+        _ => run(Options { peers: 6, members: 3, orders: 2, rounds: 6, seed, fault: Some(Fault::Partition), ..HONEST }),
+    };
+    let part = |first: u64| (first..300).step_by(2).map(history).collect::<Vec<_>>();
+    let summaries = std::thread::scope(|scope| {
+        let odd = scope.spawn(|| part(1));
+        let mut all = part(0);
+        all.extend(odd.join().expect("no history panics"));
+        all
+    });
+    summaries.iter().for_each(assert_good);
+    let cut: u64 = summaries.iter().map(|summary| summary.runs_cut).sum();
+    let finished: usize = summaries.iter().map(|summary| summary.runs_finished).sum();
+    assert!(cut > 150, "the faults must hit runs: {cut}");
+    assert!(finished > 350, "users of the living get their runs: {finished}");
+}
+
+#[test]
+fn many_lost_frames_cost_attempts_and_not_the_run() {
+    let links = Conditions { loss_per_million: 120_000, ..LOSSY };
+    (0..24).for_each(|seed| assert_good(&run(Options { rounds: 5, seed, conditions: Some(links), ..HONEST })));
+    let links = Conditions {
+        latency_us_max: 200,
+        jitter_us_max: 18,
+        loss_per_million: 120_000,
+        uplink_bytes_per_s: 250_000,
+        skew_ms_max: 50,
+    };
+    assert_good(&run(Options { rounds: 5, seed: 7, conditions: Some(links), ..HONEST }));
+}
+
 /// Seeds that once failed: a run confirmed on a machine that was free again,
 /// and a last report that was lost for ever.
 #[test]
@@ -118,6 +157,8 @@ fn members_that_differ_lie_stop_or_vanish_end_the_run_on_all_by_name() {
         (Break::GiveUp, "CannotCompute", 4),
         (Break::Crash, "MemberLost", 3),
         (Break::Freeze, "MemberLost", 3),
+        (Break::Hang, "Stalled", 4),
+        (Break::LoseChunk, "Stalled", 4),
     ];
     for (rule, reason, members) in cases {
         let summary = run(Options { broken: Some(rule), ..HONEST });
