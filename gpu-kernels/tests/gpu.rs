@@ -61,43 +61,59 @@ fn the_whole_parity_suite_passes() {
     }
 }
 
+/// Trains as the golden file says, and compares with what it pins.
+fn check_golden(path: &Path, device: &AdmittedDevice) {
+    let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let model: ModelConfig = serde_json::from_value(golden["model"].clone()).unwrap();
+    let spec: ArithmeticSpec = serde_json::from_value(golden["arithmetic"].clone()).unwrap();
+    let optimizer: OptimizerConfig = serde_json::from_value(golden["optimizer"].clone()).unwrap();
+    let number = |field: &str| golden[field].as_u64().unwrap();
+    let run_seed = [number("run_seed") as u8; 32];
+    let mut engine = GpuEngine::new(model, optimizer, spec.clone(), device).unwrap();
+    engine.initialize(run_seed).unwrap();
+    let sequences = spec.micro_batch_sequences;
+    let count = (sequences * (spec.sequence_length + 1)) as u64;
+    let vocab_size = engine.config().vocab_size;
+    let mut last_loss = 0;
+    for step in 0..number("steps") {
+        last_loss = 0;
+        for micro_batch in 0..number("micro_batches") {
+            let batch = step * number("micro_batches") + micro_batch;
+            let tokens: Vec<u32> = (0..count).map(|place| common::golden_token(place, batch, vocab_size)).collect();
+            let key = MicroBatchKey { run_seed, step, micro_batch };
+            last_loss += engine.accumulate_gradient(&tokens, sequences, &key).unwrap().fixed;
+        }
+        engine.apply_own_gradient(number("micro_batches") as u32, step).unwrap();
+    }
+    let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let outcome = &golden["outcome"];
+    assert_eq!(outcome["parameter_hash"], hex(engine.parameter_hash().unwrap()), "{path:?}");
+    assert_eq!(outcome["optimizer_hash"], hex(engine.optimizer_hash().unwrap()), "{path:?}");
+    assert_eq!(outcome["last_loss_fixed"], last_loss, "{path:?}");
+}
+
+fn golden_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
 #[test]
 fn pinned_hashes_after_twenty_steps() {
     let Some(device) = admitted() else { return };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut runs = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let model: ModelConfig = serde_json::from_value(golden["model"].clone()).unwrap();
-        let spec: ArithmeticSpec = serde_json::from_value(golden["arithmetic"].clone()).unwrap();
-        let optimizer: OptimizerConfig = serde_json::from_value(golden["optimizer"].clone()).unwrap();
-        let number = |field: &str| golden[field].as_u64().unwrap();
-        let run_seed = [number("run_seed") as u8; 32];
-        let mut engine = GpuEngine::new(model, optimizer, spec.clone(), &device).unwrap();
-        engine.initialize(run_seed).unwrap();
-        let sequences = spec.micro_batch_sequences;
-        let count = (sequences * (spec.sequence_length + 1)) as u64;
-        let vocab_size = engine.config().vocab_size;
-        let mut last_loss = 0;
-        for step in 0..number("steps") {
-            last_loss = 0;
-            for micro_batch in 0..number("micro_batches") {
-                let batch = step * number("micro_batches") + micro_batch;
-                let tokens: Vec<u32> = (0..count).map(|place| common::golden_token(place, batch, vocab_size)).collect();
-                let key = MicroBatchKey { run_seed, step, micro_batch };
-                last_loss += engine.accumulate_gradient(&tokens, sequences, &key).unwrap().fixed;
-            }
-            engine.apply_own_gradient(number("micro_batches") as u32, step).unwrap();
-        }
-        let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let outcome = &golden["outcome"];
-        assert_eq!(outcome["parameter_hash"], hex(engine.parameter_hash().unwrap()), "{path:?}");
-        assert_eq!(outcome["optimizer_hash"], hex(engine.optimizer_hash().unwrap()), "{path:?}");
-        assert_eq!(outcome["last_loss_fixed"], last_loss, "{path:?}");
+    for entry in std::fs::read_dir(golden_folder()).unwrap() {
+        check_golden(&entry.unwrap().path(), &device);
         runs += 1;
     }
     assert!(runs >= 5, "golden files are missing");
+}
+
+#[test]
+fn pinned_hashes_after_twenty_steps_with_floats_made_of_integers() {
+    let Some(device) = device() else { return };
+    let forms = Forms { soft_float: true, portable_dot: true };
+    let device = AdmittedDevice::admit(device, forms, None).unwrap();
+    assert!(device.report().ops.iter().all(|op| op.form == OpForm::SoftFloat));
+    check_golden(&golden_folder().join("untied_grouped_odd.json"), &device);
 }
 
 #[test]
