@@ -247,6 +247,7 @@ mod tests {
         Status {
             version: "0.1.0".into(),
             device: "a \"quoted\\name\"\nof two lines".into(),
+            device_kind: "gpu".into(),
             connected_peers: vec!["aa".into(), "bb".into()],
             started_at_ms: 1_000,
             envelopes_refused: 7,
@@ -265,7 +266,7 @@ mod tests {
             ("manta_gossip_refused_total", 7.0),
             ("manta_uptime_seconds", 2.5),
             ("manta_build_info{version=\"0.1.0\"}", 1.0),
-            ("manta_device_info{device=\"a \\\"quoted\\\\name\\\"\\nof two lines\"}", 1.0),
+            ("manta_device_info{device=\"a \\\"quoted\\\\name\\\"\\nof two lines\",kind=\"gpu\"}", 1.0),
             ("manta_run_round{run=\"r1\"}", 2.0),
             ("manta_run_rounds{run=\"r1\"}", 40.0),
             ("manta_run_loss_nats_per_token{run=\"r1\"}", 4.25),
