@@ -67,6 +67,12 @@ tests() {
     cargo test --release --locked --workspace
 }
 
+# Namespaces need root. What is left out is said, never silent.
+if [ "$(id -u)" -ne 0 ]; then
+    export MANTA_TEST_SKIP="${MANTA_TEST_SKIP:+$MANTA_TEST_SKIP,}netns"
+    echo "not root: the tests with network namespaces are left out; run as root to include them"
+fi
+
 install_packages
 case "${1:-all}" in
     lint) lint ;;
