@@ -44,7 +44,7 @@ install_deny() {
         echo "building cargo-deny $deny_version (once)"
         # A quick build: it runs for a second, and shares no artifacts with Manta.
         CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --debug --locked cargo-deny --version "$deny_version" \
-            --no-default-features --root "$cache/cargo-deny-$deny_version" --target-dir "$cache/cargo-deny-build"
+            --root "$cache/cargo-deny-$deny_version" --target-dir "$cache/cargo-deny-build"
         rm -rf "$cache/cargo-deny-build"
     fi
 }
