@@ -1,10 +1,12 @@
 //! Everything that a [`Node`](crate::Node) asks its driver to do.
 
-use crate::ids::{EffectId, OrderId, PeerId, RunId};
+use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId};
 use crate::market::listing::Contact;
 use crate::market::matching::Mismatch;
 use crate::market::reservation::Answer;
 use crate::run::report::{AbortReason, RoundReport};
+use crate::run::ledger::{Ledger, Span};
+use crate::run::view::View;
 use crate::run::{Phase, RunSpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,60 +45,157 @@ pub enum Effect {
     /// A run begins here: admit its members on the bulk transport, then fetch
     /// the data and build the model. Answered by `Done::Prepared`.
     Prepare(Arc<RunStart>),
-    /// Compute the gradient of the own batches. Answered by `Done::Gradient`.
-    ComputeGradient {
+    /// Somebody comes to the run, or is about to: connect, admit it on the bulk
+    /// transport and let it read the run's data.
+    Admit {
         /// The run.
         run: RunId,
-        /// The step, from 0; batches and rounding depend on it.
-        step: u64,
+        /// Who and where.
+        contact: Contact,
     },
-    /// Keep or drop a chunk that came in.
+    /// Somebody has left the run: undo `Admit`.
+    Dismiss {
+        /// The run.
+        run: RunId,
+        /// Who.
+        peer: PeerId,
+    },
+    /// Compute the own batches of an exchange from the present parameters.
+    /// Work for an earlier plan of the same exchange is of no more use.
+    /// Answered by `Done::Computed`.
+    Compute {
+        /// The run.
+        run: RunId,
+        /// The exchange, from 0.
+        exchange: u64,
+        /// Number of the view whose plan it is; told apart in the answer.
+        plan: u32,
+        /// Which batches; may be none, then the contribution is zero.
+        batches: Vec<Span>,
+        /// Where the learning-rate schedule stands, in steps.
+        schedule_step: u64,
+    },
+    /// Keep or drop a chunk that came in. It may come long after the chunk, for
+    /// one that came before its time.
     ChunkVerdict {
         /// The transport's name for the chunk.
         transfer: u64,
         /// Whether to keep it.
         keep: bool,
     },
-    /// Send a chunk of the own gradient, or the sum of an own chunk.
+    /// Send a chunk of the own values, or a sum.
     SendChunk {
         /// The run.
         run: RunId,
         /// To whom.
         to: PeerId,
-        /// The step.
-        step: u64,
+        /// The view that we are in, for the header.
+        view: u32,
+        /// The exchange.
+        exchange: u64,
         /// Values or sum.
         phase: Phase,
         /// Which chunk.
         chunk: u32,
     },
-    /// Add up all ranks' values of a chunk in rank order. Answered by `Done::Reduced`.
+    /// Add up the values of a chunk of these members, in this order. The values
+    /// are kept until the exchange is applied. Answered by `Done::Reduced`.
     Reduce {
         /// The run.
         run: RunId,
-        /// The step.
-        step: u64,
+        /// The exchange.
+        exchange: u64,
+        /// The view that we are in, for the answer.
+        view: u32,
         /// Which chunk.
         chunk: u32,
+        /// Whose values, ascending by id.
+        contributors: Vec<PeerId>,
     },
-    /// All sums are here: make the optimiser's step. Answered by `Done::Applied`.
+    /// Forget all sums of an exchange: they are to be made anew, of fewer members.
+    DropSums {
+        /// The run.
+        run: RunId,
+        /// The exchange.
+        exchange: u64,
+    },
+    /// Forget all values and sums of an exchange and of all after it: others are coming.
+    DropExchange {
+        /// The run.
+        run: RunId,
+        /// The first such exchange.
+        exchange: u64,
+    },
+    /// All sums are here: make the optimiser's step. The sums are kept until the
+    /// next exchange is applied, the values are not. Answered by `Done::Applied`.
     Apply {
         /// The run.
         run: RunId,
-        /// The step.
-        step: u64,
+        /// The exchange.
+        exchange: u64,
+        /// Batches that the sums are of.
+        batches: u64,
+        /// Where the learning-rate schedule stands, in steps.
+        schedule_step: u64,
     },
     /// Hash the parameters after a round. Answered by `Done::Hashed`.
     HashParameters {
         /// The run.
         run: RunId,
-        /// The round that has ended.
-        round: u32,
+        /// The exchange that comes next.
+        exchange: u64,
+    },
+    /// Keep the state as it is now, before `exchange`, for newcomers to fetch from
+    /// here, instead of what was kept before. Answered by `Done::Snapshot`.
+    Snapshot {
+        /// The run.
+        run: RunId,
+        /// The exchange that comes next.
+        exchange: u64,
+    },
+    /// Fetch the state before `exchange` from several members at once, checking
+    /// every piece, and load it. Answered by `Done::StateLoaded` or `Done::StateNotLoaded`.
+    FetchState {
+        /// The run.
+        run: RunId,
+        /// The exchange.
+        exchange: u64,
+        /// Hash of the manifest.
+        root: Hash,
+        /// Who have it.
+        donors: Vec<PeerId>,
+    },
+    /// Write the state as it is now, before `exchange`, to the disk, instead of
+    /// the checkpoint before. Answered by `Done::Checkpointed` once it is durable.
+    Checkpoint {
+        /// The run.
+        run: RunId,
+        /// The exchange that comes next.
+        exchange: u64,
+    },
+    /// Make this durable before any later effect is carried out: what it says has
+    /// been promised to others. Each record replaces the run's one before.
+    Journal {
+        /// The run.
+        run: RunId,
+        /// The record; `None` once the run needs none any more.
+        record: Option<Vec<u8>>,
     },
     /// The last round is agreed: evaluate and save. Answered by `Done::Saved`.
     Save {
         /// The run.
         run: RunId,
+        /// Whether the owner is gone: keep the model for it until it asks.
+        for_owner: bool,
+    },
+    /// A run of ours ended while we were away: fetch the model from these and save it.
+    FetchResult {
+        /// The run.
+        run: RunId,
+        /// Hash of the manifest.
+        root: Hash,
+        /// Who has it.
+        from: PeerId,
     },
     /// The run is over here: free what it holds. After a failure the owner keeps
     /// the parameters of the last step that all members made.
@@ -130,22 +229,29 @@ pub struct RunStart {
     pub spec: RunSpec,
     /// Who ordered it and serves the data.
     pub owner: PeerId,
-    /// Everyone, in rank order.
+    /// Who we are.
+    pub me: PeerId,
+    /// The members as far as known, ascending by id; without us if we come late.
     pub members: Vec<Contact>,
-    /// Our own place among the members.
-    pub rank: usize,
+    /// Whom to ask for the data, best first.
+    pub donors: Vec<PeerId>,
+    /// How we come to it.
+    pub entry: Entry,
 }
 
-impl RunStart {
-    /// The rank of `peer`, if it is a member.
-    pub fn rank_of(&self, peer: &PeerId) -> Option<usize> {
-        self.members.binary_search_by_key(peer, |member| member.peer).ok()
-    }
-
-    /// Who we are.
-    pub fn me(&self) -> PeerId {
-        self.members[self.rank].peer
-    }
+/// How a member comes to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// With its first members: initial parameters.
+    First,
+    /// While it goes on: parameters are fetched later.
+    Late,
+    /// Again, after a restart: the checkpoint before this exchange is loaded, or
+    /// reported by `Done::StateNotLoaded` ahead of `Done::Prepared`.
+    Again {
+        /// The exchange; `None` if no checkpoint was written.
+        checkpoint: Option<u64>,
+    },
 }
 
 /// Why a run ended early.
@@ -224,18 +330,50 @@ pub enum Event {
         /// Who.
         peer: PeerId,
     },
-    /// This member has made a step.
-    StepDone {
+    /// This member has made the step that follows an exchange.
+    ExchangeDone {
         /// The run.
         run: RunId,
-        /// The step, from 0.
-        step: u64,
+        /// The exchange, from 0.
+        exchange: u64,
+        /// Number of the view that the exchange ended in.
+        view: u32,
+        /// Whose batches count, ascending by id.
+        contributors: Vec<PeerId>,
+        /// The ledger after it.
+        ledger: Ledger,
+    },
+    /// The run has other members than before.
+    ViewChanged {
+        /// The run.
+        run: RunId,
+        /// The view that holds now.
+        view: Arc<View>,
+    },
+    /// This member cannot go on for now: too few of the others can be reached,
+    /// or it has to come in again.
+    RunPaused {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: Pause,
     },
     /// All members hold the same parameters after a round.
     RoundDone {
         /// The run.
         run: RunId,
-        /// What each member reported, in rank order.
-        reports: Vec<RoundReport>,
+        /// What each member reported, ascending by id.
+        reports: Vec<(PeerId, RoundReport)>,
     },
+}
+
+/// Why a member waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// Not more than half of the members can be reached.
+    NoMajority,
+    /// The others went on without it: it comes in again.
+    LeftBehind,
+    /// It was restarted: it comes in again.
+    Restarted,
 }

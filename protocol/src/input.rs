@@ -53,8 +53,10 @@ pub enum Input {
         from: PeerId,
         /// The run it belongs to.
         run: RunId,
-        /// The step of the run, from 0.
-        step: u64,
+        /// The number of the view that its sender was in.
+        view: u32,
+        /// The exchange, from 0.
+        exchange: u64,
         /// Values or sum.
         phase: Phase,
         /// Which chunk.
@@ -62,12 +64,18 @@ pub enum Input {
         /// How many values.
         elements: u64,
     },
-    /// The bulk transport could not deliver to a member, after its own retries.
+    /// The bulk transport could not deliver a chunk, after its own retries.
     BulkFailed {
         /// The run.
         run: RunId,
         /// Who could not be reached.
         peer: PeerId,
+        /// The exchange.
+        exchange: u64,
+        /// Values or sum.
+        phase: Phase,
+        /// Which chunk.
+        chunk: u32,
     },
     /// The trainer has finished something of a run.
     Trainer {
@@ -92,13 +100,15 @@ pub enum Input {
 pub enum Done {
     /// Data and model are there.
     Prepared {
-        /// Hash of the initial parameters.
+        /// Hash of the parameters.
         parameter_hash: Hash,
     },
-    /// The gradient of the step's own batches is there.
-    Gradient {
-        /// The step.
-        step: u64,
+    /// The own batches of an exchange are computed.
+    Computed {
+        /// The exchange.
+        exchange: u64,
+        /// The plan that the batches followed, as in [`Effect::Compute`](crate::Effect::Compute).
+        plan: u32,
         /// Loss over the batches.
         loss: LossSum,
         /// How long it took.
@@ -106,25 +116,53 @@ pub enum Done {
     },
     /// A chunk has been added up.
     Reduced {
-        /// The step.
-        step: u64,
+        /// The exchange.
+        exchange: u64,
+        /// The view in which it was asked for.
+        view: u32,
         /// The chunk.
         chunk: u32,
     },
     /// The optimiser has made its step.
     Applied {
-        /// The step.
-        step: u64,
+        /// The exchange.
+        exchange: u64,
     },
-    /// The parameters have been hashed after the last step of a round.
+    /// The parameters have been hashed after the last exchange of a round.
     Hashed {
-        /// The round.
-        round: u32,
+        /// The exchange before which the parameters are such.
+        exchange: u64,
         /// Hash of all parameters.
         parameter_hash: Hash,
     },
-    /// The model has been evaluated and saved.
-    Saved,
+    /// The state before an exchange is kept for newcomers to fetch.
+    Snapshot {
+        /// The exchange.
+        exchange: u64,
+        /// Hash of the manifest by which it is fetched.
+        root: Hash,
+    },
+    /// The state before an exchange has been fetched and loaded.
+    StateLoaded {
+        /// The exchange.
+        exchange: u64,
+    },
+    /// The state before an exchange could not be fetched; another try may.
+    StateNotLoaded {
+        /// The exchange.
+        exchange: u64,
+    },
+    /// The state before an exchange is on the disk and will outlive a power cut.
+    Checkpointed {
+        /// The exchange.
+        exchange: u64,
+    },
+    /// The model has been evaluated and saved; the hash names it in the store of
+    /// a member that keeps it for the owner.
+    Saved {
+        /// Hash of the manifest by which the owner can fetch it.
+        root: Hash,
+    },
 }
 
 /// What a local user asks for.
@@ -150,7 +188,14 @@ pub enum Command {
         /// The order.
         order: OrderId,
     },
-    /// Leave a run, which ends it.
+    /// Goes on with a run after a restart, from its last [`Effect::Journal`](crate::Effect::Journal)
+    /// record. Answered by [`Effect::Prepare`](crate::Effect::Prepare), or
+    /// [`Event::Refused`](crate::Event::Refused) for a record that cannot be read.
+    Resume {
+        /// The record.
+        record: Vec<u8>,
+    },
+    /// Leave a run. The owner's leaving ends it for all, another's does not.
     StopRun {
         /// The run.
         run: RunId,

@@ -78,6 +78,16 @@ pub struct OptimizerSpec {
     pub final_fraction: F32Bits,
 }
 
+/// The outer optimiser of local training: Nesterov momentum on the mean of what
+/// the members' parameters moved by (DiLoCo, Douillard et al. 2023).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OuterSpec {
+    /// Learning rate.
+    pub learning_rate: F32Bits,
+    /// Momentum.
+    pub momentum: F32Bits,
+}
+
 /// Digits (of 8 bits) for each class of integer operand: 1 or 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigitsSpec {
@@ -93,7 +103,7 @@ pub struct DigitsSpec {
     pub attention: u8,
 }
 
-/// Everything that fixes the bits of a run, given its number of members.
+/// Everything that fixes the bits of a run, given who takes part when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSpec {
     /// Version of the arithmetic (`docs/arithmetic.md`).
@@ -116,12 +126,18 @@ pub struct RunSpec {
     pub micro_batch_sequences: u32,
     /// Micro-batches of one member in one step.
     pub micro_batches: u32,
-    /// Rounds of the run; members compare their parameters after each.
+    /// Rounds of the run, if the members that it starts with stay; members
+    /// compare their parameters after each.
     pub rounds: u32,
-    /// Optimiser steps of one round; gradients are averaged at each.
+    /// Optimiser steps of one round.
     pub steps_per_round: u32,
+    /// `None`: gradients are averaged at every step. Otherwise each member makes
+    /// the steps of a round by itself, and then what they moved is averaged.
+    pub outer: Option<OuterSpec>,
     /// Elements of one chunk of the all-reduce.
     pub chunk_elements: u32,
+    /// Whether the last of two members goes on alone.
+    pub solo: bool,
 }
 
 impl ModelSpec {
@@ -189,6 +205,28 @@ impl RunSpec {
         u64::from(self.rounds) * u64::from(self.steps_per_round)
     }
 
+    /// Exchanges (all-reduces) of one round.
+    pub fn exchanges_per_round(&self) -> u32 {
+        if self.outer.is_some() { 1 } else { self.steps_per_round }
+    }
+
+    /// Micro-batches that a member does for one exchange.
+    pub fn batches_per_exchange(&self) -> u32 {
+        let steps = if self.outer.is_some() { self.steps_per_round } else { 1 };
+        self.micro_batches.saturating_mul(steps)
+    }
+
+    /// Micro-batches of the whole run, started by `members`.
+    pub fn batches(&self, members: usize) -> u64 {
+        self.steps().saturating_mul(u64::from(self.micro_batches)).saturating_mul(members as u64)
+    }
+
+    /// Where the learning-rate schedule stands, in steps of the whole run, when
+    /// `done` of `target` batches count.
+    pub fn schedule_step(&self, done: u64, target: u64) -> u64 {
+        (u128::from(done) * u128::from(self.steps()) / u128::from(target.max(1))) as u64
+    }
+
     /// Tokens that one member is trained on in one step.
     pub fn tokens_per_member_step(&self) -> u64 {
         u64::from(self.sequence_length) * u64::from(self.micro_batch_sequences) * u64::from(self.micro_batches)
@@ -235,6 +273,9 @@ impl RunSpec {
             ("gradient_clip_norm", optimizer.gradient_clip_norm),
             ("final_fraction", optimizer.final_fraction),
         ];
+        reals.into_iter().try_for_each(|(field, bits)| finite(field, bits))?;
+        let Some(outer) = &self.outer else { return Ok(()) };
+        let reals = [("outer learning_rate", outer.learning_rate), ("outer momentum", outer.momentum)];
         reals.into_iter().try_for_each(|(field, bits)| finite(field, bits))
     }
 }
