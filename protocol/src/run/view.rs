@@ -220,10 +220,9 @@ pub enum Holding {
         /// A bit for each chunk whose sum is here, lowest bit first.
         #[serde(with = "serde_bytes")]
         sums: Vec<u8>,
-        /// A bit for each chunk of which *all* lost members' values are here or
-        /// that is not the author's to add up, lowest bit first. Which are lost
-        /// the author does not know yet: one map for each rank of the plan.
-        values: Vec<Map>,
+        /// A bit for each rank of the plan, lowest first: whether all its values
+        /// of all chunks are here that the author has yet to add up.
+        whole: u16,
     },
     /// Nothing but what is on its disk, since a restart.
     Restarted {
@@ -233,10 +232,6 @@ pub enum Holding {
     /// A listener.
     Listening,
 }
-
-/// A bit map, lowest bit first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Map(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
 /// A state on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -401,13 +396,10 @@ impl Body for ViewState {
             accepted.view.validate()?;
         }
         match &self.holding {
-            Holding::Live { ledger, sums, values, .. } => {
-                let bytes = sums.len() + values.iter().map(|map| map.0.len()).sum::<usize>();
-                if values.len() > MEMBERS_MAX || bytes > CHUNKS_MAX / 4 + MEMBERS_MAX {
-                    return Err(format!("bit maps of {bytes} bytes for {} members", values.len()));
-                }
-                ledger.validate()
+            Holding::Live { sums, .. } if sums.len() > CHUNKS_MAX / 8 => {
+                Err(format!("a map of {} bytes, at most {}", sums.len(), CHUNKS_MAX / 8))
             }
+            Holding::Live { ledger, .. } => ledger.validate(),
             Holding::Restarted { checkpoint: Some(checkpoint) } => checkpoint.ledger.validate(),
             Holding::Restarted { checkpoint: None } | Holding::Listening => Ok(()),
         }
