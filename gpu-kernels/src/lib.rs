@@ -28,6 +28,6 @@ pub use model::config::{ConfigError, ModelConfig};
 pub use model::engine::{Engine, EngineOptions};
 pub use model::layout::{Layout, Tensor};
 pub use model::state::TrainingState;
-pub use model::step::{LossSum, MicroBatchKey, StepReport};
+pub use model::step::{LossSum, MicroBatchKey, StepNumbers, StepReport};
 pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig};
 pub use training::TrainingEngine;
