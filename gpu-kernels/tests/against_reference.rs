@@ -6,7 +6,9 @@
 //! measured values. The reference itself is checked by finite differences.
 
 use manta_gpu_kernels::reference::{AdamW, Batch, Decoder, Real};
-use manta_gpu_kernels::{ArithmeticSpec, Engine, EngineOptions, LossSum, MicroBatchKey, ModelConfig, OptimizerConfig};
+use manta_gpu_kernels::{
+    ArithmeticSpec, Engine, EngineOptions, LossSum, MicroBatchKey, ModelConfig, OptimizerConfig, StepNumbers,
+};
 
 /// SplitMix64 (Steele et al. 2014).
 struct Random(u64);
@@ -274,6 +276,16 @@ fn stochastic_rounding_is_unbiased() {
 
 #[test]
 fn adamw_steps_agree() {
+    compare_adamw(StepNumbers::in_order);
+}
+
+#[test]
+fn adamw_steps_of_a_late_and_slow_member_agree() {
+    compare_adamw(|step| StepNumbers { adam: step, schedule: 2 + step / 2 });
+}
+
+/// Compares 14 steps of these numbers with the reference.
+fn compare_adamw(numbers: fn(u64) -> StepNumbers) {
     let case = &cases()[2];
     let config = OptimizerConfig {
         learning_rate: 0.01,
@@ -297,9 +309,9 @@ fn adamw_steps_agree() {
         let mut element = || size * random.signed() * 10f32.powi(-(random.below(9) as i32));
         let sum: Vec<f32> = (0..parameters.len()).map(|_| element()).collect();
         let mean: Vec<f64> = sum.iter().map(|&g| f64::from(g) / f64::from(micro_batches)).collect();
-        let report = engine.apply_gradient(&sum, micro_batches, step).unwrap();
+        let report = engine.apply_gradient(&sum, micro_batches, numbers(step)).unwrap();
         let before = parameters.clone();
-        let norm = adamw.step(&mut parameters, &mean, step);
+        let norm = adamw.step(&mut parameters, &mean, numbers(step));
         if norm > 1.0 {
             clipped += 1
         } else {
@@ -394,7 +406,7 @@ impl Training {
                 let key = MicroBatchKey { run_seed: [6; 32], step, micro_batch };
                 loss += engine.accumulate_gradient(tokens, SEQUENCES, &key).unwrap();
             }
-            engine.apply_own_gradient(2, step).unwrap();
+            engine.apply_own_gradient(2, StepNumbers::in_order(step)).unwrap();
             losses.push(loss.nats_per_token());
         }
         let validation = engine.evaluate(&self.validation, self.validation.len() / (LENGTH + 1)).unwrap();
@@ -410,7 +422,7 @@ impl Training {
             let (inputs, targets) = split(&micro_batches.concat(), LENGTH);
             let batch = Batch { inputs: &inputs, targets: &targets, sequences: 2 * SEQUENCES };
             let (loss, gradient) = decoder.loss_and_gradient(batch);
-            adamw.step(&mut decoder.parameters, &gradient, step);
+            adamw.step(&mut decoder.parameters, &gradient, StepNumbers::in_order(step));
             losses.push(loss.to_f64());
         }
         let (inputs, targets) = split(&self.validation, LENGTH);

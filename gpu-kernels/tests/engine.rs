@@ -5,6 +5,7 @@ mod common;
 use common::{engine, micro_batch, spec, tiny_model, train, train_with};
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
+    StepNumbers,
 };
 
 #[test]
@@ -53,7 +54,7 @@ fn loss_falls_on_a_repeating_text() {
         let key = MicroBatchKey { run_seed: [3; 32], step, micro_batch: 0 };
         let loss = engine.accumulate_gradient(&tokens, spec.micro_batch_sequences, &key).unwrap();
         losses.push(loss.nats_per_token());
-        engine.apply_own_gradient(1, step).unwrap();
+        engine.apply_own_gradient(1, StepNumbers::in_order(step)).unwrap();
     }
     assert!((losses[0] - 29f64.ln()).abs() < 0.2, "an untrained model knows nothing: {}", losses[0]);
     assert!(losses[59] < 0.1, "{losses:?}");
@@ -138,11 +139,20 @@ fn bad_input_is_refused_and_changes_nothing() {
     assert!(matches!(engine.next_token_logits(&[29]), Err(EngineError::Token { .. })));
 
     let mut gradient = before.2.clone();
-    assert!(matches!(engine.apply_gradient(&gradient[1..], 1, 0), Err(EngineError::Length { .. })));
-    assert!(matches!(engine.apply_gradient(&gradient, 0, 0), Err(EngineError::Length { .. })));
+    assert!(matches!(
+        engine.apply_gradient(&gradient[1..], 1, StepNumbers::in_order(0)),
+        Err(EngineError::Length { .. })
+    ));
+    assert!(matches!(engine.apply_gradient(&gradient, 0, StepNumbers::in_order(0)), Err(EngineError::Length { .. })));
     for bad in [f32::NAN, f32::NEG_INFINITY, 2e12] {
         gradient[77] = bad;
-        assert!(matches!(engine.apply_gradient(&gradient, 1, 0), Err(EngineError::Value { index: 77, .. })), "{bad}");
+        assert!(
+            matches!(
+                engine.apply_gradient(&gradient, 1, StepNumbers::in_order(0)),
+                Err(EngineError::Value { index: 77, .. })
+            ),
+            "{bad}"
+        );
         let mut parameters = engine.parameters().to_vec();
         parameters[3] = bad;
         assert!(matches!(engine.load_parameters(parameters), Err(EngineError::Value { index: 3, .. })), "{bad}");
@@ -168,7 +178,7 @@ fn leaving_the_range_is_an_error_that_names_the_op() {
     assert_eq!(before, (engine.parameter_hash(), engine.gradient().to_vec()));
     // The gradient is large, but fine; the sum of its squares is not.
     let gradient = vec![1e12; engine.layout().len()];
-    let found = engine.apply_gradient(&gradient, 1, 0);
+    let found = engine.apply_gradient(&gradient, 1, StepNumbers::in_order(0));
     assert!(matches!(found, Err(EngineError::Range { op: "gradient norm", .. })), "{found:?}");
     assert_eq!(before.0, engine.parameter_hash());
 }

@@ -8,7 +8,7 @@ use common::{engine, micro_batch, spec, tiny_model};
 use manta_gpu_kernels::admission::{AdmissionReport, AdmittedDevice, Forms, OpForm, parity_suite};
 use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceError, DeviceKind, list_devices};
 use manta_gpu_kernels::{
-    ArithmeticSpec, EngineError, GpuEngine, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
+    ArithmeticSpec, EngineError, GpuEngine, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath, StepNumbers,
 };
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -83,7 +83,7 @@ fn check_golden(path: &Path, device: &AdmittedDevice) {
             let key = MicroBatchKey { run_seed, step, micro_batch };
             last_loss += engine.accumulate_gradient(&tokens, sequences, &key).unwrap().fixed;
         }
-        engine.apply_own_gradient(number("micro_batches") as u32, step).unwrap();
+        engine.apply_own_gradient(number("micro_batches") as u32, StepNumbers::in_order(step)).unwrap();
     }
     let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let outcome = &golden["outcome"];
@@ -135,10 +135,16 @@ fn bad_input_is_refused_and_changes_nothing() {
     assert!(matches!(engine.accumulate_gradient(&tokens, usize::MAX, &key), Err(EngineError::Length { .. })));
     assert!(matches!(engine.next_token_logits(&[]), Err(EngineError::Length { found: 0, .. })));
     let mut gradient = before.2.clone();
-    assert!(matches!(engine.apply_gradient(&gradient[1..], 1, 0), Err(EngineError::Length { .. })));
-    assert!(matches!(engine.apply_gradient(&gradient, 0, 0), Err(EngineError::Length { .. })));
+    assert!(matches!(
+        engine.apply_gradient(&gradient[1..], 1, StepNumbers::in_order(0)),
+        Err(EngineError::Length { .. })
+    ));
+    assert!(matches!(engine.apply_gradient(&gradient, 0, StepNumbers::in_order(0)), Err(EngineError::Length { .. })));
     gradient[77] = f32::NAN;
-    assert!(matches!(engine.apply_gradient(&gradient, 1, 0), Err(EngineError::Value { index: 77, .. })));
+    assert!(matches!(
+        engine.apply_gradient(&gradient, 1, StepNumbers::in_order(0)),
+        Err(EngineError::Value { index: 77, .. })
+    ));
     assert!(matches!(engine.load_parameters(gradient), Err(EngineError::Value { index: 77, .. })));
     assert_eq!(before, state(&engine));
 }
@@ -164,7 +170,7 @@ fn leaving_the_range_names_the_op_and_changes_nothing() {
     assert_eq!(gpu.accumulate_gradient(&tokens, 2, &key), expected);
     assert!(gpu.gradient().unwrap().iter().all(|x| x.to_bits() == 0));
     let gradient = vec![1e12; gpu.layout().len()];
-    let found = gpu.apply_gradient(&gradient, 1, 0);
+    let found = gpu.apply_gradient(&gradient, 1, StepNumbers::in_order(0));
     assert!(matches!(found, Err(EngineError::Range { op: "gradient norm", .. })), "{found:?}");
     assert_eq!(before, gpu.parameter_hash().unwrap());
 }
@@ -179,8 +185,8 @@ fn a_gradient_from_outside_is_applied_as_natively() {
         (0..native.layout().len()).map(|i| ((i * 7919 % 1001) as f32 - 500.0) * 1e-4).collect();
     gradient[..3].copy_from_slice(&[-0.0, 1e-40, -1e-33]);
     for step in 0..2 {
-        let expected = native.apply_gradient(&gradient, 5, step).unwrap();
-        assert_eq!(gpu.apply_gradient(&gradient, 5, step).unwrap(), expected);
+        let expected = native.apply_gradient(&gradient, 5, StepNumbers::in_order(step)).unwrap();
+        assert_eq!(gpu.apply_gradient(&gradient, 5, StepNumbers::in_order(step)).unwrap(), expected);
         assert_eq!(gpu.parameter_hash().unwrap(), native.parameter_hash());
         assert_eq!(gpu.optimizer_hash().unwrap(), native.optimizer_hash());
     }
