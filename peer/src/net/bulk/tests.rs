@@ -32,7 +32,7 @@ fn config() -> BulkConfig {
 }
 
 fn header(index: u32) -> ChunkHeader {
-    ChunkHeader { run: RUN, round: 1, step: 2, phase: Phase::Contribution, index }
+    ChunkHeader { run: RUN, exchange: 1, view: 2, phase: Phase::Contribution, index }
 }
 
 impl TestPeer {
