@@ -35,7 +35,9 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Members of the run, this machine included: a number, or a range as in 2..8
+    /// Members of the run, this machine included: a number, or a range as in 2..8.
+    /// Machines that come free later are taken in up to the most; with a least of 1
+    /// the run also goes on when only one is left
     #[arg(long, value_name = "N|MIN..MAX", default_value = "1..16", value_parser = parse::peer_range)]
     peers: PeerRange,
 
@@ -66,7 +68,10 @@ impl TrainArgs {
             peers_min: self.peers.min,
             peers_max: self.peers.max,
             rounds: self.recipe.rounds,
-            steps_per_round: self.recipe.steps_per_round,
+            steps_per_round: self.recipe.steps(),
+            local: self.recipe.local_steps.is_some(),
+            // Who starts with one machine also goes on with one.
+            solo: self.peers.min == 1,
             seed: self.recipe.seed,
             patience_ms: milliseconds(self.patience),
             deadline_ms: milliseconds(self.deadline),

@@ -5,10 +5,10 @@ use crate::board::describe_no_match;
 use crate::net::bulk::ChunkHeader;
 use crate::net::swarm::{self, NetCommand};
 use crate::run::keeper::KeptOrder;
+use crate::run::library::Shelf;
 use crate::run::trainer::{Purpose, Work};
 use crate::status::OrderState;
 use manta_protocol::effect::Verdict;
-use manta_protocol::run::Phase;
 use manta_protocol::{Effect, Event, OrderId, PeerId, RunId};
 
 impl Driver {
@@ -69,7 +69,7 @@ impl Driver {
             }
             Effect::DropExchange { run, exchange } => {
                 if let Some(open) = self.open_run(run) {
-                    open.desk.drop_exchange(exchange);
+                    open.drop_exchange(exchange);
                 }
             }
             Effect::Apply { run, exchange, batches, schedule_step } => {
@@ -83,6 +83,7 @@ impl Driver {
             Effect::Checkpoint { run, exchange } => {
                 self.ask(run, Work::State { run, exchange, purpose: Purpose::Checkpoint });
             }
+            Effect::DropSnapshot { run } => self.parts.library.close(Shelf::State(run)),
             Effect::FetchState { run, exchange, root, donors } => self.fetch_state(run, exchange, root, donors),
             Effect::FetchResult { run, root, from } => self.fetch_result(run, root, from),
             Effect::Save { run, for_owner } => self.begin_saving(run, for_owner),

@@ -101,6 +101,12 @@ impl OpenRun {
         true
     }
 
+    /// Forgets an exchange and all after it.
+    pub(super) fn drop_exchange(&mut self, first: u64) {
+        self.desk.drop_exchange(first);
+        self.assigned.take_if(|assigned| assigned.exchange >= first);
+    }
+
     /// Stops what is being fetched.
     pub(super) fn stop_fetching(&mut self) {
         if let Some(task) = self.fetching.take() {
