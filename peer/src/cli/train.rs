@@ -112,7 +112,7 @@ fn show(arguments: &TrainArgs, status: &Status, run: &RunStatus) -> Result<(), E
         preset: arguments.recipe.preset.name.into(),
         seed: arguments.recipe.seed,
         bytes_sent: status.traffic.bytes_sent(),
-        peers_lost: usize::from(run.culprit.is_some()),
+        peers_lost: run.left.len(),
         ..Report::of(run)
     };
     if arguments.json {
