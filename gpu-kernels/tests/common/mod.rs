@@ -3,6 +3,8 @@
 // Each test binary uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod local;
+
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath, StepNumbers,
 };
