@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod local;
+pub(crate) mod text;
 
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath, StepNumbers,
