@@ -27,6 +27,9 @@ impl Driver {
                 self.connected.remove(&peer);
                 self.input(Input::PeerDisconnected { peer });
             }
+            NetEvent::Guarded { peer } => {
+                tracing::debug!(peer = %peer.short(), "a crash of this member will show at once")
+            }
             // Somebody listens now who did not before: what was said is said again.
             NetEvent::Subscribed { peer, topic } => {
                 tracing::debug!(peer = %peer.short(), topic, "listens");
