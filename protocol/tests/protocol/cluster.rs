@@ -105,7 +105,7 @@ impl Host {
 }
 
 pub(crate) fn long_spec() -> RunSpec {
-    RunSpec { rounds: 20, ..spec() }
+    RunSpec { rounds: 60, ..spec() }
 }
 
 impl Cluster {
@@ -159,7 +159,7 @@ impl Cluster {
         if !self.hosts[index].up {
             return;
         }
-        if self.log.len() > 4_000 {
+        if self.log.len() > 60_000 {
             self.log.pop_front();
         }
         let mut text = format!("{input:?}");
