@@ -5,32 +5,13 @@
 //! `cargo test --release --test against_reference -- --nocapture` prints the
 //! measured values. The reference itself is checked by finite differences.
 
+mod common;
+
+use common::text::{Random, text};
 use manta_gpu_kernels::reference::{AdamW, Batch, Decoder, Real};
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineOptions, LossSum, MicroBatchKey, ModelConfig, OptimizerConfig, StepNumbers,
 };
-
-/// SplitMix64 (Steele et al. 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    /// Uniform in −1..1.
-    fn signed(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-}
 
 /// One model and the batches it is given.
 struct Case {
@@ -327,22 +308,6 @@ fn compare_adamw(numbers: fn(u64) -> StepNumbers) {
         assert_below(&format!("bound over step {step}"), 1e-6 / change, 1e-3);
     }
     assert!(clipped > 0 && whole > 0, "{clipped} gradients clipped, {whole} not");
-}
-
-/// English-like sentences from a small grammar: enough to learn for 120 steps.
-fn text(bytes: usize) -> Vec<u32> {
-    const SUBJECTS: [&str; 8] = ["the fox", "a heron", "my sister", "the miller", "an otter", "he", "she", "the rain"];
-    const VERBS: [&str; 6] = ["sees", "follows", "greets", "forgets", "paints", "carries"];
-    const OBJECTS: [&str; 8] =
-        ["the river", "a lantern", "seven stones", "the old bridge", "nothing", "its shadow", "bread", "a quiet song"];
-    const ENDINGS: [&str; 5] = ["", " at dawn", " in the valley", " without a word", " again and again"];
-    let mut random = Random(26);
-    let mut pick = |words: &[&'static str]| words[random.below(words.len())];
-    let mut text = String::new();
-    while text.len() < bytes {
-        text += &format!("{} {} {}{}.\n", pick(&SUBJECTS), pick(&VERBS), pick(&OBJECTS), pick(&ENDINGS));
-    }
-    text.bytes().take(bytes).map(u32::from).collect()
 }
 
 const STEPS: u64 = 120;

@@ -8,7 +8,6 @@ pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
 pub(crate) mod matmul;
-pub(crate) mod outer;
 pub(crate) mod pack;
 pub(crate) mod pool;
 pub(crate) mod quantize;

@@ -11,6 +11,7 @@ use crate::store::state_file::{StateFolder, StateOf};
 use crate::run::state::RunState;
 use manta_protocol::effect::{Entry, RunStart};
 use manta_protocol::market::listing::Contact;
+use manta_protocol::run::view::View;
 use manta_protocol::{PeerId, RunId};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,11 @@ impl Driver {
         self.board.run_began(&start, now);
         let diary = Diary::open(self.parts.diaries.as_deref(), start.run);
         let mut open = OpenRun::new(start.clone(), diary);
+        if start.entry == Entry::First {
+            let first = View::first(&start.spec, &start.members);
+            open.diary.view_changed(now, &first);
+            self.board.view_changed(start.run, &first, now);
+        }
         for contact in start.members.iter().filter(|contact| contact.peer != start.me) {
             self.introduce(contact);
             open.admitted.insert(contact.peer);
@@ -77,11 +83,13 @@ impl Driver {
         let ips = known.into_iter().chain(told);
         let sockets = dedup(ips.map(|ip| SocketAddr::new(ip, contact.bulk_port)));
         self.parts.bulk.set_peer_addresses(peer, sockets);
-        self.command(NetCommand::AddAddresses { peer, addresses: known_at });
+        self.command(NetCommand::AddAddresses { peer, addresses: known_at.clone() });
+        self.command(NetCommand::Guard { peer, addresses: known_at });
     }
 
     /// The transports need not look after a member any more.
     pub(super) fn depart(&mut self, peer: PeerId) {
+        self.command(NetCommand::Unguard { peer });
         self.parts.bulk.forget_peer(&peer);
     }
 }

@@ -381,4 +381,18 @@ mod tests {
         names.sort();
         assert_eq!(names, [format!("{RUN}-1.{ENDING}").as_str(), "notes.txt"]);
     }
+
+    #[test]
+    #[ignore = "a measurement, not a check"]
+    fn throughput() {
+        let (_parent, folder) = folder();
+        let vector: Vec<f32> = (0..32 << 20).map(|at| at as f32).collect();
+        let megabytes = (3 * 4 * vector.len()) as f64 / 1e6;
+        let begun = std::time::Instant::now();
+        folder.save(of(1), &[&vector, &vector, &vector]).unwrap();
+        println!("saved at {:.0} MB/s, durably", megabytes / begun.elapsed().as_secs_f64());
+        let begun = std::time::Instant::now();
+        assert_eq!(folder.load(of(1)).unwrap().map(|vectors| vectors.len()), Some(3));
+        println!("loaded at {:.0} MB/s, verified", megabytes / begun.elapsed().as_secs_f64());
+    }
 }

@@ -58,7 +58,10 @@ pub struct Handover {
 pub enum Fate {
     /// It is ended as it was begun: everyone's batches count, the lost ones',
     /// too, for all that they owed is here.
-    Kept(Vec<Handover>),
+    Kept {
+        /// The chunks of lost members.
+        handovers: Vec<Handover>,
+    },
     /// Only the batches of those count who are still there: chunks are added up
     /// again from the values that their owners hold.
     Reduced,
@@ -369,7 +372,7 @@ impl Body for View {
         if let Some(member) = self.members.iter().find(|member| member.share > 1 << 24) {
             return Err(format!("a share of {} batches", member.share));
         }
-        if let Fate::Kept(handovers) = &self.fate {
+        if let Fate::Kept { handovers } = &self.fate {
             let last = |handover: &Handover| u64::from(handover.first) + u64::from(handover.count);
             let beyond = |handover: &&Handover| handover.count == 0 || last(handover) > CHUNKS_MAX as u64;
             if handovers.len() > HANDOVERS_MAX || handovers.iter().any(|handover| beyond(&handover)) {

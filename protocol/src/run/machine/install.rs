@@ -27,7 +27,8 @@ impl Machine {
     pub(super) fn install(&mut self, view: View, now: Time, out: &mut Outbox) {
         let me = self.me();
         let ended = view.from.wrapping_sub(1);
-        let lags = self.number < ended && (view.fate != Fate::Kept(Vec::new()) || !view.left.is_empty());
+        let lags =
+            self.number < ended && (view.fate != (Fate::Kept { handovers: Vec::new() }) || !view.left.is_empty());
         let overtaken = view.fate == Fate::Reduced && self.has_ended(ended);
         let demoted =
             view.member(&me).is_none_or(|member| member.role == Role::Listener && member.since == view.number);
@@ -149,7 +150,7 @@ impl Machine {
         };
         let Some(exchange) = exchange else { return };
         match &view.fate {
-            Fate::Kept(handovers) => exchange.reduce.keep(handovers),
+            Fate::Kept { handovers } => exchange.reduce.keep(handovers),
             Fate::Reduced if !over => {
                 let stays = |rank: &usize| view.role(&exchange.plan.ranks[*rank]) == Some(Role::Full);
                 let stay = (0..exchange.plan.ranks.len()).filter(stays).fold(0, |map, rank| map | 1 << rank);
