@@ -17,6 +17,8 @@ use crate::wire::limits::{CHUNKS_MAX, MEMBERS_MAX};
 use crate::wire::message::Body;
 use serde::{Deserialize, Serialize};
 
+/// Exchanges of a run, at most: all rounds of the longest spec, many times over.
+const EXCHANGES_MAX: u64 = 1 << 40;
 /// Pieces in which the chunks of lost members are handed to others.
 pub const HANDOVERS_MAX: usize = 512;
 
@@ -337,13 +339,23 @@ pub struct Finished {
 
 impl Body for ViewAsk {}
 impl Body for ViewAccept {}
-impl Body for CaughtUp {}
 impl Body for Suspect {}
 impl Body for Finished {}
 
+fn validate_exchange(exchange: u64) -> Result<(), String> {
+    if exchange > EXCHANGES_MAX { Err(format!("exchange {exchange}, at most {EXCHANGES_MAX}")) } else { Ok(()) }
+}
+
 impl Body for StateOffer {
     fn validate(&self) -> Result<(), String> {
+        validate_exchange(self.exchange)?;
         self.ledger.validate()
+    }
+}
+
+impl Body for CaughtUp {
+    fn validate(&self) -> Result<(), String> {
+        validate_exchange(self.exchange)
     }
 }
 
@@ -382,6 +394,7 @@ impl Body for View {
         if self.from == 0 && self.fate != Fate::Fresh {
             return Err("an exchange before the first".into());
         }
+        validate_exchange(self.from)?;
         self.ledger.validate()?;
         self.members.iter().try_for_each(|member| validate_addresses(&member.contact.addresses))
     }
@@ -411,8 +424,14 @@ impl Body for ViewState {
             Holding::Live { sums, .. } if sums.len() > CHUNKS_MAX / 8 => {
                 Err(format!("a map of {} bytes, at most {}", sums.len(), CHUNKS_MAX / 8))
             }
-            Holding::Live { ledger, .. } => ledger.validate(),
-            Holding::Restarted { checkpoint: Some(checkpoint) } => checkpoint.ledger.validate(),
+            Holding::Live { exchange, ledger, .. } => {
+                validate_exchange(*exchange)?;
+                ledger.validate()
+            }
+            Holding::Restarted { checkpoint: Some(checkpoint) } => {
+                validate_exchange(checkpoint.exchange)?;
+                checkpoint.ledger.validate()
+            }
             Holding::Restarted { checkpoint: None } | Holding::Following => Ok(()),
         }
     }

@@ -60,16 +60,19 @@ impl Machine {
         let resumes = view.fate == Fate::Fresh
             && role == Some(Role::Full)
             && self.entering.is_restarted()
-            && self.stage == Stage::Entering
+            && matches!(self.stage, Stage::Entering | Stage::Preparing)
             && checkpoint == view.from;
         let out_for = view.left.iter().find(|departure| departure.peer == me).map(|departure| departure.reason);
         self.set_view(view, now, out);
         self.forget_exchanges(out);
         if resumes {
             self.entering.resumed();
-            self.prepare_snapshot(out);
             self.hear_early(now, out);
-            return self.begin_exchange(now, out);
+            if self.stage == Stage::Entering {
+                self.prepare_snapshot(out);
+                self.begin_exchange(now, out);
+            }
+            return;
         }
         if begins && self.stage != Stage::Preparing {
             self.listen(now);
@@ -188,7 +191,7 @@ impl Machine {
     }
 
     /// The state that those who listen from here on need is kept as soon as it is there.
-    fn prepare_snapshot(&mut self, out: &mut Outbox) {
+    pub(super) fn prepare_snapshot(&mut self, out: &mut Outbox) {
         let new = |role: Role, since: u32| role == Role::Listener && since == self.view.number;
         if self.view.members.iter().any(|member| new(member.role, member.since)) {
             let (exchange, ledger) = (self.view.from, self.view.ledger.clone());
