@@ -198,8 +198,9 @@ impl Driver {
         for event in std::mem::take(&mut sources.early) {
             self.net_event(event);
         }
-        self.resume();
+        // The offer says where we are, for those whom we come back to.
         self.offer();
+        self.resume();
         let mut show = tokio::time::interval(SHOW_INTERVAL);
         let mut remember = tokio::time::interval(REMEMBER_INTERVAL);
         loop {

@@ -179,7 +179,9 @@ impl Knowledge<'_> {
             let role = role(&member.contact.peer);
             // Who was restarted listens anew, even if it listened before.
             let since = if role == member.role && !self.begins_anew(member) { member.since } else { number };
-            Member { role, since, ..member.clone() }
+            // Who was restarted may be elsewhere now.
+            let contact = self.joins.get(&member.contact.peer).unwrap_or(&member.contact).clone();
+            Member { role, since, contact, share: member.share }
         });
         let mut members: Vec<Member> = kept.collect();
         let room = self.members_max.clamp(1, MEMBERS_MAX).saturating_sub(members.len());
