@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn recovery_is_over_when_the_last_survivor_goes_on() {
         assert_eq!(recovery_ms(&diaries(), C, 1050), Some(60));
-        assert_eq!(recovery_ms(&diaries(), C, 1105), Some(55), "one may have gone on before");
+        assert_eq!(recovery_ms(&diaries(), C, 1105), Some(45), "one may have gone on before");
         let mut hangs = diaries();
         hangs[1].lines.truncate(5);
         assert_eq!(recovery_ms(&hangs, C, 1050), None);

@@ -7,6 +7,7 @@ use crate::cli::progress::Progress;
 use crate::status::{MemberRole, RunStatus, Status};
 use clap::Args;
 use manta_protocol::Seed;
+use manta_protocol::wire::limits::MEMBERS_MAX;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -49,6 +50,9 @@ impl FaultArgs {
         let needed = if absent == 0 { 1 } else { PRESENT_MIN + absent };
         if peers < needed {
             return Err(format!("--peers {peers}: with so many of them lost at once there must be at least {needed}"));
+        }
+        if self.join_late && peers >= MEMBERS_MAX {
+            return Err(format!("--peers {peers}: a run has at most {MEMBERS_MAX} members, so nobody can join late"));
         }
         Ok(())
     }
@@ -268,6 +272,8 @@ mod tests {
         assert_eq!(kill.check(3), Ok(()));
         assert_eq!(ALL.check(5), Ok(()));
         assert!(ALL.check(4).is_err());
-        assert_eq!(FaultArgs { join_late: true, ..FaultArgs::default() }.check(1), Ok(()));
+        let join = FaultArgs { join_late: true, ..FaultArgs::default() };
+        assert_eq!(join.check(1), Ok(()));
+        assert!(join.check(MEMBERS_MAX).is_err());
     }
 }

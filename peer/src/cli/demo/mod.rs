@@ -59,7 +59,7 @@ Examples:
   manta demo --json | tail -n 1           the result for a script")]
 pub(super) struct DemoArgs {
     /// Peers to start, each a process of its own
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..MEMBERS_MAX as i64))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=MEMBERS_MAX as i64))]
     peers: u16,
 
     #[command(flatten)]

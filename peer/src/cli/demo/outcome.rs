@@ -168,6 +168,10 @@ mod tests {
         }
     }
 
+    fn ended(run: RunStatus, statuses: Vec<Option<Status>>, lost: usize) -> Ended {
+        Ended { run, statuses, lost, ..Ended::default() }
+    }
+
     fn status(peer: &str, run: RunStatus) -> Option<Status> {
         let traffic = Traffic { tensor_bytes_sent: 70, gossip_bytes_sent: 7, ..Traffic::default() };
         Some(Status { peer_id: peer.into(), traffic, runs: vec![run], ..Status::default() })
@@ -177,7 +181,7 @@ mod tests {
     fn equal_peers_make_a_success_with_every_promised_field() {
         let statuses = [status("p0", owner()), status("p1", owner())];
         assert!(ended_everywhere(&statuses, "r"));
-        let report = report(&owner(), &statuses, 0);
+        let report = report(&ended(owner(), statuses.into(), 0));
         assert_eq!((report.failure.as_ref(), report.bytes_sent), (None, 154));
         let json = serde_json::to_value(&report).expect("JSON");
         for (field, value) in [
@@ -193,6 +197,11 @@ mod tests {
             ("parameter_hashes_equal", serde_json::json!(true)),
             ("parameter_hash", serde_json::json!("cafe")),
             ("peers_lost", serde_json::json!(0)),
+            ("peers_joined", serde_json::json!(0)),
+            ("batches_total", serde_json::json!(0)),
+            ("batches_lost", serde_json::json!(0)),
+            ("batches_double", serde_json::json!(0)),
+            ("recovery_ms", serde_json::Value::Null),
             ("out", serde_json::Value::Null),
             ("seconds", serde_json::json!(0.5)),
         ] {
@@ -217,22 +226,22 @@ mod tests {
             ("another run", other(&|run| run.run = "q".into())),
             ("no answer", None),
         ] {
-            let report = report(&owner(), &[status("p0", owner()), second], 0);
+            let report = report(&ended(owner(), vec![status("p0", owner()), second], 0));
             assert!(!report.parameter_hashes_equal, "{why}");
             assert!(report.failure.is_some_and(|failure| failure.contains("peer 1")), "{why}");
         }
         let empty = RunStatus { parameter_hash: String::new(), ..owner() };
-        let report_of_empty = report(&empty, &[status("p0", empty.clone()), status("p1", empty.clone())], 0);
+        let report_of_empty = report(&ended(empty.clone(), vec![status("p0", empty.clone()), status("p1", empty.clone())], 0));
         assert!(!report_of_empty.parameter_hashes_equal, "no hash is not equality");
     }
 
     #[test]
     fn a_lost_peer_and_the_runs_own_failure_come_first() {
-        let lost = report(&owner(), &[status("p0", owner()), None], 1);
+        let lost = report(&ended(owner(), vec![status("p0", owner()), None], 1));
         assert_eq!(lost.failure.as_deref(), Some("1 of 2 peers ended too early"));
         assert_eq!(lost.peers_lost, 1);
         let failed = RunStatus { state: RunState::Failed, failure: Some("p1 was lost".into()), ..owner() };
-        assert_eq!(report(&failed, &[None, None], 1).failure.as_deref(), Some("p1 was lost"));
+        assert_eq!(report(&ended(failed, vec![None, None], 1)).failure.as_deref(), Some("p1 was lost"));
     }
 
     #[test]
