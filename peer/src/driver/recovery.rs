@@ -137,7 +137,5 @@ fn write(states: &StateFolder, run: RunId, state: &RunState) -> Result<(), Strin
     written.map_err(|error| error.to_string())?;
     let older = states.exchanges(run).map_err(|error| error.to_string())?;
     let before = older.into_iter().filter(|exchange| *exchange < state.exchange).next_back();
-    before.map_or(Ok(()), |exchange| {
-        states.remove_older(StateOf { run, exchange }).map_err(|error| error.to_string())
-    })
+    before.map_or(Ok(()), |exchange| states.remove_older(StateOf { run, exchange }).map_err(|error| error.to_string()))
 }
