@@ -106,8 +106,8 @@ impl Sources {
 
     /// Number of the view whose plan an exchange followed.
     fn plan_of(&self, exchange: u64, step: &Step) -> u32 {
-        let views = self.views.range(..=step.view).map(|(_, view)| view);
-        views.filter(|view| view.from <= exchange).last().map_or(0, |view| view.plan)
+        let mut views = self.views.range(..=step.view).map(|(_, view)| view);
+        views.rfind(|view| view.from <= exchange).map_or(0, |view| view.plan)
     }
 }
 
