@@ -303,6 +303,11 @@ impl Machine {
         let ahead_max = if listens { LISTEN_AHEAD_MAX } else { 1 };
         let reachable =
             exchange >= self.number && exchange - self.number <= ahead_max && self.stage != Stage::Preparing;
+        if listens && exchange > self.number.saturating_add(LISTEN_AHEAD_MAX) {
+            // The others are too quick for what we fetch: begin with a newer state.
+            out.push(Effect::ChunkVerdict { transfer, keep: false });
+            return self.left_behind(now, out);
+        }
         let result = if reachable && self.view.member(&from).is_some() {
             let exchange = self.exchange_to_come(exchange);
             let since = if phase == Phase::Sum { exchange.sums_since } else { exchange.plan.number };
