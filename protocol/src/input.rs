@@ -1,9 +1,11 @@
 //! Everything that can happen to a [`Node`](crate::Node).
 
-use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId};
+use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId, Serial};
+use crate::market::demand::Share;
 use crate::market::listing::Listing;
 use crate::run::report::{AbortReason, LossSum};
 use crate::run::{Phase, RunSpec};
+use crate::time::Time;
 
 /// One thing that happened; handed to [`Node::handle`](crate::Node::handle).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +152,14 @@ pub enum Command {
         /// The order.
         order: OrderId,
     },
+    /// Take back a permission that this peer has issued: whoever holds it is no
+    /// member any more.
+    Revoke {
+        /// Which.
+        serial: Serial,
+        /// When the permission ends by itself.
+        expires_at: Time,
+    },
     /// Leave a run, which ends it.
     StopRun {
         /// The run.
@@ -176,4 +186,6 @@ pub struct Wish {
     pub patience_ms: u64,
     /// How long to look at all, in milliseconds.
     pub deadline_ms: u64,
+    /// Whose machines may see the data.
+    pub share: Share,
 }

@@ -10,6 +10,8 @@ mod golden;
 mod hostile;
 #[path = "protocol/market.rs"]
 mod market;
+#[path = "protocol/membership.rs"]
+mod membership;
 #[path = "protocol/run.rs"]
 mod run;
 #[path = "protocol/samples.rs"]

@@ -196,6 +196,7 @@ fn a_user_alone_runs_without_any_network() {
         duration_s: 1,
         patience_ms: 1,
         deadline_ms: 1_000,
+        share: manta_protocol::market::demand::Share::Open,
     };
     let order = Command::Order { order: manta_protocol::OrderId(1), spec: Box::new(spec()), wish };
     let effects = bench.input(Input::Command(order));
