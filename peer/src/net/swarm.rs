@@ -117,6 +117,11 @@ pub(crate) enum NetCommand {
         /// Binary multiaddrs; unusable ones are left out.
         addresses: Vec<Vec<u8>>,
     },
+    /// Close all connections to a peer, and do not look for it.
+    Disconnect {
+        /// The peer.
+        peer: PeerId,
+    },
     /// Report the present state.
     Snapshot {
         /// Where to.

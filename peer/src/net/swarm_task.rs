@@ -95,6 +95,7 @@ impl SwarmTask {
                 }
             }
             NetCommand::AddAddresses { peer, addresses } => self.add_addresses(&peer, &addresses),
+            NetCommand::Disconnect { peer } => self.disconnect(&peer),
             NetCommand::Snapshot { reply } => {
                 // The asker may have gone, which is no concern of ours.
                 let _ = reply.send(self.snapshot());
@@ -173,6 +174,15 @@ impl SwarmTask {
         let told = addresses::dialable(&name, parsed, self.on_loopback());
         self.route(&name, told);
         self.discovery.hurry();
+    }
+
+    /// What is on its way to the peer is lost with its connections.
+    fn disconnect(&mut self, peer: &PeerId) {
+        let Some(name) = to_libp2p(peer) else { return };
+        self.discovery.failed(name);
+        self.swarm.behaviour_mut().kad.remove_peer(&name);
+        // Nothing to do if it is gone already.
+        let _ = self.swarm.disconnect_peer_id(name);
     }
 
     /// Whether this peer can be reached from its own machine only, as in a demo.
