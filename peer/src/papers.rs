@@ -184,7 +184,9 @@ impl Papers {
     pub(crate) fn named(&self, name: &str) -> Result<Vec<Permission>, String> {
         let name = name.to_ascii_lowercase();
         if name.len() < 4 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(format!("`{name}` is not the beginning of a serial or a peer id: at least 4 hexadecimal digits"));
+            return Err(format!(
+                "`{name}` is not the beginning of a serial or a peer id: at least 4 hexadecimal digits"
+            ));
         }
         let standing = || self.invitations.iter().filter(|invitation| !self.is_revoked(&invitation.permission));
         let by_serial = standing().filter(|invitation| invitation.permission.serial.to_string().starts_with(&name));

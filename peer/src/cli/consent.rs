@@ -46,7 +46,9 @@ fn warning(share: Share, name: &str, bytes: u64, files: usize, status: &Status) 
     let network = &status.network;
     let (flag, whom) = match share {
         Share::Open => ("open", format!("anyone in the swarm `{network}`")),
-        Share::Invited => ("invited", format!("anyone whom you, or the founder of the swarm `{network}`, have invited")),
+        Share::Invited => {
+            ("invited", format!("anyone whom you, or the founder of the swarm `{network}`, have invited"))
+        }
         Share::Own => ("own", "your own peers".into()),
     };
     let others = status.listings.iter().filter(|listing| match listing.relation {
@@ -74,8 +76,7 @@ mod tests {
     use crate::status::ListingStatus;
 
     fn status() -> Status {
-        let listing =
-            |peer: &str, relation| ListingStatus { peer: peer.into(), relation, ..ListingStatus::default() };
+        let listing = |peer: &str, relation| ListingStatus { peer: peer.into(), relation, ..ListingStatus::default() };
         Status {
             network: "lab".into(),
             listings: vec![

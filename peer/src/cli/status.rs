@@ -153,14 +153,14 @@ mod tests {
         };
         let membership = MembershipStatus {
             founder: Some("ffffffff00".into()),
-            expires_at_ms: Some(invite::now_ms() + 864_000_000),
+            expires_at_ms: Some(invite::now_ms() + 867_600_000),
             dismissed: true,
             invitations: vec![invitation],
         };
         let listing = ListingStatus { peer: "bbbbbbbb00".into(), relation: Relation::Own, ..ListingStatus::default() };
         let status = Status { membership, listings: vec![listing], ..Status::default() };
         let shown = text(&status);
-        for part in ["by invitation of ffffffff", "for another 9 days", "SHUT OUT", "01234567  own", "(your own)"] {
+        for part in ["by invitation of ffffffff", "for another 10 days", "SHUT OUT", "01234567  own", "(your own)"] {
             assert!(shown.contains(part), "`{part}` in\n{shown}");
         }
         let open = text(&Status::default());

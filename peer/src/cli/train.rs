@@ -212,7 +212,8 @@ mod tests {
     fn an_order_is_followed_from_search_to_run() {
         let (mut follower, now) = (Follower::new(2), Instant::now());
         assert_eq!(follower.look(&Status::default(), now).expect("not shown yet"), None);
-        let searching = OrderStatus { order: 2, state: OrderState::Searching, message: "1 of 2".into(), ..OrderStatus::default() };
+        let searching =
+            OrderStatus { order: 2, state: OrderState::Searching, message: "1 of 2".into(), ..OrderStatus::default() };
         assert_eq!(follower.look(&status(searching), now).expect("still looking"), None);
         assert_eq!(follower.message, "1 of 2");
         let matched =

@@ -2,9 +2,7 @@
 
 use super::client::{ClientError, PeerClient};
 use super::{BindError, Server, bind, serve};
-use crate::api::{
-    Control, ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, Revoked,
-};
+use crate::api::{Control, ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, Revoked};
 use crate::status::Status;
 use hyper::StatusCode;
 use manta_protocol::market::demand::Share;

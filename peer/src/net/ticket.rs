@@ -33,10 +33,10 @@
 //! the issuer's signature. Whoever has a ticket that invites is invited.
 
 use libp2p::Multiaddr;
+use manta_protocol::Time;
 use manta_protocol::ids::{NetworkId, PeerId, Serial, Signature};
 use manta_protocol::membership::{Genesis, NAME_BYTES_MAX, Permission, Role, SignedPermission};
 use manta_protocol::wire::Identity;
-use manta_protocol::Time;
 use std::fmt;
 use std::str::FromStr;
 
@@ -426,7 +426,11 @@ mod tests {
 
     #[test]
     fn a_ticket_that_invites_has_exactly_this_text() {
-        let text = "GOLDEN";
+        let text = "manta1aicknbeafakawwrq4nw2ioalm2ppjzg3k63xmkatbbihtso4xdxgr3kjfddcruocy3vosazysbmzkyjjlettuxdd7e3dnq\
+                    kgcswion6raeeajqaaaidqmd5baebwyylc5vesrrri2hbmn2xjam4jawmvmeuvsjz2lrr7snrwyfdbjlehg7iqd3kjfddcruocy3\
+                    vosazysbmzkyjjlettuxdd7e3dnqkgcswion6raucqkbifaucqkbifaucqkbifauarrv23qqr7gaaak6cm6jhjaiydzjrzj7vwnz\
+                    epo2sd5ll3p527otztejjdpjalv2urj7wee26eys7lhynepx3xehzugj6ud3b3cxdmusbth7nlr7574biha4dqobyha4dqobyha4\
+                    dqobyha4dqobyha4dqobyha4dqobyha6zf5zds";
         assert_eq!(inviting().to_string(), text);
         let ticket: Ticket = text.parse().expect("reads");
         assert_eq!(ticket, inviting());

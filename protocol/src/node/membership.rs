@@ -231,12 +231,13 @@ impl Node {
             return self.out.notify(Event::Refused { why: why.into() });
         }
         let revocation = self.out.sign_revocation(serial, expires_at);
-        if let Err(error) = self.take_revocation(revocation, now) {
-            return self.out.notify(Event::Refused { why: error.to_string() });
-        }
         if self.membership.members.founder() == Some(self.out.me()) {
+            // Before the connections to the revoked are closed, so that they hear it, too.
             let revocations = vec![revocation];
             self.out.publish(&Message::Revocations(Revocations { revocations }), LISTING_LIFETIME, now);
+        }
+        if let Err(error) = self.take_revocation(revocation, now) {
+            self.out.notify(Event::Refused { why: error.to_string() });
         }
     }
 

@@ -2,6 +2,7 @@
 //! any of them is a change of the protocol.
 
 use crate::samples::{NOW, confirm, identity, messages, network, peer, spec};
+use manta_protocol::membership::Genesis;
 use manta_protocol::wire::{Envelope, Message};
 use manta_protocol::{Hash, NetworkId, Seed, Time};
 use std::fmt::Write;
@@ -50,6 +51,10 @@ fn every_kind_of_envelope_has_exactly_these_bytes() {
 fn derived_names_have_exactly_these_values() {
     let cases = [
         (NetworkId::from_name("manta").to_string(), "1b2d3d22e775a13793e7cced99dd2b64400d8fc4e6c58f4e8064e9fd07d73057"),
+        (
+            Genesis { name: "lab".into(), founder: peer(1) }.network_id().to_string(),
+            "ead1d7ab2435c51ef0f8a042a305d696a7154bc0b58b01ba7d67267d98879913",
+        ),
         (spec().hash().to_string(), "7608f26b5aed66840ed0de181741f901699f65909a31305b39d7414f818721f7"),
         (
             confirm(&[1, 2]).run_id(peer(1)).to_string(),
