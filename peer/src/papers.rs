@@ -206,6 +206,14 @@ impl Papers {
         }
     }
 
+    /// Notes a revocation, in place of those whose permission has ended; says whether it is news.
+    pub(crate) fn keep_revocation(&mut self, revocation: Revocation, now: Time) -> bool {
+        self.revocations.retain(|other| other.expires_at > now);
+        let is_news = !self.revocations.contains(&revocation);
+        self.revocations.extend(is_news.then_some(revocation));
+        is_news
+    }
+
     /// Whether the issuer has taken it back.
     pub(crate) fn is_revoked(&self, permission: &Permission) -> bool {
         let name = (permission.issuer, permission.serial);

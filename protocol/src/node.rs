@@ -98,7 +98,6 @@ impl Node {
             Input::Command(command) => self.command(command, now),
             Input::PeerConnected { peer } => {
                 self.met(peer, now);
-                self.announce_for(peer, now);
             }
             Input::PeerDisconnected { peer } => {
                 self.parted(&peer);

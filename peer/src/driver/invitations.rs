@@ -111,8 +111,7 @@ impl Driver {
     /// The founder has revoked something, or this peer has: kept for the next start.
     pub(super) fn revocation_heard(&mut self, revocation: Revocation) {
         tracing::info!(issuer = %revocation.issuer.short(), serial = %revocation.serial.short(), "an invitation was revoked");
-        if !self.parts.papers.revocations.contains(&revocation) {
-            self.parts.papers.revocations.push(revocation);
+        if self.parts.papers.keep_revocation(revocation, self.last_now) {
             self.store_papers();
         }
     }

@@ -131,9 +131,8 @@ impl Node {
 
     pub(super) fn met(&mut self, peer: PeerId, now: Time) {
         self.membership.greet(peer, now, &mut self.out);
-        self.membership.presence_soon(now);
         if self.membership.members.admits(&peer, now) {
-            return;
+            return self.announce_for(peer, now);
         }
         let strangers = &mut self.membership.strangers;
         if strangers.len() >= STRANGERS_MAX && !strangers.contains_key(&peer) {
@@ -152,14 +151,8 @@ impl Node {
         if self.membership.members.founder().is_none() {
             return Verdict::Ignore;
         }
-        let known_before = self.membership.members.admits(&author, now);
         self.shown(author, seq, presence.credentials, now);
         let admitted = self.membership.members.admits(&author, now);
-        if admitted && !known_before {
-            // What we said before, it has ignored if it did not know us either.
-            self.announce_for(author, now);
-            self.membership.presence_soon(now);
-        }
         let passed_on = admitted && self.membership.members.pass_on(&author, seq, now);
         if passed_on { Verdict::Accept } else { Verdict::Ignore }
     }
@@ -180,13 +173,17 @@ impl Node {
     }
 
     fn shown(&mut self, peer: PeerId, seq: u64, credentials: Vec<Credential>, now: Time) {
+        let known_before = self.membership.members.admits(&peer, now);
         match self.membership.members.show(peer, seq, credentials, now) {
             Shown::New(permissions) => {
                 for permission in permissions {
                     self.out.notify(Event::Admitted { peer, permission });
                 }
-                if self.membership.members.admits(&peer, now) {
+                if self.membership.members.admits(&peer, now) && !known_before {
                     self.membership.strangers.remove(&peer);
+                    // What we said before, it has ignored if it did not know us either.
+                    self.announce_for(peer, now);
+                    self.membership.presence_soon(now);
                 }
             }
             Shown::Known => {}

@@ -305,25 +305,37 @@ fn the_founder_revokes_and_says_so_again_and_again() {
     assert!(said.iter().filter(|message| **message == word).count() >= 2, "{said:?}");
 }
 
-/// One ticket that leaked, and a flood of connections, fill nothing.
+/// The holder of the leaked ticket `ticket` whose name is made of `number` says hello.
+fn comes(bench: &mut Bench, ticket: u8, number: u64) -> bool {
+    let holder = Identity::from_secret(*Hash::of(&(u64::from(ticket) << 32 | number).to_le_bytes()).as_bytes());
+    let permitted = permitted(FOUNDER, Role::Guest, ticket);
+    let credential = Credential::bind(permitted, &bearer(ticket), holder.peer_id()).expect("the bearer");
+    let greeting = hello(vec![credential], vec![]);
+    let seq = bench.now.as_unix_ms();
+    let bytes = holder.seal(network(), seq, bench.now + Duration::from_s(30), &greeting);
+    let effects = bench.input(Input::Frame { from: holder.peer_id(), bytes });
+    events(&effects).iter().any(|event| matches!(event, Event::Admitted { .. }))
+}
+
+/// Tickets that leaked, and a flood of connections, fill nothing beyond its
+/// bound, and push out nobody who shows itself in time.
 #[test]
 fn tables_are_bounded() {
     let mut bench = Bench::with_charter(Charter { founder: Some(peer(FOUNDER)), ..Charter::default() });
-    let ticket = permitted(FOUNDER, Role::Guest, 2);
-    let mut admitted = 0;
-    for number in 0..PEERS_PER_PERMISSION_MAX as u64 + 20 {
-        let holder = Identity::from_secret(*Hash::of(&number.to_le_bytes()).as_bytes());
-        let credential = Credential::bind(ticket, &bearer(2), holder.peer_id()).expect("the bearer");
-        let greeting = hello(vec![credential], vec![]);
-        let bytes = holder.seal(network(), NOW.as_unix_ms(), NOW + Duration::from_s(30), &greeting);
-        let effects = bench.input(Input::Frame { from: holder.peer_id(), bytes });
-        admitted += events(&effects).iter().filter(|event| matches!(event, Event::Admitted { .. })).count();
+    let per_ticket = PEERS_PER_PERMISSION_MAX as u64;
+    let tickets = u8::try_from(MEMBERS_KNOWN_MAX / PEERS_PER_PERMISSION_MAX).expect("few");
+    for ticket in 0..tickets {
+        assert!((0..per_ticket).all(|number| comes(&mut bench, ticket, number)), "ticket {ticket}");
+        assert!(!comes(&mut bench, ticket, per_ticket), "one too many of ticket {ticket}");
     }
-    assert_eq!((admitted, bench.node.permissions().count()), (PEERS_PER_PERMISSION_MAX, PEERS_PER_PERMISSION_MAX));
-    const { assert!(MEMBERS_KNOWN_MAX > PEERS_PER_PERMISSION_MAX) };
+    assert_eq!(bench.node.permissions().count(), MEMBERS_KNOWN_MAX);
+    assert!(!comes(&mut bench, tickets, 0), "the table is full");
+    bench.pass(Duration::from_s(601));
+    assert!(comes(&mut bench, tickets, 0), "who shows nothing for 10 min yields");
+    assert_eq!(bench.node.permissions().count(), MEMBERS_KNOWN_MAX);
     let mut refused = 0;
     for number in 0..STRANGERS_MAX as u64 + 5 {
-        let stranger = PeerId(*Hash::of(&(1_000 + number).to_le_bytes()).as_bytes());
+        let stranger = PeerId(*Hash::of(&number.to_le_bytes()).as_bytes());
         refused += shut_out(&bench.input(Input::PeerConnected { peer: stranger })).len();
     }
     assert_eq!(refused, 5, "beyond the bound there is no grace");
