@@ -12,6 +12,8 @@ mod golden;
 mod hostile;
 #[path = "protocol/market.rs"]
 mod market;
+#[path = "protocol/membership.rs"]
+mod membership;
 #[path = "protocol/recovery.rs"]
 mod recovery;
 #[path = "protocol/samples.rs"]

@@ -7,6 +7,7 @@
 
 use manta_protocol::effect::RunStart;
 use manta_protocol::input::Wish;
+use manta_protocol::market::demand::Share;
 use manta_protocol::market::listing::{Device, DeviceKind, Listing};
 use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec};
 use manta_protocol::run::{ChunkPlan, Phase, RunSpec};
@@ -97,6 +98,7 @@ pub fn wish(members: u16) -> Wish {
         duration_s: 600,
         patience_ms: 3_000,
         deadline_ms: 60_000,
+        share: Share::Open,
     }
 }
 

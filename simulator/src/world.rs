@@ -293,6 +293,10 @@ impl World {
             Effect::Misbehaviour { peer, what } => {
                 self.checkers.violation(format!("{:?} blames {peer:?}: {what}", self.hosts[host].peer));
             }
+            Effect::Disconnect { peer, why } => {
+                self.checkers
+                    .violation(format!("{:?} shuts {peer:?} out of an open swarm: {why:?}", self.hosts[host].peer));
+            }
             Effect::ChunkVerdict { keep, .. } => {
                 if let Some(chunk) = judged.chunk.take().filter(|_| keep) {
                     self.keep(host, *chunk);
