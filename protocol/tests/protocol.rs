@@ -12,6 +12,8 @@ mod cluster;
 mod golden;
 #[path = "protocol/hostile.rs"]
 mod hostile;
+#[path = "protocol/largest.rs"]
+mod largest;
 #[path = "protocol/liveness.rs"]
 mod liveness;
 #[path = "protocol/market.rs"]
