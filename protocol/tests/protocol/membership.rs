@@ -11,6 +11,7 @@ use manta_protocol::market::reservation::{Answer, ReserveReply};
 use manta_protocol::membership::{
     Charter, Credential, Genesis, Hello, PermissionError, Presence, Revocation, Revocations, Role, SignedPermission,
 };
+use manta_protocol::run::report::AbortReason;
 use manta_protocol::wire::limits::{MEMBERS_KNOWN_MAX, PEERS_PER_PERMISSION_MAX, STRANGERS_MAX};
 use manta_protocol::wire::{Identity, Message};
 use manta_protocol::{Config, Duration, Effect, Event, Hash, Input, NetworkId, Node, OrderId, PeerId, Serial, Time};
@@ -414,7 +415,10 @@ fn a_member_whose_permission_is_revoked_is_lost_to_the_run() {
     assert_eq!(confirmed(&effects), [peer(2)]);
     let expires_at = revocation(1, 2).expires_at;
     let effects = bench.input(Input::Command(Command::Revoke { serial: Serial([2; 16]), expires_at }));
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Close { failure: Some(_), .. })), "{effects:?}");
+    let said = sent(&effects);
+    let accused = |message: &Message| matches!(message, Message::Suspect(suspect) if suspect.peer == peer(2) && suspect.reason == AbortReason::NotAllowed);
+    assert!(said.iter().any(|(_, message)| accused(message)), "it is to leave: {said:?}");
+    assert!(said.iter().any(|(_, message)| matches!(message, Message::ViewAsk(_))), "a view without it: {said:?}");
 }
 
 #[test]

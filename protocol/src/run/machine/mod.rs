@@ -376,6 +376,11 @@ impl Machine {
         if self.is_agreed() {
             return None;
         }
+        // A stranger's word counts for nothing; who comes in again may know an old view only.
+        let began = || self.start.members.iter().any(|member| member.peer == from);
+        if self.view.member(&from).is_none() && !(self.stage == Stage::Entering && began()) {
+            return None;
+        }
         let owner_stops = abort.reason == AbortReason::Stopped && abort.culprit == self.start.owner;
         let undecided = abort.reason == AbortReason::NoMajority && self.stage == Stage::Comparing;
         if owner_stops || undecided {
