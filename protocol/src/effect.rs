@@ -4,8 +4,8 @@ use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId};
 use crate::market::listing::Contact;
 use crate::market::matching::Mismatch;
 use crate::market::reservation::Answer;
-use crate::run::report::{AbortReason, RoundReport};
 use crate::run::ledger::{Ledger, Span};
+use crate::run::report::{AbortReason, RoundReport};
 use crate::run::view::View;
 use crate::run::{Phase, RunSpec};
 use std::collections::BTreeMap;
@@ -152,6 +152,11 @@ pub enum Effect {
         run: RunId,
         /// The exchange that comes next.
         exchange: u64,
+    },
+    /// Nobody needs the kept state any more.
+    DropSnapshot {
+        /// The run.
+        run: RunId,
     },
     /// Fetch the state before `exchange` from several members at once, checking
     /// every piece, and load it. Answered by `Done::StateLoaded` or `Done::StateNotLoaded`.

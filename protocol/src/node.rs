@@ -1,19 +1,23 @@
 //! The node: routes each input to its room and collects the effects.
 
-use crate::effect::{Effect, Event, RunStart, Verdict};
+use crate::effect::{Effect, Entry, Event, RunStart, Verdict};
 use crate::ids::{EffectId, NetworkId, OrderId, PeerId, RunId};
 use crate::input::{Command, Input};
 use crate::market::book::{Change, HeardDemand, OrderBook};
 use crate::market::demand::Demand;
-use crate::market::listing::{Listing, Withdrawal};
+use crate::market::listing::{Contact, Listing, Withdrawal};
 use crate::market::matching;
 use crate::market::order::{Order, Outcome};
 use crate::market::reservation::{Confirm, Hold, Reserve, ReserveReply, Terms, WordOrder};
 use crate::outbox::{About, InFlight, Outbox};
-use crate::run::machine::{ChunkArrived, Ended, Machine};
-use crate::run::report::{Abort, AbortReason};
+use crate::run::machine::{Beginning, ChunkArrived, Ended, Machine, donors};
+use crate::run::record::Record;
+use crate::run::report::{Abort, AbortReason, Heartbeat, Ready, RoundReport};
+use crate::run::view::{CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk};
 use crate::time::{Duration, Time};
-use crate::wire::limits::{ANSWERED_MAX, CLOCK_SKEW_MAX, FRAME_LIFETIME_MAX, GOSSIP_LIFETIME_MAX, ORDERS_MAX};
+use crate::wire::limits::{
+    ANSWERED_MAX, CLOCK_SKEW_MAX, FRAME_LIFETIME_MAX, GOSSIP_LIFETIME_MAX, ORDERS_MAX, RUNS_OVER_MAX,
+};
 use crate::wire::message::Body as _;
 use crate::wire::{Envelope, EnvelopeError, Identity, Message};
 use std::collections::BTreeMap;
@@ -55,6 +59,8 @@ pub struct Node {
     words: WordOrder,
     orders: BTreeMap<OrderId, Order>,
     run: Option<Machine>,
+    /// How runs ended here, for members that missed it.
+    over: BTreeMap<RunId, Ended>,
     expire_at: Time,
 }
 
@@ -75,6 +81,7 @@ impl Node {
             words: WordOrder::default(),
             orders: BTreeMap::new(),
             run: None,
+            over: BTreeMap::new(),
             expire_at: now + LISTING_INTERVAL,
         }
     }
@@ -96,18 +103,17 @@ impl Node {
             Input::Frame { from, bytes } => self.frame(from, &bytes, now),
             Input::FrameDelivered { id } => self.frame_landed(id, true, now),
             Input::FrameFailed { id } => self.frame_landed(id, false, now),
-            Input::ChunkArrived { transfer, from, run, step, phase, chunk, elements } => {
-                let arrived = ChunkArrived { transfer, from, step, phase, chunk, elements };
+            Input::ChunkArrived { transfer, from, run, view, exchange, phase, chunk, elements } => {
+                let arrived = ChunkArrived { transfer, from, view, exchange, phase, chunk, elements };
                 match self.run.as_mut().filter(|machine| machine.run() == run) {
-                    Some(machine) => {
-                        let ended = machine.chunk(arrived, now, &mut self.out);
-                        self.run_ended(ended);
-                    }
+                    Some(machine) => machine.chunk(arrived, now, &mut self.out),
                     None => self.out.push(Effect::ChunkVerdict { transfer, keep: false }),
                 }
             }
-            Input::BulkFailed { run, peer } => {
-                self.with_run(run, |machine, out| machine.lost(peer, now, out));
+            Input::BulkFailed { run, peer, exchange, phase, chunk } => {
+                if let Some(machine) = self.run.as_mut().filter(|machine| machine.run() == run) {
+                    machine.unsent(peer, exchange, phase, chunk, now, &mut self.out);
+                }
             }
             Input::Trainer { run, done } => self.with_run(run, |machine, out| machine.trainer_done(done, now, out)),
             Input::TrainerFailed { run, culprit } => self.with_run(run, |machine, out| match culprit {
@@ -182,6 +188,7 @@ impl Node {
                     order.cancel(now, &mut self.out);
                 }
             }
+            Command::Resume { record } => self.resume(&record, now),
             Command::StopRun { run, reason } => {
                 self.with_run(run, |machine, out| machine.fail(reason, out.me(), now, out));
             }
@@ -286,13 +293,26 @@ impl Node {
                 if let Some(order) = self.orders.values_mut().find(|order| order.spec_hash() == reply.spec) {
                     order.answered(from, reply, now, &mut self.out);
                 }
+                if let Some(machine) = self.run.as_mut().filter(|machine| machine.spec_hash() == reply.spec) {
+                    machine.recruit_answered(from, reply, now, &mut self.out);
+                }
             }
             Message::Confirm(confirm) => self.confirmed(from, confirm, now),
             Message::Release(release) => self.hold.release(from, release.spec),
-            Message::Ready(ready) => self.run_message(ready.run, from, &message, now),
-            Message::RoundReport(report) => self.run_message(report.run, from, &message, now),
-            Message::Abort(abort) => self.run_message(abort.run, from, &message, now),
-            Message::Heartbeat(heartbeat) => self.run_message(heartbeat.run, from, &message, now),
+            Message::Ready(Ready { run, .. })
+            | Message::RoundReport(RoundReport { run, .. })
+            | Message::Abort(Abort { run, .. })
+            | Message::Heartbeat(Heartbeat { run, .. })
+            | Message::Join(Join { run, .. })
+            | Message::Suspect(Suspect { run, .. })
+            | Message::ViewAsk(ViewAsk { run, .. })
+            | Message::ViewAccept(ViewAccept { run, .. })
+            | Message::StateOffer(StateOffer { run, .. })
+            | Message::CaughtUp(CaughtUp { run, .. })
+            | Message::Finished(Finished { run, .. }) => self.run_message(*run, from, &message, now),
+            Message::ViewState(state) => self.run_message(state.run, from, &message, now),
+            Message::ViewPropose(propose) => self.run_message(propose.run, from, &message, now),
+            Message::ViewInstall(install) => self.run_message(install.run, from, &message, now),
             Message::Listing(_) | Message::Withdrawal(_) | Message::Demand(_) => {}
         }
     }
@@ -309,43 +329,99 @@ impl Node {
         self.out.send(user, reply, About::Nothing, now);
     }
 
-    /// A run begins, if its user holds this machine for it.
-    fn confirmed(&mut self, owner: PeerId, confirm: &Confirm, now: Time) {
-        let run = confirm.run_id(owner);
+    /// A run begins, or takes us in, if whoever says so holds this machine for it.
+    fn confirmed(&mut self, from: PeerId, confirm: &Confirm, now: Time) {
+        let run = confirm.run_id();
         if self.run.as_ref().is_some_and(|machine| machine.run() == run) {
             return;
         }
-        match self.begin(run, owner, confirm, now) {
+        match self.begin(run, from, confirm, now) {
             Ok(machine) => {
                 self.run = Some(machine);
                 self.hold = Hold::Running(run);
             }
-            Err(why) => self.not_begun(run, owner, confirm, why, now),
+            Err(why) => self.not_begun(run, from, confirm, why, now),
         }
     }
 
-    fn begin(&mut self, run: RunId, owner: PeerId, confirm: &Confirm, now: Time) -> Result<Machine, &'static str> {
-        let rank_of = |peer: PeerId| confirm.members.binary_search_by_key(&peer, |member| member.peer).ok();
-        let rank = rank_of(self.out.me()).ok_or("this machine is not among the members")?;
-        // The owner serves the data: without it among the members nobody could start.
-        rank_of(owner).ok_or("its user is not among the members")?;
+    fn begin(&mut self, run: RunId, from: PeerId, confirm: &Confirm, now: Time) -> Result<Machine, &'static str> {
+        let me = self.out.me();
+        let is_member = |peer: PeerId| confirm.members.binary_search_by_key(&peer, |member| member.peer).is_ok();
+        if confirm.spec.hash() != confirm.demand.spec {
+            return Err("its demand is for another spec");
+        }
         if self.run.is_some() {
             return Err("another run goes on here");
         }
-        if !self.hold.is_for(owner, confirm.spec.hash(), now) {
+        if confirm.late {
+            if is_member(me) || !is_member(from) {
+                return Err("whoever takes this machine in is not a member, or it is one already");
+            }
+        } else if !is_member(me) {
+            return Err("this machine is not among the members");
+        } else if from != confirm.owner || !is_member(from) {
+            // The owner serves the data: without it among the members nobody could start.
+            return Err("its user is not among the members");
+        }
+        if !self.hold.is_for(from, confirm.spec.hash(), now) {
             return Err("this machine is not held for it any more");
         }
-        let start = RunStart { run, spec: confirm.spec.clone(), owner, members: confirm.members.clone(), rank };
-        Machine::new(start, now, &mut self.out).ok_or("its gradient cannot be cut for so many members")
+        let mut donors = donors(confirm.owner, &confirm.members, me);
+        if confirm.late {
+            // Whoever takes us in lets us read its data already.
+            donors.sort_by_key(|peer| *peer != from);
+        }
+        let start = RunStart {
+            run,
+            spec: confirm.spec.clone(),
+            owner: confirm.owner,
+            me,
+            members: confirm.members.clone(),
+            donors,
+            entry: if confirm.late { Entry::Late } else { Entry::First },
+        };
+        let (demand, issued_at_ms) = (confirm.demand.clone(), confirm.issued_at_ms);
+        let beginning = Beginning { start, demand, issued_at_ms, contact: self.contact() };
+        Machine::new(beginning, now, &mut self.out).ok_or("its vector cannot be cut for so many members")
     }
 
-    /// Tells the run's user; if that is ours, the people here and the members,
+    /// Where we can be reached, as far as it was ever offered.
+    fn contact(&self) -> Contact {
+        let offer = self.offer.as_ref();
+        Contact {
+            peer: self.out.me(),
+            bulk_port: offer.map_or(0, |offer| offer.bulk_port),
+            addresses: offer.map_or_else(Vec::new, |offer| offer.addresses.clone()),
+        }
+    }
+
+    /// Goes on with a run after a restart.
+    fn resume(&mut self, record: &[u8], now: Time) {
+        let machine = match Record::decode(record) {
+            Err(problem) => Err(format!("the journal's record of a run: {problem}")),
+            Ok(record) if record.contact.peer != self.out.me() => {
+                Err(format!("the journal's record of a run is of another peer, {}", record.contact.peer))
+            }
+            Ok(_) if self.run.is_some() => Err("another run goes on here".into()),
+            Ok(record) => Machine::again(record, now, &mut self.out)
+                .ok_or_else(|| "the vector of the journal's run cannot be cut for so many members".into()),
+        };
+        match machine {
+            Ok(machine) => {
+                self.hold = Hold::Running(machine.run());
+                self.run = Some(machine);
+            }
+            Err(why) => self.out.notify(Event::Refused { why }),
+        }
+    }
+
+    /// Tells whoever wanted it; if that is us, the people here and the members,
     /// who would wait for us.
-    fn not_begun(&mut self, run: RunId, owner: PeerId, confirm: &Confirm, why: &str, now: Time) {
+    fn not_begun(&mut self, run: RunId, from: PeerId, confirm: &Confirm, why: &str, now: Time) {
         let me = self.out.me();
         let abort = Message::Abort(Abort { run, reason: AbortReason::NotReady, culprit: me });
-        if owner != me {
-            self.out.send(owner, abort, About::Nothing, now);
+        if from != me {
+            self.out.send(from, abort, About::Nothing, now);
             return;
         }
         for member in confirm.members.iter().filter(|member| member.peer != me) {
@@ -355,7 +431,15 @@ impl Node {
     }
 
     fn run_message(&mut self, run: RunId, from: PeerId, message: &Message, now: Time) {
-        self.with_run(run, |machine, out| machine.message(from, message, now, out));
+        if self.run.as_ref().is_some_and(|machine| machine.run() == run) {
+            return self.with_run(run, |machine, out| machine.message(from, message, now, out));
+        }
+        // Who still asks about a run that is over here has missed its end.
+        let asks =
+            matches!(message, Message::Join(_) | Message::ViewAsk(_) | Message::Suspect(_) | Message::Heartbeat(_));
+        if let Some(word) = self.over.get(&run).filter(|_| asks).map(|over| over.word(run)) {
+            self.out.send(from, word, About::Nothing, now);
+        }
     }
 
     fn with_run(&mut self, run: RunId, act: impl FnOnce(&mut Machine, &mut Outbox) -> Option<Ended>) {
@@ -366,17 +450,21 @@ impl Node {
     }
 
     fn run_ended(&mut self, ended: Option<Ended>) {
-        if ended.is_some() {
-            self.run = None;
-            self.hold = Hold::Free;
+        let Some(ended) = ended else { return };
+        if let Some(machine) = self.run.take() {
+            self.over.insert(machine.run(), ended);
+            if self.over.len() > RUNS_OVER_MAX {
+                self.over.pop_first();
+            }
         }
+        self.hold = Hold::Free;
     }
 
     fn frame_landed(&mut self, id: EffectId, delivered: bool, now: Time) {
         let Some(InFlight { to, kind, about }) = self.out.landed(id) else { return };
         match about {
             About::Run(run) => self.with_run(run, |machine, out| {
-                if delivered { machine.delivered(id, to, out) } else { machine.undelivered(to, kind, now, out) }
+                if delivered { machine.delivered(id, to, now, out) } else { machine.undelivered(to, kind, now, out) }
             }),
             About::Order(order) if !delivered => {
                 if let Some(order) = self.orders.get_mut(&order) {
@@ -396,7 +484,7 @@ impl Node {
             self.words.expire(now);
         }
         if let Some(machine) = &mut self.run {
-            let ended = machine.tick(now, &mut self.out);
+            let ended = machine.tick(&self.book, now, &mut self.out);
             self.run_ended(ended);
         }
         loop {

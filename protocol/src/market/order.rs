@@ -217,8 +217,15 @@ impl Order {
     fn confirm(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) -> RunId {
         let held = self.asked.iter().filter(|(_, asked)| matches!(asked, Asked::Held { .. })).map(|(peer, _)| *peer);
         let members: Vec<Contact> = held.map(|peer| contact(book, peer)).collect();
-        let confirm = Confirm { spec: self.spec.clone(), issued_at_ms: now.as_unix_ms(), members };
-        let run = confirm.run_id(out.me());
+        let confirm = Confirm {
+            spec: self.spec.clone(),
+            demand: self.demand.clone(),
+            owner: out.me(),
+            issued_at_ms: now.as_unix_ms(),
+            members,
+            late: false,
+        };
+        let run = confirm.run_id();
         for member in &confirm.members {
             out.send(member.peer, Message::Confirm(confirm.clone()), About::Run(run), now);
         }
@@ -241,7 +248,7 @@ impl Order {
     }
 }
 
-fn contact(book: &OrderBook, peer: PeerId) -> Contact {
+pub(crate) fn contact(book: &OrderBook, peer: PeerId) -> Contact {
     // A listing may expire while its peer is held; the transport then still
     // knows the connection over which the reservation was answered.
     let listing = book.listing(&peer);

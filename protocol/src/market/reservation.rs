@@ -4,6 +4,7 @@
 //! when it expires; only `Confirm` turns it into a run. Everything here can be
 //! said twice without harm.
 
+use super::demand::Demand;
 use super::listing::{Contact, validate_addresses};
 use crate::ids::{Hash, PeerId, RunId};
 use crate::run::spec::RunSpec;
@@ -57,15 +58,22 @@ pub enum Answer {
     BadHold,
 }
 
-/// Starts the run on all members.
+/// Starts the run on all members, or takes one more into it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirm {
     /// What to do.
     pub spec: RunSpec,
+    /// What the run asks of its members, and how many it takes.
+    pub demand: Demand,
+    /// Who ordered the run.
+    pub owner: PeerId,
     /// Milliseconds since the Unix epoch; tells two runs of one spec apart.
     pub issued_at_ms: u64,
-    /// Everyone who takes part, ascending by id; the index is the rank.
+    /// Everyone who takes part, ascending by id.
     pub members: Vec<Contact>,
+    /// Whether the run goes on already: the addressee is not among `members`, and
+    /// the author is one of them, perhaps not the owner.
+    pub late: bool,
 }
 
 /// Ends a hold that no run followed.
@@ -82,19 +90,25 @@ impl Body for ReserveReply {}
 impl Body for Release {}
 
 impl Confirm {
-    /// The name of the run that this starts for `owner`.
-    pub fn run_id(&self, owner: PeerId) -> RunId {
-        let mut hasher = blake3::Hasher::new_derive_key("manta 2026-11 run id v1");
-        hasher.update(owner.as_bytes());
-        hasher.update(self.spec.hash().as_bytes());
-        hasher.update(&self.issued_at_ms.to_le_bytes());
-        RunId(*hasher.finalize().as_bytes())
+    /// The name of the run.
+    pub fn run_id(&self) -> RunId {
+        run_id(self.owner, self.spec.hash(), self.issued_at_ms)
     }
+}
+
+/// The name of the run of this spec that `owner` ordered at this time.
+pub(crate) fn run_id(owner: PeerId, spec: Hash, issued_at_ms: u64) -> RunId {
+    let mut hasher = blake3::Hasher::new_derive_key("manta 2026-11 run id v1");
+    hasher.update(owner.as_bytes());
+    hasher.update(spec.as_bytes());
+    hasher.update(&issued_at_ms.to_le_bytes());
+    RunId(*hasher.finalize().as_bytes())
 }
 
 impl Body for Confirm {
     fn validate(&self) -> Result<(), String> {
         self.spec.validate()?;
+        self.demand.validate()?;
         if self.members.is_empty() || self.members.len() > MEMBERS_MAX {
             return Err(format!("{} members, 1 to {MEMBERS_MAX} are accepted", self.members.len()));
         }

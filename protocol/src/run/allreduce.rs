@@ -6,11 +6,17 @@
 //! all members hold the same bits, whatever order the network delivers in, and
 //! a chunk's sum is on its way while later chunks are still coming in.
 //!
+//! When ranks are lost meanwhile, the others agree (see [`super::view`]) either
+//! that everything stands, and hand out the sums that the lost ones owed, or
+//! that the chunks are added up again without them, from the values that their
+//! owners hold; the chunks that the lost ones owned get new owners.
+//!
 //! This machine counts chunks; the values themselves are moved and added by the
-//! driver. Bound: 2 · chunks · ranks events a step; later ones are refused.
+//! driver. Bound: 2 · chunks · ranks events an exchange; later ones are refused.
 
+use super::view::Handover;
 use crate::wire::limits::CHUNKS_MAX;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 /// Which half of the all-reduce a chunk belongs to.
@@ -119,10 +125,8 @@ pub enum Action {
         /// The chunk.
         chunk: u32,
     },
-    /// Send the sum of the own `chunk` to rank `to`.
+    /// Send the sum of `chunk` to everyone.
     SendSum {
-        /// Rank of the receiver.
-        to: usize,
         /// The chunk.
         chunk: u32,
     },
@@ -144,13 +148,21 @@ pub enum Refusal {
     Again,
 }
 
-/// One step's all-reduce, as one rank sees it.
+/// One exchange's all-reduce, as one member sees it.
 #[derive(Clone, Debug)]
 pub struct AllReduce {
     plan: ChunkPlan,
-    me: usize,
+    /// The own rank; `None` for a member that only follows the sums.
+    me: Option<usize>,
+    /// A bit for each rank whose values count.
+    contributors: u16,
+    /// Chunks that have another owner than planned.
+    moved: BTreeMap<u32, usize>,
     local_ready: bool,
-    contributions: BTreeSet<(u32, usize)>,
+    /// What comes is kept, but the end must wait.
+    frozen: bool,
+    completed: bool,
+    values: BTreeSet<(u32, usize)>,
     sums: BTreeSet<u32>,
     reducing: BTreeSet<u32>,
     actions: VecDeque<Action>,
@@ -158,37 +170,75 @@ pub struct AllReduce {
 
 impl AllReduce {
     /// Starts with nothing; chunks of faster members may come before our own values.
-    pub fn new(plan: ChunkPlan, me: usize) -> Self {
-        assert!(me < plan.ranks(), "own rank lies within the plan");
+    pub fn new(plan: ChunkPlan, me: Option<usize>) -> Self {
+        assert!(me.is_none_or(|me| me < plan.ranks()), "own rank lies within the plan");
+        let contributors = u16::MAX >> (u16::BITS as usize - plan.ranks());
         Self {
             plan,
             me,
+            contributors,
+            moved: BTreeMap::new(),
             local_ready: false,
-            contributions: BTreeSet::new(),
+            frozen: false,
+            completed: false,
+            values: BTreeSet::new(),
             sums: BTreeSet::new(),
             reducing: BTreeSet::new(),
             actions: VecDeque::new(),
         }
     }
 
+    /// How the vector is cut.
+    pub fn plan(&self) -> &ChunkPlan {
+        &self.plan
+    }
+
+    /// Who owns `chunk` now; `None` if there is no such chunk.
+    pub fn owner(&self, chunk: u32) -> Option<usize> {
+        self.moved.get(&chunk).copied().or_else(|| self.plan.owner(chunk))
+    }
+
+    /// Whether the values of `rank` count.
+    pub fn counts(&self, rank: usize) -> bool {
+        rank < self.plan.ranks() && self.contributors >> rank & 1 == 1
+    }
+
+    /// Whether the sum of `chunk` is here.
+    pub fn has_sum(&self, chunk: u32) -> bool {
+        self.sums.contains(&chunk)
+    }
+
+    /// A bit for each chunk whose sum is here, lowest first.
+    pub fn sums_map(&self) -> Vec<u8> {
+        let mut map = vec![0; self.plan.chunks().div_ceil(8) as usize];
+        self.sums.iter().for_each(|chunk| map[*chunk as usize / 8] |= 1 << (chunk % 8));
+        map
+    }
+
+    /// A bit for each rank all of whose values are here for the chunks that we
+    /// have yet to add up.
+    pub fn whole_map(&self) -> u16 {
+        let Some(me) = self.me else { return 0 };
+        let due: Vec<_> = self.owned(me).filter(|chunk| !self.sums.contains(chunk)).collect();
+        let whole = |rank: &usize| due.iter().all(|chunk| self.values.contains(&(*chunk, *rank)));
+        (0..self.plan.ranks()).filter(whole).fold(0, |map, rank| map | 1 << rank)
+    }
+
     /// The own values are there: they go out, to each owner in turn so that no
     /// link waits for another, and count as our contribution to the own part.
     pub fn local_ready(&mut self) {
+        let Some(me) = self.me.filter(|me| self.counts(*me)) else { return };
         if std::mem::replace(&mut self.local_ready, true) {
             return;
         }
         let ranks = self.plan.ranks();
         let longest = (0..ranks).map(|rank| self.plan.owned(rank).len()).max().unwrap_or(0);
         for index in 0..longest {
-            for to in (1..ranks).map(|distance| (self.me + distance) % ranks) {
-                if let Some(chunk) = self.plan.owned(to).nth(index) {
-                    self.actions.push_back(Action::SendContribution { to, chunk });
+            for part in (0..ranks).map(|distance| (me + distance) % ranks) {
+                if let Some(chunk) = self.plan.owned(part).nth(index) {
+                    self.contribute(chunk, me);
                 }
             }
-        }
-        for chunk in self.plan.owned(self.me) {
-            self.contributions.insert((chunk, self.me));
-            self.reduce_if_whole(chunk);
         }
     }
 
@@ -197,11 +247,13 @@ impl AllReduce {
     /// # Errors
     /// [`Refusal`] if it must not be kept.
     pub fn chunk_arrived(&mut self, from: usize, phase: Phase, chunk: u32, elements: u64) -> Result<(), Refusal> {
-        let owner = self.plan.owner(chunk).ok_or(Refusal::NotYours)?;
+        let owner = self.owner(chunk).ok_or(Refusal::NotYours)?;
         let entitled = match phase {
-            Phase::Contribution => owner == self.me && from != self.me && from < self.plan.ranks(),
+            Phase::Contribution => Some(owner) == self.me && owner != from && self.counts(from),
             // No honest sum can be there before our own values went into it.
-            Phase::Sum => owner == from && from != self.me && self.local_ready,
+            Phase::Sum => {
+                owner == from && self.me != Some(from) && self.me.is_none_or(|me| self.local_ready || !self.counts(me))
+            }
         };
         if !entitled {
             return Err(Refusal::NotYours);
@@ -210,7 +262,7 @@ impl AllReduce {
             return Err(Refusal::Length);
         }
         let new = match phase {
-            Phase::Contribution => self.contributions.insert((chunk, from)),
+            Phase::Contribution => self.values.insert((chunk, from)),
             Phase::Sum => self.sums.insert(chunk),
         };
         if !new {
@@ -229,10 +281,60 @@ impl AllReduce {
             return;
         }
         self.sums.insert(chunk);
-        let ranks = self.plan.ranks();
-        let receivers = (1..ranks).map(|distance| (self.me + distance) % ranks);
-        self.actions.extend(receivers.map(|to| Action::SendSum { to, chunk }));
+        self.actions.push_back(Action::SendSum { chunk });
         self.complete_if_whole();
+    }
+
+    /// Holds back the end until [`Self::keep`], [`Self::reduce_over`] or [`Self::thaw`]:
+    /// what has been said about it to others must stay true.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+    }
+
+    /// Undoes [`Self::freeze`].
+    pub fn thaw(&mut self) {
+        self.frozen = false;
+        self.complete_if_whole();
+    }
+
+    /// Everything stands: what lost ranks owed is sent by those who hold it.
+    pub fn keep(&mut self, handovers: &[Handover]) {
+        for handover in handovers {
+            let by = usize::from(handover.by);
+            for chunk in handover.first..handover.first.saturating_add(handover.count).min(self.plan.chunks()) {
+                self.moved.insert(chunk, by);
+                if self.me == Some(by) && self.sums.contains(&chunk) {
+                    self.actions.push_back(Action::SendSum { chunk });
+                }
+            }
+        }
+        self.thaw();
+    }
+
+    /// Only the values of ranks in this map count: all sums are made anew. The
+    /// chunks of the others go to these in turn.
+    pub fn reduce_over(&mut self, contributors: u16) {
+        self.contributors &= contributors;
+        let owners: Vec<_> = (0..self.plan.ranks()).filter(|rank| self.counts(*rank)).collect();
+        let orphans: Vec<_> = (0..self.plan.chunks())
+            .filter(|chunk| self.owner(*chunk).is_none_or(|owner| !self.counts(owner)))
+            .collect();
+        self.sums.clear();
+        self.reducing.clear();
+        self.actions.retain(|action| matches!(action, Action::SendContribution { to, .. } if owners.contains(to)));
+        let counted = self.contributors;
+        self.values.retain(|(_, rank)| counted >> rank & 1 == 1);
+        for (index, chunk) in orphans.into_iter().enumerate() {
+            let Some(owner) = owners.get(index % owners.len().max(1)) else { return };
+            self.moved.insert(chunk, *owner);
+            if let Some(me) = self.me.filter(|me| self.local_ready && self.counts(*me)) {
+                self.contribute(chunk, me);
+            }
+        }
+        if let Some(me) = self.me {
+            self.owned(me).collect::<Vec<_>>().into_iter().for_each(|chunk| self.reduce_if_whole(chunk));
+        }
+        self.thaw();
     }
 
     /// The next thing to do.
@@ -243,21 +345,46 @@ impl AllReduce {
     /// Ranks whose values of own chunks, or whose sums, are still missing.
     pub fn waiting_for(&self, phase: Phase) -> Vec<usize> {
         let missing = |rank: &usize| match phase {
-            Phase::Contribution => self.plan.owned(self.me).any(|chunk| !self.contributions.contains(&(chunk, *rank))),
-            Phase::Sum => self.plan.owned(*rank).any(|chunk| !self.sums.contains(&chunk)),
+            Phase::Contribution => {
+                self.counts(*rank)
+                    && self.me.is_some_and(|me| {
+                        self.owned(me)
+                            .any(|chunk| !self.sums.contains(&chunk) && !self.values.contains(&(chunk, *rank)))
+                    })
+            }
+            Phase::Sum => self.owned(*rank).any(|chunk| !self.sums.contains(&chunk)),
         };
         (0..self.plan.ranks()).filter(missing).collect()
     }
 
+    /// The chunks that `rank` owns now.
+    fn owned(&self, rank: usize) -> impl Iterator<Item = u32> {
+        let planned = self.plan.owned(rank).filter(|chunk| !self.moved.contains_key(chunk));
+        planned.chain(self.moved.iter().filter(move |(_, owner)| **owner == rank).map(|(chunk, _)| *chunk))
+    }
+
+    fn contribute(&mut self, chunk: u32, me: usize) {
+        match self.owner(chunk) {
+            Some(owner) if owner == me => {
+                self.values.insert((chunk, me));
+                self.reduce_if_whole(chunk);
+            }
+            Some(to) => self.actions.push_back(Action::SendContribution { to, chunk }),
+            None => {}
+        }
+    }
+
     fn reduce_if_whole(&mut self, chunk: u32) {
-        let whole = (0..self.plan.ranks()).all(|rank| self.contributions.contains(&(chunk, rank)));
-        if whole && self.reducing.insert(chunk) {
+        let ranks = 0..self.plan.ranks();
+        let whole = ranks.into_iter().all(|rank| !self.counts(rank) || self.values.contains(&(chunk, rank)));
+        if whole && !self.sums.contains(&chunk) && self.reducing.insert(chunk) {
             self.actions.push_back(Action::Reduce { chunk });
         }
     }
 
     fn complete_if_whole(&mut self) {
-        if self.sums.len() == self.plan.chunks() as usize {
+        let whole = self.sums.len() == self.plan.chunks() as usize;
+        if whole && !self.frozen && !std::mem::replace(&mut self.completed, true) {
             self.actions.push_back(Action::Complete);
         }
     }

@@ -170,7 +170,10 @@ mod tests {
     fn what_came_back_is_given_out_first() {
         let ledger = Ledger::new(100);
         let first = ledger.assign(&[2, 3, 2]);
-        assert_eq!(first.iter().map(|spans| numbers(spans)).collect::<Vec<_>>(), [vec![0, 1], vec![2, 3, 4], vec![5, 6]]);
+        assert_eq!(
+            first.iter().map(|spans| numbers(spans)).collect::<Vec<_>>(),
+            [vec![0, 1], vec![2, 3, 4], vec![5, 6]]
+        );
         let ledger = ledger.after(&first, |rank| rank != 1);
         assert_eq!((ledger.done(), ledger.left(), numbers(&ledger.returned)), (4, 96, vec![2, 3, 4]));
         let second = ledger.assign(&[2, 2]);

@@ -42,6 +42,8 @@ pub struct RoundReport {
     pub run: RunId,
     /// The round, from 0.
     pub round: u32,
+    /// Number of the view whose plan its last exchange followed.
+    pub plan: u32,
     /// Hash of all parameters after the round.
     pub parameter_hash: Hash,
     /// Training loss over this member's own batches of the round.
@@ -52,7 +54,7 @@ pub struct RoundReport {
     pub reduce_ms: u64,
 }
 
-/// Why a run ends before its last round.
+/// Why a member leaves a run, or a run ends, before the last round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AbortReason {
     /// A user stopped it.
@@ -78,6 +80,11 @@ impl AbortReason {
     /// Whether the named culprit is known to have caused it.
     pub fn is_decided(self) -> bool {
         self != Self::NoMajority
+    }
+
+    /// Whether a member that left for it may come back to the same run.
+    pub fn may_return(self) -> bool {
+        matches!(self, Self::MemberLost | Self::Stalled | Self::NotReady | Self::CannotCompute)
     }
 }
 
@@ -113,6 +120,8 @@ pub struct Abort {
 pub struct Heartbeat {
     /// The run.
     pub run: RunId,
+    /// The number of the view that it is in.
+    pub view: u32,
 }
 
 impl Body for Ready {}

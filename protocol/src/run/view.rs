@@ -195,6 +195,8 @@ pub struct ViewState {
     pub ballot: Ballot,
     /// What the author has accepted in an earlier attempt.
     pub accepted: Option<Box<Accepted>>,
+    /// A bit for each member of the view, lowest first, that the author cannot reach.
+    pub unreachable: u16,
     /// What it holds.
     pub holding: Holding,
 }
@@ -229,8 +231,8 @@ pub enum Holding {
         /// The checkpoint, if there is one.
         checkpoint: Option<Checkpoint>,
     },
-    /// A listener.
-    Listening,
+    /// Less than the others: a listener, or a full member that still catches up.
+    Following,
 }
 
 /// A state on the disk.
@@ -285,7 +287,7 @@ pub struct Join {
 }
 
 /// The state before an exchange is ready to be fetched from the author.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateOffer {
     /// The run.
     pub run: RunId,
@@ -293,6 +295,8 @@ pub struct StateOffer {
     pub exchange: u64,
     /// Hash of the manifest.
     pub root: Hash,
+    /// The ledger before the exchange.
+    pub ledger: Ledger,
 }
 
 /// A listener has the state and all sums so far: it can be a full member.
@@ -330,10 +334,15 @@ pub struct Finished {
 
 impl Body for ViewAsk {}
 impl Body for ViewAccept {}
-impl Body for StateOffer {}
 impl Body for CaughtUp {}
 impl Body for Suspect {}
 impl Body for Finished {}
+
+impl Body for StateOffer {
+    fn validate(&self) -> Result<(), String> {
+        self.ledger.validate()
+    }
+}
 
 impl Body for Join {
     fn validate(&self) -> Result<(), String> {
@@ -401,7 +410,7 @@ impl Body for ViewState {
             }
             Holding::Live { ledger, .. } => ledger.validate(),
             Holding::Restarted { checkpoint: Some(checkpoint) } => checkpoint.ledger.validate(),
-            Holding::Restarted { checkpoint: None } | Holding::Listening => Ok(()),
+            Holding::Restarted { checkpoint: None } | Holding::Following => Ok(()),
         }
     }
 }

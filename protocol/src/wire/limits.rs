@@ -43,3 +43,9 @@ pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 pub const CHUNKS_MAX: usize = 65_536;
 /// Parameters of one model.
 pub const PARAMETERS_MAX: u64 = 1 << 34;
+/// Chunks that came before their time and wait for the view that they belong to.
+pub const EARLY_CHUNKS_MAX: usize = 4096;
+/// Exchanges whose sums a listener keeps while it fetches the state before them.
+pub const LISTEN_AHEAD_MAX: u64 = 16;
+/// Runs that are over and remembered, for members that missed the end.
+pub const RUNS_OVER_MAX: usize = 64;

@@ -6,12 +6,21 @@ use crate::market::demand::Demand;
 use crate::market::listing::{Listing, Withdrawal};
 use crate::market::reservation::{Confirm, Release, Reserve, ReserveReply};
 use crate::run::report::{Abort, Heartbeat, Ready, RoundReport};
+use crate::run::view::{
+    CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
+};
 
 /// A message's body: what it holds beyond its encoding is checked here.
 pub(crate) trait Body {
     /// Checks every field against its limit; says which field is out of which.
     fn validate(&self) -> Result<(), String> {
         Ok(())
+    }
+}
+
+impl<B: Body> Body for Box<B> {
+    fn validate(&self) -> Result<(), String> {
+        B::validate(self)
     }
 }
 
@@ -93,6 +102,26 @@ messages! {
     Abort(Abort) = 22,
     /// Frame: this member is alive.
     Heartbeat(Heartbeat) = 23,
+    /// Frame: take this peer into the run.
+    Join(Join) = 24,
+    /// Frame: another member is lost or at fault.
+    Suspect(Suspect) = 25,
+    /// Frame: what do you say about the next view?
+    ViewAsk(ViewAsk) = 26,
+    /// Frame: a promise, and what this member holds.
+    ViewState(Box<ViewState>) = 27,
+    /// Frame: this should be the next view.
+    ViewPropose(Box<ViewPropose>) = 28,
+    /// Frame: agreed.
+    ViewAccept(ViewAccept) = 29,
+    /// Frame: this is the view that holds.
+    ViewInstall(Box<ViewInstall>) = 30,
+    /// Frame: the state before an exchange can be fetched here.
+    StateOffer(StateOffer) = 31,
+    /// Frame: this listener can be a full member.
+    CaughtUp(CaughtUp) = 32,
+    /// Frame: the run is over, and its result is here.
+    Finished(Finished) = 33,
 }
 
 impl Kind {

@@ -1,0 +1,487 @@
+//! One training run as one member lives it.
+//!
+//! Prepare → (compute → all-reduce → optimiser step) × exchanges, with hashes
+//! compared after each round → save. Members are equal: nobody leads, everybody
+//! compares. Every message may come early, late or twice.
+//!
+//! Members come and go: [`agreement`] finds the next view with the others,
+//! [`install`] puts it in force, [`entering`] brings this member in (again),
+//! [`recruit`] looks for more. [`liveness`] tells who is there, [`training`] is
+//! the work itself.
+
+mod agreement;
+mod entering;
+mod install;
+mod liveness;
+mod recruit;
+mod training;
+
+use super::allreduce::AllReduce;
+use super::ledger::{Ledger, Span};
+use super::patience::Patience;
+use super::record::Record;
+use super::report::{Abort, AbortReason, LossSum, RoundReport};
+use super::view::{Checkpoint, Finished, Plan, View};
+use super::{Phase, RunSpec};
+use crate::effect::{Effect, Entry, RunFailure, RunStart};
+use crate::ids::{EffectId, Hash, PeerId, RunId};
+use crate::input::Done;
+use crate::market::book::OrderBook;
+use crate::market::demand::Demand;
+use crate::market::listing::Contact;
+use crate::market::reservation::run_id;
+use crate::outbox::{About, Outbox};
+use crate::time::{Duration, Time};
+use crate::wire::Message;
+use agreement::Agreement;
+use entering::Entering;
+use liveness::{HEARTBEAT_INTERVAL, Other};
+use recruit::Recruit;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// All members must have data and model after so long.
+const PREPARE_MAX: Duration = Duration::from_s(15 * 60);
+/// Who still waits for our last report gets so long to hear it.
+const LEAVE_MAX: Duration = Duration::from_s(15);
+/// Views that are kept for members that missed them.
+const RECENT_VIEWS: usize = 4;
+/// How often the state goes to the disk, at the ends of rounds.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_s(10);
+
+/// What this member waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its own data and model.
+    Preparing,
+    /// The other members' data and models.
+    Gathering,
+    /// To be in the run (again), see [`Entering`].
+    Entering,
+    /// Its own contribution.
+    Computing,
+    /// The all-reduce.
+    Reducing { since: Time },
+    /// The sums of an exchange that it has no part in.
+    Following,
+    /// Its own optimiser step.
+    Applying,
+    /// Its own hash.
+    Hashing,
+    /// The other members' reports.
+    Comparing,
+    /// Its own evaluation and files.
+    Saving,
+    /// Nothing but that every other member has its last report.
+    Leaving { until: Time, root: Hash },
+}
+
+/// What this member has measured in the current round.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    loss: LossSum,
+    compute_ms: u64,
+    reduce_ms: u64,
+}
+
+/// One exchange.
+#[derive(Debug)]
+struct Exchange {
+    plan: Arc<Plan>,
+    reduce: AllReduce,
+    /// Sums from before this view are of other contributors.
+    sums_since: u32,
+}
+
+impl Exchange {
+    fn new(plan: Arc<Plan>, me: &PeerId) -> Self {
+        let reduce = AllReduce::new(plan.chunks.clone(), plan.rank_of(me));
+        let sums_since = plan.number;
+        Self { plan, reduce, sums_since }
+    }
+
+    /// Those whose batches count, ascending.
+    fn contributors(&self) -> Vec<PeerId> {
+        let ranks = self.plan.ranks.iter().enumerate();
+        ranks.filter(|(rank, _)| self.reduce.counts(*rank)).map(|(_, peer)| *peer).collect()
+    }
+
+    fn assignment(&self, ledger: &Ledger) -> Vec<Vec<Span>> {
+        ledger.assign(&self.plan.shares)
+    }
+}
+
+/// The state that newcomers can fetch from here, or will be able to.
+#[derive(Clone, Debug)]
+struct Snapshot {
+    /// Before which exchange.
+    exchange: u64,
+    ledger: Ledger,
+    /// Whether it has been asked for.
+    begun: bool,
+    /// By which it is fetched, once it is there.
+    root: Option<Hash>,
+}
+
+/// How a run ended here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// With a result of this name.
+    Well(Hash),
+    /// Before its end.
+    Early(RunFailure),
+}
+
+impl Ended {
+    /// What a member hears that missed the end, or asks one that has left.
+    pub(crate) fn word(&self, run: RunId) -> Message {
+        match *self {
+            Self::Well(root) => Message::Finished(Finished { run, root }),
+            Self::Early(RunFailure { reason, culprit, .. }) => Message::Abort(Abort { run, reason, culprit }),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    start: Arc<RunStart>,
+    demand: Demand,
+    issued_at_ms: u64,
+    contact: Contact,
+    view: Arc<View>,
+    recent: VecDeque<Arc<View>>,
+    /// In force, the latest last.
+    plans: VecDeque<Arc<Plan>>,
+    stage: Stage,
+    /// The exchange that comes or goes on; in [`Stage::Applying`] the one that is applied.
+    number: u64,
+    /// Before that exchange.
+    ledger: Ledger,
+    current: Exchange,
+    /// The one before, whose sums may be asked of us, with the ledger before it.
+    previous: Option<(Exchange, Ledger)>,
+    /// Later ones, of which chunks are here.
+    ahead: BTreeMap<u64, Exchange>,
+    /// Chunks of views that we are not in yet.
+    early: Vec<ChunkArrived>,
+    agreement: Agreement,
+    entering: Entering,
+    recruit: Recruit,
+    tally: Tally,
+    patience: Patience,
+    others: BTreeMap<PeerId, Other>,
+    ready: BTreeMap<PeerId, Hash>,
+    /// Reports by round, plan and member.
+    reports: BTreeMap<(u32, u32, PeerId), RoundReport>,
+    snapshot: Option<Snapshot>,
+    /// A view or a comparison has ended the run for us.
+    doomed: Option<RunFailure>,
+    checkpoint: Option<Checkpoint>,
+    /// On its way to the disk.
+    checkpoint_begun: Option<Checkpoint>,
+    checkpoint_at: Time,
+    heartbeat_at: Time,
+    prepare_until: Time,
+}
+
+/// With what a machine begins.
+pub(crate) struct Beginning {
+    pub(crate) start: RunStart,
+    pub(crate) demand: Demand,
+    pub(crate) issued_at_ms: u64,
+    /// Where we are.
+    pub(crate) contact: Contact,
+}
+
+impl Machine {
+    /// `None` if the vector cannot be cut for so many members.
+    pub(crate) fn new(beginning: Beginning, now: Time, out: &mut Outbox) -> Option<Self> {
+        let view = View::first(&beginning.start.spec, &beginning.start.members);
+        let machine = Self::with_view(beginning, view, now)?;
+        machine.journal(out);
+        out.push(Effect::Prepare(machine.start.clone()));
+        Some(machine)
+    }
+
+    /// Goes on after a restart.
+    pub(crate) fn again(record: Record, now: Time, out: &mut Outbox) -> Option<Self> {
+        let Record { spec, demand, owner, issued_at_ms, contact, view, promised, accepted, checkpoint } = record;
+        let members: Vec<_> = view.members.iter().map(|member| member.contact.clone()).collect();
+        let start = RunStart {
+            run: run_id(owner, spec.hash(), issued_at_ms),
+            owner,
+            me: contact.peer,
+            donors: donors(owner, &members, contact.peer),
+            members,
+            entry: Entry::Again { checkpoint: checkpoint.as_ref().map(|checkpoint| checkpoint.exchange) },
+            spec,
+        };
+        let mut machine = Self::with_view(Beginning { start, demand, issued_at_ms, contact }, view, now)?;
+        machine.agreement.restore(promised, accepted);
+        machine.checkpoint = checkpoint;
+        out.push(Effect::Prepare(machine.start.clone()));
+        Some(machine)
+    }
+
+    fn with_view(beginning: Beginning, view: View, now: Time) -> Option<Self> {
+        let Beginning { start, demand, issued_at_ms, contact } = beginning;
+        let plan = Arc::new(Plan::new(&view, &start.spec)?);
+        let view = Arc::new(view);
+        let others = view.members.iter().map(|member| member.contact.peer).filter(|peer| *peer != start.me);
+        Some(Self {
+            others: others.map(|peer| (peer, Other::new(now))).collect(),
+            current: Exchange::new(plan.clone(), &start.me),
+            number: view.from,
+            ledger: view.ledger.clone(),
+            entering: Entering::new(start.entry, now),
+            start: Arc::new(start),
+            demand,
+            issued_at_ms,
+            contact,
+            recent: VecDeque::from([view.clone()]),
+            view,
+            plans: VecDeque::from([plan]),
+            stage: Stage::Preparing,
+            previous: None,
+            ahead: BTreeMap::new(),
+            early: Vec::new(),
+            agreement: Agreement::default(),
+            recruit: Recruit::new(now),
+            tally: Tally::default(),
+            patience: Patience::new(now),
+            ready: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            snapshot: None,
+            doomed: None,
+            checkpoint: None,
+            checkpoint_begun: None,
+            checkpoint_at: now,
+            heartbeat_at: now + HEARTBEAT_INTERVAL,
+            prepare_until: now + PREPARE_MAX,
+        })
+    }
+
+    pub(crate) fn run(&self) -> RunId {
+        self.start.run
+    }
+
+    fn me(&self) -> PeerId {
+        self.start.me
+    }
+
+    fn spec(&self) -> &RunSpec {
+        &self.start.spec
+    }
+
+    /// Hash of the spec under which machines are reserved for the run.
+    pub(crate) fn spec_hash(&self) -> Hash {
+        self.demand.spec
+    }
+
+    pub(crate) fn timeout(&self) -> Time {
+        self.heartbeat_at
+    }
+
+    /// A message of this run came.
+    pub(crate) fn message(&mut self, from: PeerId, message: &Message, now: Time, out: &mut Outbox) -> Option<Ended> {
+        self.heard(from, now);
+        match message {
+            Message::Join(join) => self.asked_to_join(from, join, now, out),
+            Message::ViewInstall(install) => self.view_heard(from, &install.view, now, out),
+            Message::Finished(finished) => return self.finished_elsewhere(from, finished.root, out),
+            Message::Abort(abort) => return self.abort_heard(from, abort, now, out),
+            _ if self.view.member(&from).is_none() => self.tell_view(from, now, out),
+            Message::Ready(ready) => self.is_ready(from, ready.parameter_hash, now, out),
+            Message::RoundReport(report) => return self.reported(from, report, now, out),
+            Message::Heartbeat(heartbeat) if heartbeat.view < self.view.number => {
+                self.tell_views(from, heartbeat.view, now, out)
+            }
+            Message::Suspect(suspect) => self.suspicion_heard(from, suspect, now, out),
+            Message::ViewAsk(ask) => self.asked(from, ask, now, out),
+            Message::ViewState(state) => self.answered(from, state, now, out),
+            Message::ViewPropose(propose) => self.proposed(from, propose, now, out),
+            Message::ViewAccept(accept) => self.accepted(from, accept, now, out),
+            Message::StateOffer(offer) => self.state_offered(from, offer, out),
+            Message::CaughtUp(caught_up) => self.caught_up_heard(from, caught_up, now, out),
+            _ => {}
+        }
+        self.compare(now, out)
+    }
+
+    /// The trainer has done something.
+    pub(crate) fn trainer_done(&mut self, done: Done, now: Time, out: &mut Outbox) -> Option<Ended> {
+        match (self.stage, done) {
+            (Stage::Preparing, Done::Prepared { parameter_hash }) => self.prepared(parameter_hash, now, out),
+            (Stage::Preparing, Done::StateNotLoaded { .. }) => self.checkpoint_lost(out),
+            (Stage::Computing, Done::Computed { exchange, plan, loss, compute_ms })
+                if exchange == self.number && plan == self.current.plan.number =>
+            {
+                self.computed(loss, compute_ms, now, out);
+            }
+            (_, Done::Reduced { exchange, view, chunk }) => self.reduced(exchange, view, chunk, now, out),
+            (Stage::Applying, Done::Applied { exchange }) if exchange == self.number => self.applied(now, out),
+            (Stage::Hashing, Done::Hashed { exchange, parameter_hash }) if exchange == self.number => {
+                self.report(parameter_hash, now, out);
+                return self.compare(now, out);
+            }
+            (_, Done::Snapshot { exchange, root }) => self.snapshot_taken(exchange, root, now, out),
+            (Stage::Entering, Done::StateLoaded { exchange }) => self.state_loaded(exchange, now, out),
+            (Stage::Entering, Done::StateNotLoaded { exchange }) => self.state_not_loaded(exchange, now, out),
+            (_, Done::Checkpointed { exchange }) => self.checkpointed(exchange, out),
+            (Stage::Saving, Done::Saved { root }) => {
+                self.stage = Stage::Leaving { until: now + LEAVE_MAX, root };
+                return self.leave_if_heard(out);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// The owner's word that the run is over, or a member that cannot begin.
+    fn abort_heard(&mut self, from: PeerId, abort: &Abort, now: Time, out: &mut Outbox) -> Option<Ended> {
+        // The last round is agreed: there is nothing left to stop.
+        if self.is_agreed() {
+            return None;
+        }
+        let owner_stops = abort.reason == AbortReason::Stopped && abort.culprit == self.start.owner;
+        if owner_stops || abort.reason == AbortReason::NoMajority {
+            let failure = RunFailure { reason: abort.reason, culprit: abort.culprit, reported_by: from };
+            return self.end(failure, now, out);
+        }
+        if self.view.member(&from).is_some() {
+            self.accuse(from, abort.reason, now, out);
+        }
+        None
+    }
+
+    /// This member cannot or shall not go on. Without it the others do, unless
+    /// it is the owner who stops the run.
+    pub(crate) fn fail(&mut self, reason: AbortReason, culprit: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
+        let me = self.me();
+        if culprit != me {
+            // A gradient that cannot be added up: its author leaves, not we.
+            self.accuse(culprit, reason, now, out);
+            return None;
+        }
+        self.end(RunFailure { reason, culprit, reported_by: me }, now, out)
+    }
+
+    /// Ends the run here and says so. A run that is saved has ended well: only
+    /// the delivery of the last report is cut short.
+    fn end(&mut self, failure: RunFailure, now: Time, out: &mut Outbox) -> Option<Ended> {
+        if let Stage::Leaving { root, .. } = self.stage {
+            return Some(self.close(root, out));
+        }
+        let RunFailure { reason, culprit, .. } = failure;
+        let abort = Message::Abort(Abort { run: self.run(), reason, culprit });
+        self.say_to_all(&abort, now, out);
+        out.push(Effect::Journal { run: self.run(), record: None });
+        out.push(Effect::Close { run: self.run(), failure: Some(failure) });
+        Some(Ended::Early(failure))
+    }
+
+    fn close(&self, root: Hash, out: &mut Outbox) -> Ended {
+        out.push(Effect::Journal { run: self.run(), record: None });
+        out.push(Effect::Close { run: self.run(), failure: None });
+        Ended::Well(root)
+    }
+
+    /// Whether all members agree on the last round, so that none is needed any more.
+    fn is_agreed(&self) -> bool {
+        matches!(self.stage, Stage::Saving | Stage::Leaving { .. })
+    }
+
+    /// The plan of an exchange.
+    fn plan_at(&self, exchange: u64) -> &Arc<Plan> {
+        let newest = self.plans.iter().rev().find(|plan| plan.from <= exchange);
+        newest.unwrap_or(&self.current.plan)
+    }
+
+    fn fresh_exchange(&self, number: u64) -> Exchange {
+        Exchange::new(self.plan_at(number).clone(), &self.me())
+    }
+
+    /// Writes down what must outlive a restart, before anything is said that rests on it.
+    fn journal(&self, out: &mut Outbox) {
+        let (promised, accepted) = self.agreement.promises();
+        let record = Record {
+            spec: self.start.spec.clone(),
+            demand: self.demand.clone(),
+            owner: self.start.owner,
+            issued_at_ms: self.issued_at_ms,
+            contact: self.contact.clone(),
+            view: (*self.view).clone(),
+            promised,
+            accepted,
+            checkpoint: self.checkpoint.clone(),
+        };
+        out.push(Effect::Journal { run: self.run(), record: Some(record.encode()) });
+    }
+
+    fn say(&mut self, to: PeerId, message: &Message, now: Time, out: &mut Outbox) -> Option<EffectId> {
+        let id = out.send(to, message.clone(), About::Run(self.run()), now).id;
+        if let (Message::RoundReport(_), Some(other)) = (message, self.others.get_mut(&to)) {
+            other.report = id;
+        }
+        id
+    }
+
+    fn say_to_all(&mut self, message: &Message, now: Time, out: &mut Outbox) {
+        let others: Vec<_> = self.others.keys().copied().collect();
+        self.say_to(others, message, now, out);
+    }
+
+    fn say_to(&mut self, peers: impl IntoIterator<Item = PeerId>, message: &Message, now: Time, out: &mut Outbox) {
+        for peer in peers {
+            self.say(peer, message, now, out);
+        }
+    }
+
+    /// Heartbeats, what must be said again, and what follows from silence.
+    pub(crate) fn tick(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) -> Option<Ended> {
+        if now < self.heartbeat_at {
+            return None;
+        }
+        self.heartbeat_at = now + HEARTBEAT_INTERVAL;
+        if let Stage::Leaving { until, root } = self.stage
+            && until <= now
+        {
+            return Some(self.close(root, out));
+        }
+        if let Some(ended) = self.give_up_waiting(now, out) {
+            return Some(ended);
+        }
+        self.say_again(now, out);
+        if self.stage == Stage::Entering {
+            self.ask_to_enter(now, out);
+        } else if !self.is_agreed() {
+            self.look_for_silence(now, out);
+            self.look_for_stalls(now, out);
+            self.say_caught_up(now, out);
+            self.offer_state(now, out);
+            self.recruit(book, now, out);
+        }
+        self.agree(now, out);
+        self.compare(now, out)
+    }
+}
+
+/// Whom to ask for data: the owner first.
+pub(crate) fn donors(owner: PeerId, members: &[Contact], me: PeerId) -> Vec<PeerId> {
+    let others = members.iter().map(|member| member.peer).filter(|peer| *peer != owner);
+    let mut donors: Vec<_> = [owner].into_iter().chain(others).collect();
+    donors.retain(|peer| *peer != me);
+    donors
+}
+
+/// A chunk that came in, as [`Input::ChunkArrived`](crate::Input::ChunkArrived) tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunkArrived {
+    pub(crate) transfer: u64,
+    pub(crate) from: PeerId,
+    pub(crate) view: u32,
+    pub(crate) exchange: u64,
+    pub(crate) phase: Phase,
+    pub(crate) chunk: u32,
+    pub(crate) elements: u64,
+}
