@@ -4,6 +4,7 @@
 
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
+    StepNumbers,
 };
 use std::time::Instant;
 
@@ -44,7 +45,7 @@ fn main() -> Result<(), EngineError> {
             let begin = Instant::now();
             trained += engine.accumulate_gradient(&tokens, spec.micro_batch_sequences, &key)?.tokens;
             gradient_s += begin.elapsed().as_secs_f64();
-            engine.apply_own_gradient(1, step)?;
+            engine.apply_own_gradient(1, StepNumbers::in_order(step))?;
             step += 1;
         }
         let total_s = start.elapsed().as_secs_f64();

@@ -5,7 +5,7 @@ use crate::gpu::engine::GpuEngine;
 use crate::model::config::ModelConfig;
 use crate::model::engine::Engine;
 use crate::model::layout::Layout;
-use crate::model::step::{LossSum, MicroBatchKey, StepReport};
+use crate::model::step::{LossSum, MicroBatchKey, StepNumbers, StepReport};
 use crate::spec::ArithmeticSpec;
 
 /// One model in training. All implementations give the same bits; calls that
@@ -28,6 +28,11 @@ pub trait TrainingEngine: Send {
     /// # Errors
     /// A wrong length, an element out of range, or a lost device.
     fn load_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError>;
+    /// Sets the parameters to `flat` and the gradient to zero, but keeps the optimiser state.
+    ///
+    /// # Errors
+    /// As [`TrainingEngine::load_parameters`].
+    fn set_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError>;
     /// A copy of all parameters.
     ///
     /// # Errors
@@ -50,7 +55,7 @@ pub trait TrainingEngine: Send {
     /// # Errors
     /// The device was lost.
     fn read_gradient(&mut self) -> Result<Vec<f32>, EngineError>;
-    /// Takes optimiser step `step` with a summed gradient.
+    /// Takes the optimiser step of these numbers with a summed gradient.
     ///
     /// # Errors
     /// A bad gradient, an update that leaves the range, or a failing device.
@@ -58,13 +63,13 @@ pub trait TrainingEngine: Send {
         &mut self,
         gradient_sum: &[f32],
         micro_batches: u32,
-        step: u64,
+        step: StepNumbers,
     ) -> Result<StepReport, EngineError>;
-    /// Takes optimiser step `step` with the gradient accumulated here.
+    /// Takes the optimiser step of these numbers with the gradient accumulated here.
     ///
     /// # Errors
     /// As [`TrainingEngine::apply_gradient`].
-    fn apply_own_gradient(&mut self, micro_batches: u32, step: u64) -> Result<StepReport, EngineError>;
+    fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError>;
     /// The loss of `sequences` rows of tokens.
     ///
     /// # Errors
@@ -106,6 +111,9 @@ macro_rules! training_engine {
             fn load_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError> {
                 self.load_parameters(flat)
             }
+            fn set_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError> {
+                self.set_parameters(flat)
+            }
             fn read_parameters(&mut self) -> Result<Vec<f32>, EngineError> {
                 $vector(self.parameters())
             }
@@ -127,11 +135,11 @@ macro_rules! training_engine {
                 &mut self,
                 gradient_sum: &[f32],
                 micro_batches: u32,
-                step: u64,
+                step: StepNumbers,
             ) -> Result<StepReport, EngineError> {
                 self.apply_gradient(gradient_sum, micro_batches, step)
             }
-            fn apply_own_gradient(&mut self, micro_batches: u32, step: u64) -> Result<StepReport, EngineError> {
+            fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError> {
                 self.apply_own_gradient(micro_batches, step)
             }
             fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError> {

@@ -5,6 +5,7 @@ mod common;
 use common::{engine, micro_batch, spec, tiny_model, train, train_with};
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
+    StepNumbers,
 };
 
 #[test]
@@ -53,7 +54,7 @@ fn loss_falls_on_a_repeating_text() {
         let key = MicroBatchKey { run_seed: [3; 32], step, micro_batch: 0 };
         let loss = engine.accumulate_gradient(&tokens, spec.micro_batch_sequences, &key).unwrap();
         losses.push(loss.nats_per_token());
-        engine.apply_own_gradient(1, step).unwrap();
+        engine.apply_own_gradient(1, StepNumbers::in_order(step)).unwrap();
     }
     assert!((losses[0] - 29f64.ln()).abs() < 0.2, "an untrained model knows nothing: {}", losses[0]);
     assert!(losses[59] < 0.1, "{losses:?}");
@@ -110,6 +111,53 @@ fn reloading_parameters_gives_the_same_model() {
 }
 
 #[test]
+fn setting_parameters_keeps_the_moments_and_loading_forgets_them() {
+    let mut one = engine(tiny_model(), spec(), 1, SimdPath::Auto);
+    one.initialize([6; 32]);
+    let zero_moments = one.optimizer_hash();
+    let key = MicroBatchKey { run_seed: [6; 32], step: 0, micro_batch: 0 };
+    one.accumulate_gradient(&micro_batch(2, 1), 2, &key).unwrap();
+    one.apply_own_gradient(1, StepNumbers::in_order(0)).unwrap();
+    one.accumulate_gradient(&micro_batch(2, 2), 2, &key).unwrap();
+    let moments = one.optimizer_hash();
+    assert_ne!(moments, zero_moments);
+    let mut other = engine(tiny_model(), spec(), 1, SimdPath::Auto);
+    other.initialize([7; 32]);
+    one.set_parameters(other.parameters().to_vec()).unwrap();
+    assert_eq!((one.parameter_hash(), one.optimizer_hash()), (other.parameter_hash(), moments));
+    assert!(one.gradient().iter().all(|x| x.to_bits() == 0));
+    assert_eq!(one.next_token_logits(&[1, 2]).unwrap(), other.next_token_logits(&[1, 2]).unwrap());
+    let mut bad = other.parameters().to_vec();
+    bad[3] = f32::NAN;
+    assert!(matches!(one.set_parameters(bad), Err(EngineError::Value { index: 3, .. })));
+    assert!(matches!(one.set_parameters(vec![0.0; 3]), Err(EngineError::Length { found: 3, .. })));
+    assert_eq!((one.parameter_hash(), one.optimizer_hash()), (other.parameter_hash(), moments));
+    one.load_parameters(other.parameters().to_vec()).unwrap();
+    assert_eq!(one.optimizer_hash(), zero_moments);
+}
+
+#[test]
+fn the_two_numbers_of_a_step_do_different_things() {
+    let apply = |step: StepNumbers| {
+        let mut engine = engine(tiny_model(), spec(), 1, SimdPath::Auto);
+        engine.initialize([6; 32]);
+        let gradient = vec![1e-3; engine.layout().len()];
+        let report = engine.apply_gradient(&gradient, 1, step).unwrap();
+        (report.learning_rate, engine.parameter_hash(), engine.optimizer_hash())
+    };
+    let both = apply(StepNumbers { adam: 2, schedule: 2 });
+    assert_eq!(both, apply(StepNumbers::in_order(2)));
+    let younger = apply(StepNumbers { adam: 0, schedule: 2 });
+    assert_eq!((younger.0, younger.2), (both.0, both.2), "neither rate nor moments depend on the first number");
+    assert_ne!(younger.1, both.1);
+    let earlier = apply(StepNumbers { adam: 2, schedule: 0 });
+    assert!(earlier.0 < both.0 && earlier.1 != both.1 && earlier.2 == both.2);
+    // Numbers as far out as they go are no reason to panic: the corrections are then 1.
+    let last = apply(StepNumbers { adam: u64::MAX, schedule: u64::MAX });
+    assert_eq!(last, apply(StepNumbers { adam: 1 << 40, schedule: 1 << 40 }));
+}
+
+#[test]
 fn bad_input_is_refused_and_changes_nothing() {
     let mut engine = engine(tiny_model(), spec(), 1, SimdPath::Auto);
     engine.initialize([8; 32]);
@@ -138,11 +186,20 @@ fn bad_input_is_refused_and_changes_nothing() {
     assert!(matches!(engine.next_token_logits(&[29]), Err(EngineError::Token { .. })));
 
     let mut gradient = before.2.clone();
-    assert!(matches!(engine.apply_gradient(&gradient[1..], 1, 0), Err(EngineError::Length { .. })));
-    assert!(matches!(engine.apply_gradient(&gradient, 0, 0), Err(EngineError::Length { .. })));
+    assert!(matches!(
+        engine.apply_gradient(&gradient[1..], 1, StepNumbers::in_order(0)),
+        Err(EngineError::Length { .. })
+    ));
+    assert!(matches!(engine.apply_gradient(&gradient, 0, StepNumbers::in_order(0)), Err(EngineError::Length { .. })));
     for bad in [f32::NAN, f32::NEG_INFINITY, 2e12] {
         gradient[77] = bad;
-        assert!(matches!(engine.apply_gradient(&gradient, 1, 0), Err(EngineError::Value { index: 77, .. })), "{bad}");
+        assert!(
+            matches!(
+                engine.apply_gradient(&gradient, 1, StepNumbers::in_order(0)),
+                Err(EngineError::Value { index: 77, .. })
+            ),
+            "{bad}"
+        );
         let mut parameters = engine.parameters().to_vec();
         parameters[3] = bad;
         assert!(matches!(engine.load_parameters(parameters), Err(EngineError::Value { index: 3, .. })), "{bad}");
@@ -168,7 +225,7 @@ fn leaving_the_range_is_an_error_that_names_the_op() {
     assert_eq!(before, (engine.parameter_hash(), engine.gradient().to_vec()));
     // The gradient is large, but fine; the sum of its squares is not.
     let gradient = vec![1e12; engine.layout().len()];
-    let found = engine.apply_gradient(&gradient, 1, 0);
+    let found = engine.apply_gradient(&gradient, 1, StepNumbers::in_order(0));
     assert!(matches!(found, Err(EngineError::Range { op: "gradient norm", .. })), "{found:?}");
     assert_eq!(before.0, engine.parameter_hash());
 }

@@ -7,7 +7,7 @@ mod common;
 
 use common::golden_token;
 use manta_gpu_kernels::{
-    ArithmeticSpec, Engine, EngineOptions, LossSum, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
+    ArithmeticSpec, Engine, EngineOptions, LossSum, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath, StepNumbers,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ fn run(golden: &Golden, simd: SimdPath, threads: usize) -> Outcome {
             sum += engine.accumulate_gradient(&tokens, sequences, &key).unwrap();
         }
         losses.push(sum.fixed);
-        engine.apply_own_gradient(golden.micro_batches as u32, step).unwrap();
+        engine.apply_own_gradient(golden.micro_batches as u32, StepNumbers::in_order(step)).unwrap();
     }
     Outcome {
         initial_parameter_hash,

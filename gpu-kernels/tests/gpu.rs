@@ -4,11 +4,13 @@
 
 mod common;
 
+use common::local::LocalRounds;
 use common::{engine, micro_batch, spec, tiny_model};
 use manta_gpu_kernels::admission::{AdmissionReport, AdmittedDevice, Forms, OpForm, parity_suite};
 use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceError, DeviceKind, list_devices};
 use manta_gpu_kernels::{
-    ArithmeticSpec, EngineError, GpuEngine, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
+    ArithmeticSpec, EngineError, GpuEngine, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath, StepNumbers,
+    TrainingEngine,
 };
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -83,7 +85,7 @@ fn check_golden(path: &Path, device: &AdmittedDevice) {
             let key = MicroBatchKey { run_seed, step, micro_batch };
             last_loss += engine.accumulate_gradient(&tokens, sequences, &key).unwrap().fixed;
         }
-        engine.apply_own_gradient(number("micro_batches") as u32, step).unwrap();
+        engine.apply_own_gradient(number("micro_batches") as u32, StepNumbers::in_order(step)).unwrap();
     }
     let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let outcome = &golden["outcome"];
@@ -101,8 +103,11 @@ fn pinned_hashes_after_twenty_steps() {
     let Some(device) = admitted() else { return };
     let mut runs = 0;
     for entry in std::fs::read_dir(golden_folder()).unwrap() {
-        check_golden(&entry.unwrap().path(), &device);
-        runs += 1;
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            check_golden(&path, &device);
+            runs += 1;
+        }
     }
     assert!(runs >= 5, "golden files are missing");
 }
@@ -114,6 +119,55 @@ fn pinned_hashes_after_twenty_steps_with_floats_made_of_integers() {
     let device = AdmittedDevice::admit(device, forms, None).unwrap();
     assert!(device.report().ops.iter().all(|op| op.form == OpForm::SoftFloat));
     check_golden(&golden_folder().join("untied_grouped_odd.json"), &device);
+}
+
+#[test]
+fn local_rounds_on_the_device_and_beside_the_processor_are_the_pinned_ones() {
+    let Some(device) = admitted() else { return };
+    let golden = LocalRounds::read();
+    let on_device = || -> Box<dyn TrainingEngine> {
+        let (model, optimizer, spec) = (golden.model.clone(), golden.optimizer.clone(), golden.arithmetic.clone());
+        Box::new(GpuEngine::new(model, optimizer, spec, &device).unwrap())
+    };
+    assert_eq!(golden.train(vec![on_device(), on_device()]).unwrap(), golden.outcome);
+    for path in SimdPath::available() {
+        assert_eq!(golden.train(vec![on_device(), golden.native(path, 1)]).unwrap(), golden.outcome, "{path:?}");
+    }
+}
+
+#[test]
+fn parameters_are_replaced_and_moments_kept_as_natively() {
+    let Some(mut gpu) = gpu_engine(tiny_model(), spec()) else { return };
+    let mut native = engine(tiny_model(), spec(), 1, SimdPath::Auto);
+    native.initialize([4; 32]);
+    gpu.initialize([4; 32]).unwrap();
+    let key = MicroBatchKey { run_seed: [4; 32], step: 0, micro_batch: 0 };
+    gpu.accumulate_gradient(&micro_batch(2, 1), 2, &key).unwrap();
+    native.accumulate_gradient(&micro_batch(2, 1), 2, &key).unwrap();
+    gpu.apply_own_gradient(1, StepNumbers::in_order(0)).unwrap();
+    native.apply_own_gradient(1, StepNumbers::in_order(0)).unwrap();
+    gpu.accumulate_gradient(&micro_batch(2, 2), 2, &key).unwrap();
+    let moments = gpu.optimizer_hash().unwrap();
+    let mut moved: Vec<f32> = native.parameters().iter().map(|x| x * 1.25).collect();
+    moved[..3].copy_from_slice(&[-0.0, 1e-40, -1e-33]);
+    gpu.set_parameters(moved.clone()).unwrap();
+    native.set_parameters(moved.clone()).unwrap();
+    assert_eq!(gpu.parameter_hash().unwrap(), native.parameter_hash());
+    assert_eq!((gpu.optimizer_hash().unwrap(), native.optimizer_hash()), (moments, moments));
+    assert!(gpu.gradient().unwrap().iter().all(|x| x.to_bits() == 0));
+    // The packed weights are new ones, too.
+    let tokens = micro_batch(3, 5);
+    assert_eq!(gpu.evaluate(&tokens, 3).unwrap(), native.evaluate(&tokens, 3).unwrap());
+    let before = gpu.parameter_hash().unwrap();
+    assert!(matches!(gpu.set_parameters(vec![0.0; 3]), Err(EngineError::Length { found: 3, .. })));
+    let mut bad = moved.clone();
+    bad[77] = f32::INFINITY;
+    assert!(matches!(gpu.set_parameters(bad), Err(EngineError::Value { index: 77, .. })));
+    assert_eq!((gpu.parameter_hash().unwrap(), gpu.optimizer_hash().unwrap()), (before, moments));
+    gpu.load_parameters(moved.clone()).unwrap();
+    native.load_parameters(moved).unwrap();
+    assert_eq!(gpu.optimizer_hash().unwrap(), native.optimizer_hash());
+    assert_ne!(gpu.optimizer_hash().unwrap(), moments);
 }
 
 #[test]
@@ -135,10 +189,16 @@ fn bad_input_is_refused_and_changes_nothing() {
     assert!(matches!(engine.accumulate_gradient(&tokens, usize::MAX, &key), Err(EngineError::Length { .. })));
     assert!(matches!(engine.next_token_logits(&[]), Err(EngineError::Length { found: 0, .. })));
     let mut gradient = before.2.clone();
-    assert!(matches!(engine.apply_gradient(&gradient[1..], 1, 0), Err(EngineError::Length { .. })));
-    assert!(matches!(engine.apply_gradient(&gradient, 0, 0), Err(EngineError::Length { .. })));
+    assert!(matches!(
+        engine.apply_gradient(&gradient[1..], 1, StepNumbers::in_order(0)),
+        Err(EngineError::Length { .. })
+    ));
+    assert!(matches!(engine.apply_gradient(&gradient, 0, StepNumbers::in_order(0)), Err(EngineError::Length { .. })));
     gradient[77] = f32::NAN;
-    assert!(matches!(engine.apply_gradient(&gradient, 1, 0), Err(EngineError::Value { index: 77, .. })));
+    assert!(matches!(
+        engine.apply_gradient(&gradient, 1, StepNumbers::in_order(0)),
+        Err(EngineError::Value { index: 77, .. })
+    ));
     assert!(matches!(engine.load_parameters(gradient), Err(EngineError::Value { index: 77, .. })));
     assert_eq!(before, state(&engine));
 }
@@ -164,7 +224,7 @@ fn leaving_the_range_names_the_op_and_changes_nothing() {
     assert_eq!(gpu.accumulate_gradient(&tokens, 2, &key), expected);
     assert!(gpu.gradient().unwrap().iter().all(|x| x.to_bits() == 0));
     let gradient = vec![1e12; gpu.layout().len()];
-    let found = gpu.apply_gradient(&gradient, 1, 0);
+    let found = gpu.apply_gradient(&gradient, 1, StepNumbers::in_order(0));
     assert!(matches!(found, Err(EngineError::Range { op: "gradient norm", .. })), "{found:?}");
     assert_eq!(before, gpu.parameter_hash().unwrap());
 }
@@ -179,8 +239,8 @@ fn a_gradient_from_outside_is_applied_as_natively() {
         (0..native.layout().len()).map(|i| ((i * 7919 % 1001) as f32 - 500.0) * 1e-4).collect();
     gradient[..3].copy_from_slice(&[-0.0, 1e-40, -1e-33]);
     for step in 0..2 {
-        let expected = native.apply_gradient(&gradient, 5, step).unwrap();
-        assert_eq!(gpu.apply_gradient(&gradient, 5, step).unwrap(), expected);
+        let expected = native.apply_gradient(&gradient, 5, StepNumbers::in_order(step)).unwrap();
+        assert_eq!(gpu.apply_gradient(&gradient, 5, StepNumbers::in_order(step)).unwrap(), expected);
         assert_eq!(gpu.parameter_hash().unwrap(), native.parameter_hash());
         assert_eq!(gpu.optimizer_hash().unwrap(), native.optimizer_hash());
     }

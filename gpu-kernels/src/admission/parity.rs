@@ -7,7 +7,7 @@ use crate::error::EngineError;
 use crate::gpu::engine::GpuEngine;
 use crate::model::config::ModelConfig;
 use crate::model::engine::{Engine, EngineOptions};
-use crate::model::step::MicroBatchKey;
+use crate::model::step::{MicroBatchKey, StepNumbers};
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
 use crate::training::TrainingEngine;
 use serde::{Deserialize, Serialize};
@@ -146,7 +146,7 @@ fn trace(engine: &mut dyn TrainingEngine, steps: u64) -> Result<(Vec<u8>, f64), 
             counted += loss.tokens;
             bytes.extend(loss.fixed.to_le_bytes());
         }
-        let report = engine.apply_own_gradient(2, step)?;
+        let report = engine.apply_own_gradient(2, StepNumbers::in_order(step))?;
         bytes.extend(report.gradient_norm.to_le_bytes());
     }
     let tokens_per_s = counted as f64 / start.elapsed().as_secs_f64().max(1e-9);

@@ -5,7 +5,7 @@ use crate::error::EngineError;
 use crate::gpu::engine::GpuEngine;
 use crate::gpu::kernel::Form;
 use crate::model::config::ModelConfig;
-use crate::model::step::MicroBatchKey;
+use crate::model::step::{MicroBatchKey, StepNumbers};
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
 use crate::training::TrainingEngine;
 
@@ -51,7 +51,7 @@ pub(super) fn run(engine: &mut dyn TrainingEngine) -> Result<String, EngineError
         let place = |at: u64| (at * at / 3 + at / 5 + step * 7) % vocab_size;
         let tokens: Vec<u32> = (0..(sequences * row) as u64).map(|at| place(at) as u32).collect();
         engine.accumulate_gradient(&tokens, sequences, &MicroBatchKey { run_seed: RUN_SEED, step, micro_batch: 0 })?;
-        engine.apply_own_gradient(1, step)?;
+        engine.apply_own_gradient(1, StepNumbers::in_order(step))?;
     }
     let mut hasher = blake3::Hasher::new();
     hasher.update(&engine.parameter_hash()?).update(&engine.optimizer_hash()?);

@@ -28,7 +28,7 @@ use crate::model::forward::{Batch, Purpose};
 use crate::model::init::initialize;
 use crate::model::layout::Layout;
 use crate::model::state::TrainingState;
-use crate::model::step::{LAYER_SITES, LossSum, MicroBatchKey, OpKeys, RoundingSite, StepReport};
+use crate::model::step::{LAYER_SITES, LossSum, MicroBatchKey, OpKeys, RoundingSite, StepNumbers, StepReport};
 use crate::reduce::check;
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
 
@@ -129,7 +129,7 @@ impl GpuEngine {
     pub fn initialize(&mut self, run_seed: [u8; 32]) -> Result<(), EngineError> {
         let mut parameters = vec![0.0; self.layout.len()];
         initialize(&self.model.config, &self.layout, &run_seed, &mut parameters);
-        self.set_parameters(&parameters)
+        self.write_parameters(&parameters, true)
     }
 
     /// Sets the parameters to `flat` (in the order of [`GpuEngine::layout`],
@@ -137,11 +137,26 @@ impl GpuEngine {
     ///
     /// # Errors
     /// A wrong length, an element that is not a number under 2⁴⁰, or a lost device.
-    pub fn load_parameters(&mut self, mut flat: Vec<f32>) -> Result<(), EngineError> {
+    pub fn load_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError> {
+        let flat = self.checked_parameters(flat)?;
+        self.write_parameters(&flat, true)
+    }
+
+    /// Sets the parameters to `flat` (canonised) and the gradient to zero, but
+    /// keeps the optimiser state: a member of a run does so after each outer step.
+    ///
+    /// # Errors
+    /// A wrong length, an element that is not a number under 2⁴⁰, or a lost device.
+    pub fn set_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError> {
+        let flat = self.checked_parameters(flat)?;
+        self.write_parameters(&flat, false)
+    }
+
+    fn checked_parameters(&self, mut flat: Vec<f32>) -> Result<Vec<f32>, EngineError> {
         self.check_length("parameters", flat.len())?;
         check("parameters", &flat)?;
         flat.iter_mut().for_each(|value| *value = canon(*value));
-        self.set_parameters(&flat)
+        Ok(flat)
     }
 
     /// Parameters and moments, read back from the device.
@@ -172,13 +187,15 @@ impl GpuEngine {
         Ok(self.device.check()?)
     }
 
-    fn set_parameters(&mut self, parameters: &[f32]) -> Result<(), EngineError> {
+    fn write_parameters(&mut self, parameters: &[f32], clear_moments: bool) -> Result<(), EngineError> {
         self.device.check()?;
         self.device.write(&self.model.parameters, &bits(parameters));
-        let mut encoder = self.device.encoder();
-        encoder.clear_buffer(&self.first_moment.raw, 0, None);
-        encoder.clear_buffer(&self.second_moment.raw, 0, None);
-        self.device.submit(encoder);
+        if clear_moments {
+            let mut encoder = self.device.encoder();
+            encoder.clear_buffer(&self.first_moment.raw, 0, None);
+            encoder.clear_buffer(&self.second_moment.raw, 0, None);
+            self.device.submit(encoder);
+        }
         self.gradient_is_zero = true;
         self.parameters_changed();
         Ok(self.device.check()?)
@@ -260,7 +277,7 @@ impl GpuEngine {
         Ok(loss_sum(&losses))
     }
 
-    /// Takes optimiser step `step` (from 0) with the sum of the gradients of
+    /// Takes the optimiser step of these numbers with the sum of the gradients of
     /// `micro_batches` micro-batches, and forgets the accumulated gradient.
     ///
     /// # Errors
@@ -269,7 +286,7 @@ impl GpuEngine {
         &mut self,
         gradient_sum: &[f32],
         micro_batches: u32,
-        step: u64,
+        step: StepNumbers,
     ) -> Result<StepReport, EngineError> {
         self.check_length("gradient_sum", gradient_sum.len())?;
         check("gradient_sum", gradient_sum)?;
@@ -282,11 +299,11 @@ impl GpuEngine {
     ///
     /// # Errors
     /// As [`GpuEngine::apply_gradient`].
-    pub fn apply_own_gradient(&mut self, micro_batches: u32, step: u64) -> Result<StepReport, EngineError> {
+    pub fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError> {
         self.apply(self.gradient.clone(), micro_batches, step)
     }
 
-    fn apply(&mut self, gradient: Buffer, micro_batches: u32, step: u64) -> Result<StepReport, EngineError> {
+    fn apply(&mut self, gradient: Buffer, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError> {
         if micro_batches == 0 {
             return Err(EngineError::Length { what: "micro_batches", expected: "at least 1".into(), found: 0 });
         }
@@ -308,7 +325,7 @@ impl GpuEngine {
         outcome(&contents[0], &checks)?;
         self.parameters_changed();
         self.zero_gradient();
-        let learning_rate = self.optimizer.learning_rate_at(step);
+        let learning_rate = self.optimizer.learning_rate_at(step.schedule);
         Ok(StepReport { gradient_norm: f32::from_bits(contents[1][0]), learning_rate })
     }
 
@@ -488,7 +505,7 @@ mod tests {
             assert!(matches!(error, Some(EngineError::Device(DeviceError::Lost { .. }))), "{error:?}");
         };
         lost(engine.accumulate_gradient(&tokens, 1, &key).err());
-        lost(engine.apply_own_gradient(1, 0).err());
+        lost(engine.apply_own_gradient(1, StepNumbers::in_order(0)).err());
         lost(engine.evaluate(&tokens, 1).err());
         lost(engine.parameters().err());
         lost(engine.initialize([2; 32]).err());

@@ -7,6 +7,7 @@ use crate::buffers::Buffer;
 use crate::cpu::adamw::{NORM_BLOCK, Scalars};
 use crate::model::layout::Layout;
 use crate::model::optimizer::{mean_scale, scalars};
+use crate::model::step::StepNumbers;
 use crate::spec::OptimizerConfig;
 use std::ops::Range;
 
@@ -23,13 +24,13 @@ fn runs(layout: &Layout) -> Vec<(Range<usize>, bool)> {
     runs
 }
 
-/// The dispatches of step `number`, which reports its norm in `state.scale`, and their checks.
+/// The dispatches of a step, which reports its norm in `state.scale`, and their checks.
 pub(crate) fn record(
     config: &OptimizerConfig,
     layout: &Layout,
     state: &State,
     norm_sums: &Buffer,
-    (micro_batches, number): (u32, u64),
+    (micro_batches, numbers): (u32, StepNumbers),
 ) -> (Vec<Dispatch>, Vec<Check>) {
     let checks = vec![("gradient norm", None), ("adamw", None)];
     let (norm_slot, step_slot) = (1, 2);
@@ -45,7 +46,7 @@ pub(crate) fn record(
         ),
     ];
     // The device computes the scale of the gradient itself.
-    let scalars = |decays| -> Scalars { scalars(config, number, 0.0, decays) };
+    let scalars = |decays| -> Scalars { scalars(config, numbers, 0.0, decays) };
     let runs = runs(layout);
     dispatches.extend(runs.iter().map(|(range, decays)| state.preview(&scalars(*decays), range.clone(), step_slot)));
     dispatches.extend(runs.iter().map(|(range, decays)| state.step(&scalars(*decays), range.clone())));

@@ -10,7 +10,7 @@ use super::init::initialize;
 use super::layout::Layout;
 use super::optimizer::apply;
 use super::state::TrainingState;
-use super::step::{LossSum, MicroBatchKey, OpKeys, StepReport, check_range};
+use super::step::{LossSum, MicroBatchKey, OpKeys, StepNumbers, StepReport, check_range};
 use super::weights::Weights;
 use super::workspace::Workspace;
 use crate::arithmetic::{canon, from_host};
@@ -149,12 +149,24 @@ impl Engine {
     ///
     /// # Errors
     /// A wrong length, or an element that is not a number under 2⁴⁰.
-    pub fn load_parameters(&mut self, mut flat: Vec<f32>) -> Result<(), EngineError> {
+    pub fn load_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError> {
+        self.set_parameters(flat)?;
+        self.reset();
+        Ok(())
+    }
+
+    /// Sets the parameters to `flat` (canonised) and the gradient to zero, but
+    /// keeps the optimiser state: a member of a run does so after each outer step.
+    ///
+    /// # Errors
+    /// A wrong length, or an element that is not a number under 2⁴⁰.
+    pub fn set_parameters(&mut self, mut flat: Vec<f32>) -> Result<(), EngineError> {
         self.check_length("parameters", flat.len())?;
         check("parameters", &flat)?;
         flat.iter_mut().for_each(|value| *value = canon(*value));
         self.parameters = flat;
-        self.reset();
+        self.zero_gradient();
+        self.weights.invalidate();
         Ok(())
     }
 
@@ -270,7 +282,7 @@ impl Engine {
         })
     }
 
-    /// Takes optimiser step `step` (from 0) with the sum of the gradients of
+    /// Takes the optimiser step of these numbers with the sum of the gradients of
     /// `micro_batches` micro-batches, and forgets the accumulated gradient.
     ///
     /// # Errors
@@ -280,7 +292,7 @@ impl Engine {
         &mut self,
         gradient_sum: &[f32],
         micro_batches: u32,
-        step: u64,
+        step: StepNumbers,
     ) -> Result<StepReport, EngineError> {
         self.check_length("gradient_sum", gradient_sum.len())?;
         check("gradient_sum", gradient_sum)?;
@@ -300,7 +312,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::apply_gradient`].
-    pub fn apply_own_gradient(&mut self, micro_batches: u32, step: u64) -> Result<StepReport, EngineError> {
+    pub fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError> {
         let gradient = std::mem::take(&mut self.gradient);
         let outcome = self.apply_gradient(&gradient, micro_batches, step);
         self.gradient = gradient;

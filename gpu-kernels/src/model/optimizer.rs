@@ -1,7 +1,7 @@
 //! The host's side of an optimiser step: scalars, and which tensors decay.
 
 use super::layout::Layout;
-use super::step::{StepReport, check_range};
+use super::step::{StepNumbers, StepReport, check_range};
 use crate::arithmetic::{canon, from_host, mul};
 use crate::cpu::adamw::{Scalars, State, norm, preview, step};
 use crate::cpu::simd::Simd;
@@ -22,9 +22,9 @@ fn power(base: f64, mut exponent: u64) -> f64 {
     result
 }
 
-/// 1/(1 − β^t)
-fn correction(beta: f32, step: u64) -> f32 {
-    from_host(1.0 / (1.0 - power(f64::from(beta), step + 1)))
+/// 1/(1 − β^(steps before + 1))
+fn correction(beta: f32, steps_before: u64) -> f32 {
+    from_host(1.0 / (1.0 - power(f64::from(beta), steps_before.saturating_add(1))))
 }
 
 /// Turns the norm of the summed gradient into that of the mean, given 1/micro-batches.
@@ -37,9 +37,9 @@ pub(crate) fn clipped_scale(gradient_norm: f32, mean_scale: f32, clip: f32) -> f
     if gradient_norm > clip { mul(mean_scale, mul(clip, reciprocal(gradient_norm))) } else { mean_scale }
 }
 
-/// The scalars of step `number` for tensors that decay or not.
-pub(crate) fn scalars(config: &OptimizerConfig, number: u64, gradient_scale: f32, decays: bool) -> Scalars {
-    let learning_rate = config.learning_rate_at(number);
+/// The scalars of a step for tensors that decay or not.
+pub(crate) fn scalars(config: &OptimizerConfig, step: StepNumbers, gradient_scale: f32, decays: bool) -> Scalars {
+    let learning_rate = config.learning_rate_at(step.schedule);
     let one_minus = |beta: f32| from_host(1.0 - f64::from(beta));
     Scalars {
         gradient_scale,
@@ -47,8 +47,8 @@ pub(crate) fn scalars(config: &OptimizerConfig, number: u64, gradient_scale: f32
         one_minus_beta1: one_minus(config.beta1),
         beta2: canon(config.beta2),
         one_minus_beta2: one_minus(config.beta2),
-        correction1: correction(config.beta1, number),
-        correction2: correction(config.beta2, number),
+        correction1: correction(config.beta1, step.adam),
+        correction2: correction(config.beta2, step.adam),
         epsilon: config.epsilon,
         learning_rate,
         decay: if decays { from_host(1.0 - f64::from(learning_rate) * f64::from(config.weight_decay)) } else { 1.0 },
@@ -62,7 +62,7 @@ pub(crate) fn apply(
     config: &OptimizerConfig,
     layout: &Layout,
     gradient_sum: &[f32],
-    (micro_batches, number): (u32, u64),
+    (micro_batches, numbers): (u32, StepNumbers),
     state: State<'_>,
     scratch: &mut [f32],
 ) -> Result<StepReport, EngineError> {
@@ -70,7 +70,7 @@ pub(crate) fn apply(
     let gradient_norm = mul(norm(simd, gradient_sum), mean_scale);
     check_range("gradient norm", None, gradient_norm.to_bits())?;
     let gradient_scale = clipped_scale(gradient_norm, mean_scale, config.gradient_clip_norm);
-    let scalars = |decays| scalars(config, number, gradient_scale, decays);
+    let scalars = |decays| scalars(config, numbers, gradient_scale, decays);
     let State { parameters, first_moment, second_moment } = state;
     for tensor in layout.tensors() {
         let range = tensor.range();
@@ -93,5 +93,5 @@ pub(crate) fn apply(
         let scalars = scalars(tensor.shape.len() == 2);
         step(simd, &scalars, &gradient_sum[range.clone()], part, &scratch[range]);
     }
-    Ok(StepReport { gradient_norm, learning_rate: config.learning_rate_at(number) })
+    Ok(StepReport { gradient_norm, learning_rate: config.learning_rate_at(numbers.schedule) })
 }

@@ -15,6 +15,25 @@ pub struct MicroBatchKey {
     pub micro_batch: u64,
 }
 
+/// Where an optimiser step stands: as the moments count, and in the learning-rate schedule.
+///
+/// They part where members do different numbers of steps: a member that came
+/// late begins with moments of zero in the middle of the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepNumbers {
+    /// Steps taken since the moments were zero: the exponent of the bias corrections 1/(1 − β^(adam + 1)).
+    pub adam: u64,
+    /// The step, from 0, of [`crate::OptimizerConfig::learning_rate_at`].
+    pub schedule: u64,
+}
+
+impl StepNumbers {
+    /// Step `step` (from 0) of a run that takes all of its steps in order.
+    pub fn in_order(step: u64) -> Self {
+        Self { adam: step, schedule: step }
+    }
+}
+
 /// Domain of the hash from a micro-batch's place to the keys of its ops.
 const CONTEXT: &str = "manta arithmetic 1 stochastic rounding";
 

@@ -2,6 +2,7 @@
 
 use super::real::Real;
 use crate::model::layout::Layout;
+use crate::model::step::StepNumbers;
 use crate::spec::OptimizerConfig;
 
 /// The learning rate of `step`, counted from 0: a linear rise that reaches the
@@ -42,22 +43,22 @@ impl<R: Real> AdamW<R> {
         Self { config: config.clone(), decay, first_moment: zeros.clone(), second_moment: zeros }
     }
 
-    /// Makes step `step` (from 0) along the mean `gradient`; returns its L2 norm before clipping.
+    /// Makes the step of these numbers along the mean `gradient`; returns its L2 norm before clipping.
     ///
     /// # Panics
     /// If `parameters` or `gradient` has another length than the layout.
-    pub fn step(&mut self, parameters: &mut [R], gradient: &[R], step: u64) -> R {
+    pub fn step(&mut self, parameters: &mut [R], gradient: &[R], step: StepNumbers) -> R {
         assert_eq!(parameters.len(), self.decay.len(), "number of parameters");
         assert_eq!(gradient.len(), self.decay.len(), "length of the gradient");
         let config = &self.config;
         let real = |setting: f32| R::from_f64(f64::from(setting));
-        let rate = R::from_f64(learning_rate_at(config, step));
+        let rate = R::from_f64(learning_rate_at(config, step.schedule));
         let norm = gradient.iter().map(|&g| g * g).sum::<R>().sqrt();
         let limit = real(config.gradient_clip_norm);
         let clip = if norm > limit { limit / norm } else { R::ONE };
         let (beta1, beta2, epsilon) = (real(config.beta1), real(config.beta2), real(config.epsilon));
         // 1 − β^t: what the moments, started at zero, lack to be means.
-        let correction = |beta: f32| R::from_f64(1.0 - f64::from(beta).powf(step as f64 + 1.0));
+        let correction = |beta: f32| R::from_f64(1.0 - f64::from(beta).powf(step.adam as f64 + 1.0));
         let (correction1, correction2) = (correction(config.beta1), correction(config.beta2));
         for i in 0..parameters.len() {
             let g = gradient[i] * clip;

@@ -4,6 +4,7 @@
 use super::*;
 use crate::model::config::ModelConfig;
 use crate::model::layout::Layout;
+use crate::model::step::StepNumbers;
 use crate::spec::OptimizerConfig;
 
 /// SplitMix64 (Steele et al. 2014).
@@ -175,7 +176,11 @@ fn first_step_moves_every_parameter_by_the_rate_and_decays_matrices_only() {
     let layout = Layout::new(&config(true));
     let gradient: Vec<f64> = (0..layout.len()).map(|i| if i % 2 == 0 { 1e-3 } else { -1e-3 }).collect();
     let mut parameters = vec![2.0; layout.len()];
-    AdamW::new(&OptimizerConfig { weight_decay: 0.5, ..optimizer() }, &layout).step(&mut parameters, &gradient, 0);
+    AdamW::new(&OptimizerConfig { weight_decay: 0.5, ..optimizer() }, &layout).step(
+        &mut parameters,
+        &gradient,
+        StepNumbers::in_order(0),
+    );
     for tensor in layout.tensors() {
         let decayed = if tensor.shape.len() == 2 { 2.0 - 0.125 * 0.5 * 2.0 } else { 2.0 };
         for i in tensor.range() {
@@ -194,7 +199,11 @@ fn clipping_bounds_the_norm_and_spares_small_gradients() {
     let element = 1.0 / (layout.len() as f64).sqrt();
     let after = |scale: f64| {
         let mut parameters = vec![0.0; layout.len()];
-        let norm = AdamW::new(&config, &layout).step(&mut parameters, &vec![scale * element; layout.len()], 0);
+        let norm = AdamW::new(&config, &layout).step(
+            &mut parameters,
+            &vec![scale * element; layout.len()],
+            StepNumbers::in_order(0),
+        );
         assert!((norm - scale).abs() < 1e-12 * scale, "{norm} against {scale}");
         parameters[0]
     };
@@ -228,7 +237,7 @@ fn adamw_descends_the_loss() {
     let before = decoder.loss(batch);
     for step in 0..60 {
         let (_, gradient) = decoder.loss_and_gradient(batch);
-        adamw.step(&mut decoder.parameters, &gradient, step);
+        adamw.step(&mut decoder.parameters, &gradient, StepNumbers::in_order(step));
     }
     let after = decoder.loss(batch);
     assert!(after < 0.1 * before, "memorising 12 tokens: {before} to {after}");

@@ -3,7 +3,12 @@
 // Each test binary uses a part of this.
 #![allow(dead_code)]
 
-use manta_gpu_kernels::{ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath};
+pub(crate) mod local;
+pub(crate) mod text;
+
+use manta_gpu_kernels::{
+    ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath, StepNumbers,
+};
 
 /// Two layers, odd sizes, grouped queries, an untied head.
 pub(crate) fn tiny_model() -> ModelConfig {
@@ -71,7 +76,7 @@ pub(crate) fn train_with(
                 .collect();
             engine.accumulate_gradient(&tokens, spec.micro_batch_sequences, &key).expect("a healthy step");
         }
-        engine.apply_own_gradient(2, step).expect("a healthy step");
+        engine.apply_own_gradient(2, StepNumbers::in_order(step)).expect("a healthy step");
     }
     (engine.parameter_hash(), engine.optimizer_hash())
 }

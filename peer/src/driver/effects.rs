@@ -73,7 +73,8 @@ impl Driver {
                 .chain(known_at.iter().filter_map(|bytes| addresses::ip(&addresses::from_bytes(bytes)?)));
             let sockets = dedup(ips.map(|ip| SocketAddr::new(ip, member.bulk_port)));
             self.parts.bulk.set_peer_addresses(member.peer, sockets);
-            self.command(NetCommand::AddAddresses { peer: member.peer, addresses: known_at });
+            self.command(NetCommand::AddAddresses { peer: member.peer, addresses: known_at.clone() });
+            self.command(NetCommand::Guard { peer: member.peer, addresses: known_at });
         }
         self.run = Some(OpenRun { start: start.clone(), desk: Desk::default(), problem: None, failure: None });
         let (bulk, store, library) = (self.parts.bulk.clone(), self.parts.store.clone(), self.parts.library.clone());

@@ -3,6 +3,7 @@
 use super::{Driver, TaskDone};
 use crate::board::describe_failure;
 use crate::data::tokenizer::TokenizerKind;
+use crate::net::swarm::NetCommand;
 use crate::run::fetch::{Shelf, blocking};
 use crate::run::save::{self, Saved};
 use crate::run::trainer::Work;
@@ -56,7 +57,10 @@ impl Driver {
             if let Some(failure) = open.failure {
                 self.board.run_failed(run, failure, open.problem.as_deref());
             }
-            open.start.members.iter().for_each(|member| self.parts.bulk.forget_peer(&member.peer));
+            for member in open.start.members.iter() {
+                self.command(NetCommand::Unguard { peer: member.peer });
+                self.parts.bulk.forget_peer(&member.peer);
+            }
         }
     }
 

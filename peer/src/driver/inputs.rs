@@ -25,7 +25,12 @@ impl Driver {
             NetEvent::PeerDisconnected { peer } => {
                 tracing::info!(peer = %peer.short(), "disconnected");
                 self.connected.remove(&peer);
+                // What is on its way to it fails now, and is sent again if it turns out to be there.
+                self.parts.bulk.drop_peer(&peer);
                 self.input(Input::PeerDisconnected { peer });
+            }
+            NetEvent::Guarded { peer } => {
+                tracing::debug!(peer = %peer.short(), "a crash of this member will show at once")
             }
             // Somebody listens now who did not before: what was said is said again.
             NetEvent::Subscribed { peer, topic } => {

@@ -5,6 +5,7 @@
 //! optional `/p2p/…` at the end that must name the expected peer.
 
 use super::ticket::MAX_ADDRESS_BYTES;
+use libp2p::kad::{self, store::MemoryStore};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use std::net::IpAddr;
@@ -80,6 +81,19 @@ pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
         Some(Protocol::Ip6(ip)) => Some(ip.to_canonical()),
         _ => None,
     }
+}
+
+/// The addresses that the routing table knows of a peer.
+pub(crate) fn routed(kad: &mut kad::Behaviour<MemoryStore>, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(*peer) else { return Vec::new() };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
+}
+
+/// Whether it leads to the peer over TCP, and not through a third one.
+pub(crate) fn is_tcp(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::Tcp(_)))
+        && !address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 fn is_quic(address: &Multiaddr) -> bool {

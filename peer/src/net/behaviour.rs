@@ -32,8 +32,8 @@ const MAX_PENDING_INCOMING: u32 = 64;
 const MAX_PENDING_OUTGOING: u32 = 64;
 const MAX_ESTABLISHED_INCOMING: u32 = 128;
 const MAX_ESTABLISHED_OUTGOING: u32 = 96;
-/// Two for a simultaneous open, and room for a connection that is about to time out.
-const MAX_ESTABLISHED_PER_PEER: u32 = 4;
+/// Two for a simultaneous open, as many for control connections, and room for those that are about to time out.
+const MAX_ESTABLISHED_PER_PEER: u32 = 6;
 const GOSSIP_HEARTBEAT: Duration = Duration::from_millis(700);
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(20);

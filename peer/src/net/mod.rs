@@ -8,6 +8,9 @@
 pub(crate) mod addresses;
 mod behaviour;
 pub(crate) mod bulk;
+mod control;
+#[cfg(all(test, unix))]
+mod control_tests;
 mod discovery;
 pub(crate) mod frame;
 pub(crate) mod swarm;

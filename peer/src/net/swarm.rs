@@ -117,6 +117,18 @@ pub(crate) enum NetCommand {
         /// Binary multiaddrs; unusable ones are left out.
         addresses: Vec<Vec<u8>>,
     },
+    /// Keep a TCP connection to a member of the open run, so that its crash shows at once as `PeerDisconnected`.
+    Guard {
+        /// The peer.
+        peer: PeerId,
+        /// Binary multiaddrs, besides those known already.
+        addresses: Vec<Vec<u8>>,
+    },
+    /// The run is over; connections stay.
+    Unguard {
+        /// The peer.
+        peer: PeerId,
+    },
     /// Report the present state.
     Snapshot {
         /// Where to.
@@ -148,7 +160,13 @@ pub(crate) enum NetEvent {
         /// Where it is.
         remote_ip: Option<IpAddr>,
     },
-    /// The last connection to a peer has ended.
+    /// A TCP connection to a guarded peer stands: from now on its crash shows at once.
+    Guarded {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The last connection to a peer has ended; of a guarded one also when its TCP connection broke, whatever
+    /// else stood. It is a hint: the peer may be reachable all the same.
     PeerDisconnected {
         /// The peer.
         peer: PeerId,

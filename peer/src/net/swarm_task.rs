@@ -2,6 +2,7 @@
 
 use super::addresses::{self, MAX_ADDRESSES_PER_PEER};
 use super::behaviour::{Behaviour, BehaviourEvent, MAX_GOSSIP_BYTES, ProtocolNames};
+use super::control::Guards;
 use super::discovery::Discovery;
 use super::frame::{FrameAnswer, FrameFailure, Outbox};
 use super::swarm::{
@@ -32,6 +33,7 @@ pub(super) struct SwarmTask {
     names: ProtocolNames,
     topics: HashSet<String>,
     discovery: Discovery,
+    guards: Guards,
     outbox: Outbox,
     listening: Vec<Multiaddr>,
     /// Events that found the channel full.
@@ -47,11 +49,13 @@ impl SwarmTask {
         counters: Arc<NetCounters>,
     ) -> Self {
         let discovery = Discovery::new(*swarm.local_peer_id(), config.bootstrap, config.target_connections);
+        let guards = Guards::new(*swarm.local_peer_id());
         Self {
             swarm,
             names,
             topics: config.topics.into_iter().collect(),
             discovery,
+            guards,
             outbox: Outbox::default(),
             listening: Vec::new(),
             backlog: VecDeque::new(),
@@ -76,6 +80,7 @@ impl SwarmTask {
                 },
                 event = self.swarm.select_next_some(), if polls_swarm => self.on_swarm_event(event),
                 () = self.discovery.due(), if polls_swarm => self.discovery.round(&mut self.swarm),
+                () = self.guards.due(), if polls_swarm => self.guards.dial_due(&mut self.swarm),
             }
         }
     }
@@ -95,6 +100,18 @@ impl SwarmTask {
                 }
             }
             NetCommand::AddAddresses { peer, addresses } => self.add_addresses(&peer, &addresses),
+            NetCommand::Guard { peer, addresses } => {
+                if let Some((name, told)) = self.dialable(&peer, &addresses)
+                    && self.guards.guard(&mut self.swarm, name, told)
+                {
+                    self.emit(NetEvent::Guarded { peer });
+                }
+            }
+            NetCommand::Unguard { peer } => {
+                if let Some(name) = to_libp2p(&peer) {
+                    self.guards.unguard(&name);
+                }
+            }
             NetCommand::Snapshot { reply } => {
                 // The asker may have gone, which is no concern of ours.
                 let _ = reply.send(self.snapshot());
@@ -149,7 +166,10 @@ impl SwarmTask {
             Ok(receiver)
         });
         match queued {
-            Ok(receiver) => self.pump_frames(receiver),
+            Ok(receiver) => {
+                self.guards.before_frame(&mut self.swarm, receiver);
+                self.pump_frames(receiver);
+            }
             Err(failure) => self.frame_failed(id, failure),
         }
     }
@@ -168,11 +188,18 @@ impl SwarmTask {
     }
 
     fn add_addresses(&mut self, peer: &PeerId, addresses: &[Vec<u8>]) {
-        let Some(name) = to_libp2p(peer).filter(|name| name != self.swarm.local_peer_id()) else { return };
+        if let Some((name, told)) = self.dialable(peer, addresses) {
+            self.route(&name, told);
+            self.discovery.hurry();
+        }
+    }
+
+    /// Another peer's libp2p name, and which of the addresses told of it are of use.
+    fn dialable(&self, peer: &PeerId, addresses: &[Vec<u8>]) -> Option<(libp2p::PeerId, Vec<Multiaddr>)> {
+        let name = to_libp2p(peer).filter(|name| name != self.swarm.local_peer_id())?;
         let parsed = addresses.iter().filter_map(|bytes| addresses::from_bytes(bytes));
         let told = addresses::dialable(&name, parsed, self.on_loopback());
-        self.route(&name, told);
-        self.discovery.hurry();
+        Some((name, told))
     }
 
     /// Whether this peer can be reached from its own machine only, as in a demo.
@@ -186,13 +213,7 @@ impl SwarmTask {
         for address in &told {
             kad.add_address(peer, address.clone());
         }
-        let known: Vec<Multiaddr> = kad
-            .kbucket(*peer)
-            .and_then(|bucket| {
-                let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer)?;
-                Some(entry.node.value.iter().cloned().collect())
-            })
-            .unwrap_or_default();
+        let known = addresses::routed(kad, peer);
         if known.len() > MAX_ROUTED_ADDRESSES {
             for stale in known.iter().filter(|address| !told.contains(&addresses::split_peer((*address).clone()).0)) {
                 kad.remove_address(peer, stale);
@@ -219,29 +240,35 @@ impl SwarmTask {
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 self.discovery.connected(&peer_id);
-                let Ok(peer) = from_libp2p(&peer_id) else {
-                    // Nothing to do if it is gone already.
-                    let _ = self.swarm.disconnect_peer_id(peer_id);
-                    return;
-                };
+                let Ok(peer) = from_libp2p(&peer_id) else { return self.disconnect(peer_id) };
+                let control = self.guards.established(peer_id, connection_id, endpoint.get_remote_address());
                 if num_established.get() == 1 {
                     self.note_peer_count();
                     self.discovery.hurry();
                     let remote_ip = addresses::ip(endpoint.get_remote_address());
                     self.emit(NetEvent::PeerConnected { peer, remote_ip });
                 }
+                if control {
+                    self.emit(NetEvent::Guarded { peer });
+                }
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
-                tracing::debug!(peer = %peer_id, ?cause, "disconnected");
-                if let Ok(peer) = from_libp2p(&peer_id) {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+                tracing::debug!(peer = %peer_id, left = num_established, ?cause, "a connection has ended");
+                if self.guards.closed(connection_id, cause.as_ref()) && num_established > 0 {
+                    self.disconnect(peer_id);
+                }
+                if num_established == 0
+                    && let Ok(peer) = from_libp2p(&peer_id)
+                {
                     self.note_peer_count();
                     self.discovery.hurry();
                     self.emit(NetEvent::PeerDisconnected { peer });
                 }
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
+                self.guards.dial_failed(&peer, connection_id);
                 self.on_dial_failure(peer, &error)
             }
             SwarmEvent::NewListenAddr { address, .. } => {
@@ -260,6 +287,13 @@ impl SwarmTask {
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener had an error and goes on"),
             other => tracing::trace!(event = ?other, "swarm"),
         }
+    }
+
+    /// Closes all connections to a peer.
+    fn disconnect(&mut self, peer: libp2p::PeerId) {
+        self.guards.closing(&peer);
+        // Nothing to do if it is gone already.
+        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     fn note_peer_count(&self) {
@@ -321,8 +355,7 @@ impl SwarmTask {
     fn on_identified(&mut self, peer: libp2p::PeerId, info: identify::Info) {
         if info.protocol_version != self.names.identify() {
             self.discovery.failed(peer);
-            // Nothing to do if it is gone already.
-            let _ = self.swarm.disconnect_peer_id(peer);
+            self.disconnect(peer);
             if let Ok(peer) = from_libp2p(&peer) {
                 let protocol = info.protocol_version.chars().take(64).collect();
                 self.emit(NetEvent::ForeignPeer { peer, protocol });

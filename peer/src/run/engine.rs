@@ -12,7 +12,7 @@ use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_gpu_kernels::device::DeviceError;
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, GpuEngine, LossSum, MicroBatchKey, ModelConfig,
-    OptimizerConfig, StepReport, TrainingState,
+    OptimizerConfig, StepNumbers, StepReport, TrainingState,
 };
 use std::borrow::Cow;
 
@@ -103,7 +103,12 @@ impl AnyEngine {
         }
     }
 
-    fn apply_gradient(&mut self, sum: &[f32], micro_batches: u32, step: u64) -> Result<StepReport, EngineError> {
+    fn apply_gradient(
+        &mut self,
+        sum: &[f32],
+        micro_batches: u32,
+        step: StepNumbers,
+    ) -> Result<StepReport, EngineError> {
         match self {
             Self::Native(engine) => engine.apply_gradient(sum, micro_batches, step),
             Self::Gpu(engine) => engine.apply_gradient(sum, micro_batches, step),
@@ -134,7 +139,7 @@ impl AnyEngine {
 
 /// An optimiser step that was taken.
 struct Taken {
-    step: u64,
+    step: StepNumbers,
     micro_batches: u32,
     sum: Vec<f32>,
 }
@@ -213,11 +218,16 @@ impl RunEngine {
         }
     }
 
-    /// Takes optimiser step `step`.
+    /// Takes the optimiser step of these numbers.
     ///
     /// # Errors
     /// A sum or an update out of range, or a machine that cannot go on natively.
-    pub(crate) fn apply_gradient(&mut self, sum: &[f32], micro_batches: u32, step: u64) -> Result<(), EngineError> {
+    pub(crate) fn apply_gradient(
+        &mut self,
+        sum: &[f32],
+        micro_batches: u32,
+        step: StepNumbers,
+    ) -> Result<(), EngineError> {
         self.run(|engine| engine.apply_gradient(sum, micro_batches, step))?;
         let AnyEngine::Gpu(engine) = &self.engine else { return Ok(()) };
         self.journal.steps.push(Taken { step, micro_batches, sum: sum.to_vec() });

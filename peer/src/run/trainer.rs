@@ -12,7 +12,7 @@ use crate::run::spec;
 use bytes::Bytes;
 use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_gpu_kernels::device::DeviceError;
-use manta_gpu_kernels::{EngineError, EngineOptions, Layout, MicroBatchKey, reduce};
+use manta_gpu_kernels::{EngineError, EngineOptions, Layout, MicroBatchKey, StepNumbers, reduce};
 use manta_protocol::effect::RunStart;
 use manta_protocol::run::ChunkPlan;
 use manta_protocol::run::report::LossSum;
@@ -316,7 +316,7 @@ impl Model {
             place.copy_from_slice(&values);
         }
         let micro_batches = self.start.spec.micro_batches.saturating_mul(self.start.members.len() as u32);
-        self.engine.apply_gradient(&self.gradient_sum, micro_batches, step)?;
+        self.engine.apply_gradient(&self.gradient_sum, micro_batches, StepNumbers::in_order(step))?;
         self.steps_done = step + 1;
         Ok(Answer::Applied { step })
     }

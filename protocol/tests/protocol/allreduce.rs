@@ -28,7 +28,7 @@ impl Group {
     fn new(plan: ChunkPlan) -> Self {
         let ranks = plan.ranks();
         Self {
-            ranks: (0..ranks).map(|me| AllReduce::new(plan.clone(), me)).collect(),
+            ranks: (0..ranks).map(|me| AllReduce::new(plan.clone(), Some(me))).collect(),
             pending: (0..ranks).map(|rank| Pending::Local { rank }).collect(),
             contributions: BTreeMap::new(),
             sums: BTreeMap::new(),
@@ -77,7 +77,11 @@ impl Group {
             Action::SendContribution { to, chunk } => {
                 Pending::Chunk { from: rank, to, phase: Phase::Contribution, chunk }
             }
-            Action::SendSum { to, chunk } => Pending::Chunk { from: rank, to, phase: Phase::Sum, chunk },
+            Action::SendSum { chunk } => {
+                let others = (0..self.plan.ranks()).filter(|to| *to != rank);
+                let sent = others.map(|to| Pending::Chunk { from: rank, to, phase: Phase::Sum, chunk });
+                return self.pending.extend(sent);
+            }
             Action::Reduce { chunk } => Pending::Reduced { rank, chunk },
             Action::Complete => {
                 for phase in [Phase::Contribution, Phase::Sum] {
@@ -142,7 +146,7 @@ proptest! {
     fn refused_chunks_leave_no_trace(
         plan in plans(), from in 0..8usize, sum in any::<bool>(), chunk in 0..300u32, elements in 0..50u64, ready in any::<bool>(),
     ) {
-        let mut machine = AllReduce::new(plan, 0);
+        let mut machine = AllReduce::new(plan, Some(0));
         if ready {
             machine.local_ready();
         }
@@ -161,7 +165,7 @@ proptest! {
 fn each_refusal_has_its_reason() {
     let plan = ChunkPlan::new(10, 2, 3).unwrap();
     assert_eq!((plan.owned(0), plan.owned(1)), (0..2, 2..4));
-    let mut machine = AllReduce::new(plan, 0);
+    let mut machine = AllReduce::new(plan, Some(0));
     assert_eq!(machine.waiting_for(Phase::Contribution), [0, 1]);
     let cases = [
         ("no such chunk", 1, Phase::Contribution, 4, 3, Err(Refusal::NotYours)),

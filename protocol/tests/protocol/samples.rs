@@ -4,8 +4,13 @@ use manta_protocol::market::demand::Demand;
 use manta_protocol::market::listing::{Address, Contact, Device, DeviceKind, Listing, Withdrawal};
 use manta_protocol::market::reservation::{Answer, Confirm, Release, Reserve, ReserveReply};
 use manta_protocol::run::RunSpec;
+use manta_protocol::run::ledger::{Ledger, Span};
 use manta_protocol::run::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
 use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec};
+use manta_protocol::run::view::{
+    Accepted, Ballot, CaughtUp, Departure, Fate, Finished, Handover, Holding, Join, Member, Role, StateOffer, Suspect,
+    View, ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
+};
 use manta_protocol::wire::{Identity, Message};
 use manta_protocol::{Hash, NetworkId, PeerId, RunId, Seed, Time};
 
@@ -96,17 +101,43 @@ pub(crate) fn spec() -> RunSpec {
         micro_batches: 1,
         rounds: 2,
         steps_per_round: 2,
+        outer: None,
         // 408 parameters: 7 or 8 chunks for two members.
         chunk_elements: 64,
+        solo: true,
+    }
+}
+
+pub(crate) fn contact(number: u8) -> Contact {
+    Contact { peer: peer(number), bulk_port: 4_001, addresses: Vec::new() }
+}
+
+pub(crate) fn ledger() -> Ledger {
+    Ledger { target: 100, next: 24, returned: vec![Span { first: 20, count: 2 }] }
+}
+
+/// The successor of a view of the identities 1, 2 and 3: 3 is lost, 4 listens.
+pub(crate) fn view() -> View {
+    let member = |number, role, since| Member { contact: contact(number), role, since, share: 4 };
+    let mut members = vec![member(1, Role::Full, 0), member(2, Role::Full, 0), member(4, Role::Listener, 3)];
+    members.sort_by_key(|member| member.contact.peer);
+    View {
+        number: 3,
+        plan: 3,
+        from: 7,
+        members,
+        fate: Fate::Kept(vec![Handover { first: 4, count: 2, by: 1 }]),
+        ledger: ledger(),
+        left: vec![Departure { peer: peer(3), reason: AbortReason::MemberLost }],
     }
 }
 
 /// A confirm for the identities of these numbers.
 pub(crate) fn confirm(members: &[u8]) -> Confirm {
-    let contact = |number: &u8| Contact { peer: peer(*number), bulk_port: 4_001, addresses: Vec::new() };
-    let mut members: Vec<_> = members.iter().map(contact).collect();
+    let mut members: Vec<_> = members.iter().map(|number| contact(*number)).collect();
     members.sort_by_key(|member| member.peer);
-    Confirm { spec: spec(), issued_at_ms: NOW.as_unix_ms(), members }
+    let (owner, issued_at_ms) = (peer(2), NOW.as_unix_ms());
+    Confirm { spec: spec(), demand: demand(), owner, issued_at_ms, members, late: false }
 }
 
 pub(crate) fn reserve() -> Reserve {
@@ -118,6 +149,7 @@ pub(crate) fn messages() -> Vec<Message> {
     let run = RunId([7; 32]);
     let parameter_hash = Hash::of(b"parameters");
     let loss = LossSum { fixed: 5 << 20, tokens: 256 };
+    let ballot = Ballot { counter: 5, proposer: peer(1) };
     vec![
         Message::Listing(listing()),
         Message::Withdrawal(Withdrawal {}),
@@ -127,8 +159,25 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Confirm(confirm(&[1, 2])),
         Message::Release(Release { spec: spec().hash() }),
         Message::Ready(Ready { run, parameter_hash }),
-        Message::RoundReport(RoundReport { run, round: 3, parameter_hash, loss, compute_ms: 1_500, reduce_ms: 70 }),
+        Message::RoundReport(RoundReport { run, round: 3, plan: 1, parameter_hash, loss, compute_ms: 1_500, reduce_ms: 70 }),
         Message::Abort(Abort { run, reason: AbortReason::BadGradient, culprit: peer(2) }),
-        Message::Heartbeat(Heartbeat { run }),
+        Message::Heartbeat(Heartbeat { run, view: 2 }),
+        Message::Join(Join { run, contact: contact(3), view: 2 }),
+        Message::Suspect(Suspect { run, view: 2, peer: peer(3), reason: AbortReason::Stalled }),
+        Message::ViewAsk(ViewAsk { run, view: 2, ballot }),
+        Message::ViewState(Box::new(ViewState {
+            run,
+            view: 2,
+            ballot,
+            accepted: Some(Box::new(Accepted { ballot, view: view() })),
+            unreachable: 4,
+            holding: Holding::Live { exchange: 6, ledger: ledger(), sums: vec![0b101], whole: 3 },
+        })),
+        Message::ViewPropose(Box::new(ViewPropose { run, ballot, next: view() })),
+        Message::ViewAccept(ViewAccept { run, view: 2, ballot }),
+        Message::ViewInstall(Box::new(ViewInstall { run, view: view() })),
+        Message::StateOffer(StateOffer { run, exchange: 7, root: Hash::of(b"state"), ledger: ledger() }),
+        Message::CaughtUp(CaughtUp { run, since: 3, exchange: 8 }),
+        Message::Finished(Finished { run, root: Hash::of(b"model") }),
     ]
 }

@@ -10,6 +10,7 @@ use crate::cpu::reduce::{add_assign, tree_sum};
 use crate::functions::sqrt;
 use crate::gpu::ops;
 use crate::model::optimizer::{clipped_scale, scalars};
+use crate::model::step::StepNumbers;
 use crate::spec::OptimizerConfig;
 
 /// Pairs of vectors whose sums are ordinary, around the flushing threshold, and around the range limit.
@@ -130,7 +131,7 @@ pub(super) fn gradient_scale(bench: &mut Bench) -> Cases {
 pub(super) fn adamw_preview(bench: &mut Bench) -> Cases {
     let mut outcomes = optimizer_step(bench, false)?;
     let config = OptimizerConfig { warmup_steps: 0, learning_rate: 0.7, ..Default::default() };
-    let scalars = scalars(&config, 7, from_host(0.3), true);
+    let scalars = scalars(&config, StepNumbers::in_order(7), from_host(0.3), true);
     let count = 120;
     // Updates nearly as large as the limit, so that the rounding of each part
     // shows, from denominators near epsilon, whose sum with it is often a tie.
@@ -182,7 +183,7 @@ fn optimizer_step(bench: &mut Bench, outputs: bool) -> Cases {
         let mut parameters = spread(count, seed + 1, parameter_low, parameter_high);
         let mut first = spread(count, seed + 2, low, high);
         let mut second: Vec<f32> = spread(count, seed + 3, low, high).iter().map(|&x| mul(x, x)).collect();
-        let scalars = scalars(&config, 3 + 40 * number as u64, from_host(0.3), number % 2 == 0);
+        let scalars = scalars(&config, StepNumbers::in_order(3 + 40 * number as u64), from_host(0.3), number % 2 == 0);
         let state = ops::adamw::State {
             gradient: bench.floats(&gradient)?,
             scale: bench.floats(&[0.0, scalars.gradient_scale])?,

@@ -77,6 +77,15 @@ impl Connections {
         }
     }
 
+    /// Closes the connections to a peer; its addresses are kept.
+    pub(super) fn hang_up(&self, peer: &PeerId) {
+        if let Some(entry) = self.lock().get_mut(peer) {
+            for connection in entry.connections.drain(..) {
+                connection.close(CLOSE_DONE, b"lost");
+            }
+        }
+    }
+
     /// Keeps a proven connection; the oldest one goes if there are too many.
     pub(super) fn add(&self, peer: PeerId, connection: Connection) {
         let mut peers = self.lock();

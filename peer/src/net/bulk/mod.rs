@@ -34,7 +34,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Events that may wait for the owner; a chunk event holds up to 1 MiB.
 pub(crate) const EVENT_CAPACITY: usize = 64;
@@ -105,6 +105,9 @@ pub(crate) enum BulkFailure {
     /// The run was released here before the chunk was delivered.
     #[error("the run was released")]
     Released,
+    /// The peer was given up by [`BulkHandle::drop_peer`] before the chunk was delivered.
+    #[error("the peer was lost")]
+    PeerLost,
 }
 
 /// Why a chunk was not queued; the call has then no effect and brings no event.
@@ -153,7 +156,14 @@ struct Shared {
 pub(crate) struct BulkHandle {
     shared: Arc<Shared>,
     /// Dropping the last handle ends the sending tasks.
-    queues: Arc<Mutex<HashMap<PeerId, mpsc::Sender<Job>>>>,
+    queues: Arc<Mutex<HashMap<PeerId, Queue>>>,
+}
+
+/// What waits for one peer.
+struct Queue {
+    jobs: mpsc::Sender<Job>,
+    /// True once the peer is given up.
+    lost: watch::Sender<bool>,
 }
 
 impl BulkHandle {
@@ -214,17 +224,28 @@ impl BulkHandle {
             if queues.len() >= MAX_PEERS {
                 return Err(SendError::QueueFull);
             }
-            let (queue, jobs) = mpsc::channel(CHUNK_QUEUE_PER_PEER);
-            tokio::spawn(sender::run(Arc::clone(&self.shared), to, jobs));
-            queues.insert(to, queue);
+            let (jobs, waiting) = mpsc::channel(CHUNK_QUEUE_PER_PEER);
+            let (lost, given_up) = watch::channel(false);
+            tokio::spawn(sender::run(Arc::clone(&self.shared), to, waiting, given_up));
+            queues.insert(to, Queue { jobs, lost });
         }
-        queues[&to].try_send(Job { header, bytes }).map_err(|_| SendError::QueueFull)
+        queues[&to].jobs.try_send(Job { header, bytes }).map_err(|_| SendError::QueueFull)
     }
 
     /// Forgets a peer: its queue is closed once empty, its addresses are dropped.
     pub(crate) fn forget_peer(&self, peer: &PeerId) {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
         self.shared.connections.forget(peer);
+    }
+
+    /// Gives up a peer that is lost: what waits for it or is on its way fails at once with
+    /// [`BulkFailure::PeerLost`] and is freed, and its connections are closed, instead of when they have been
+    /// idle for too long. Its addresses are kept: what is sent from now on dials anew.
+    pub(crate) fn drop_peer(&self, peer: &PeerId) {
+        if let Some(queue) = self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(peer) {
+            queue.lost.send_replace(true);
+        }
+        self.shared.connections.hang_up(peer);
     }
 
     /// Fetches a blob from a peer and verifies it.

@@ -11,7 +11,7 @@ use quinn::{ReadExactError, WriteError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Chunks on their way to one peer; enough to fill its window with chunks of 1 MiB.
 const MAX_IN_FLIGHT: usize = 32;
@@ -25,14 +25,21 @@ pub(super) struct Job {
     pub(super) bytes: Bytes,
 }
 
-/// Works until the queue is closed and empty, or nobody reads events any more.
-pub(super) async fn run(shared: Arc<Shared>, to: PeerId, mut jobs: mpsc::Receiver<Job>) {
+/// Works until the queue is closed and empty, the peer is given up, or nobody reads events any more.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    to: PeerId,
+    mut jobs: mpsc::Receiver<Job>,
+    given_up: watch::Receiver<bool>,
+) {
     let mut in_flight = FuturesUnordered::new();
     let mut open = true;
     while open || !in_flight.is_empty() {
         tokio::select! {
+            biased;
+            () = lost(given_up.clone()) => break,
             job = jobs.recv(), if open && in_flight.len() < MAX_IN_FLIGHT => match job {
-                Some(job) => in_flight.push(deliver(&shared, to, job)),
+                Some(job) => in_flight.push(deliver(&shared, to, job, given_up.clone())),
                 None => open = false,
             },
             Some(event) = in_flight.next() => if shared.events.send(event).await.is_err() {
@@ -40,12 +47,30 @@ pub(super) async fn run(shared: Arc<Shared>, to: PeerId, mut jobs: mpsc::Receive
             },
         }
     }
+    // The peer was given up, or there is nothing left. All bytes go before the first event, which may have to wait.
+    let mut events: Vec<BulkEvent> = in_flight.collect().await;
+    while let Ok(job) = jobs.try_recv() {
+        events.push(BulkEvent::ChunkFailed { to, header: job.header, failure: BulkFailure::PeerLost });
+    }
+    for event in events {
+        if shared.events.send(event).await.is_err() {
+            return;
+        }
+    }
 }
 
-async fn deliver(shared: &Arc<Shared>, to: PeerId, job: Job) -> BulkEvent {
+/// Completes when the peer is given up; not when its queue is closed, for what waits there is still sent.
+async fn lost(mut given_up: watch::Receiver<bool>) {
+    if given_up.wait_for(|lost| *lost).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn deliver(shared: &Arc<Shared>, to: PeerId, job: Job, given_up: watch::Receiver<bool>) -> BulkEvent {
     let outcome = tokio::select! {
         biased;
         () = shared.admission.released(&job.header.run) => Err(BulkFailure::Released),
+        () = lost(given_up) => Err(BulkFailure::PeerLost),
         outcome = send_twice(shared, &to, &job) => outcome,
     };
     match outcome {

@@ -273,6 +273,47 @@ async fn the_queue_is_bounded_holds_back_the_sender_and_is_emptied_by_release() 
 }
 
 #[tokio::test]
+async fn what_waits_for_a_lost_peer_fails_at_once_and_is_freed() {
+    let (mut a, mut b) = pair();
+    let memory = std::sync::Arc::new(vec![1; CHUNK_LIMIT as usize]);
+    let queued = 500;
+    for index in 0..queued {
+        let chunk = Bytes::from_owner(Shared(std::sync::Arc::clone(&memory)));
+        a.bulk.send_chunk(b.peer, header(index), chunk).expect("there is room");
+    }
+    // B's owner reads nothing, as that of a process that hangs: the rest waits at A and on its way.
+    for _ in 0..super::EVENT_CAPACITY {
+        assert!(matches!(a.event().await, BulkEvent::ChunkDelivered { .. }));
+    }
+    a.bulk.drop_peer(&b.peer);
+    let freed = async {
+        while std::sync::Arc::strong_count(&memory) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, freed).await.expect("all is freed, although nobody takes the events");
+    for _ in super::EVENT_CAPACITY as u32..queued {
+        assert_eq!(a.failure().await, BulkFailure::PeerLost);
+    }
+    // It was not lost after all.
+    for _ in 0..super::EVENT_CAPACITY {
+        assert!(matches!(b.event().await, BulkEvent::Chunk { .. }));
+    }
+    a.bulk.send_chunk(b.peer, header(queued), Bytes::new()).expect("there is room");
+    while !matches!(b.event().await, BulkEvent::Chunk { header: found, .. } if found == header(queued)) {}
+    assert!(matches!(a.event().await, BulkEvent::ChunkDelivered { header: found, .. } if found == header(queued)));
+}
+
+/// Bytes whose last use can be seen.
+struct Shared(std::sync::Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[tokio::test]
 async fn blobs_are_verified_and_missing_forbidden_and_corrupt_ones_told_apart() {
     let good = Bytes::from(vec![7; 3 << 20]);
     let (hash, missing, forged) = (Hash::of(&good), Hash::of(b"missing"), Hash::of(b"forged"));

@@ -56,13 +56,13 @@ impl Machine {
             return out.push(Effect::Save { run, for_owner });
         }
         self.patience.step_begins(now);
+        let rank = self.current.plan.rank_of(&me);
+        self.stage = if rank.is_some() { Stage::Computing } else { Stage::Following };
         self.snapshot_if_due(out);
-        let Some(rank) = self.current.plan.rank_of(&me) else {
-            self.stage = Stage::Following;
+        let Some(rank) = rank else {
             self.patience.wait_begins(now);
             return self.drive(now, out);
         };
-        self.stage = Stage::Computing;
         out.push(Effect::Compute {
             run,
             exchange: self.number,
