@@ -294,11 +294,11 @@ impl Training {
             Some(Break::WrongDivisor) => batches + 1,
             _ => batches,
         } as f32;
-        let outer = self.start.spec.outer;
+        let outer = self.start.spec.outer.clone();
         let State { parameters, momentum, .. } = &mut self.state;
         for ((parameter, momentum), sum) in parameters.iter_mut().zip(momentum).zip(sum) {
             let mean = sum / divisor;
-            if let Some(outer) = outer {
+            if let Some(outer) = &outer {
                 *momentum = outer.momentum.value() * *momentum + mean;
                 *parameter -= outer.learning_rate.value() * (mean + outer.momentum.value() * *momentum);
             } else {
@@ -334,6 +334,11 @@ impl Training {
     /// The state that is kept for newcomers, if it is this one.
     pub fn snapshot(&self, exchange: u64, root: Hash) -> Option<&State> {
         self.snapshot.as_ref().filter(|kept| (kept.0, kept.1) == (exchange, root)).map(|(_, _, state)| state)
+    }
+
+    /// Nobody needs the kept state any more.
+    pub fn drop_snapshot(&mut self) {
+        self.snapshot = None;
     }
 
     /// Chunks that are held in memory.

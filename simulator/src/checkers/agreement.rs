@@ -73,6 +73,11 @@ impl Agreement {
         match self.runs.get(&run).and_then(|run| run.views.get(&view.number)) {
             Some(holds) if holds == view => Ok(()),
             Some(_) => Err(format!("{by:?}: two views of number {}", view.number)),
+            // Who is a quorum by itself needs to ask nobody.
+            None if self.is_quorum_of(run, view.number.wrapping_sub(1), by) => {
+                self.runs.entry(run).or_default().views.insert(view.number, view.clone());
+                Ok(())
+            }
             None => Err(format!("{by:?}: view {} holds without a quorum", view.number)),
         }
     }
@@ -89,6 +94,17 @@ impl Agreement {
     /// The latest view of a run.
     pub fn latest(&self, run: RunId) -> Option<&View> {
         self.runs.get(&run)?.views.last_key_value().map(|(_, view)| view)
+    }
+
+    /// What a member has promised last, and about the successor of which view.
+    pub fn latest_promise(&self, run: RunId, peer: PeerId) -> Option<(u32, Ballot)> {
+        let mut votes = self.runs.get(&run)?.votes.iter().rev();
+        votes.find_map(|(view, vote)| Some((*view, *vote.promised.get(&peer)?)))
+    }
+
+    fn is_quorum_of(&self, run: RunId, view: u32, peer: PeerId) -> bool {
+        let before = self.runs.get(&run).and_then(|run| run.views.get(&view));
+        before.is_some_and(|view| view.is_quorum(|other| *other == peer))
     }
 
     /// How many views a run has had.

@@ -64,21 +64,25 @@ impl Promises {
         self.made.remove(&machine);
     }
 
-    /// `machine` begins a run at `now` of its clock.
+    /// `machine` begins a run at `now` of its clock, for one of these users.
     ///
     /// # Errors
-    /// It was not promised for it.
+    /// It was promised to none of them for it.
     pub fn started(
         &mut self,
         machine: PeerId,
-        owner: PeerId,
+        users: &[PeerId],
         spec: Hash,
         run: RunId,
         now: Time,
     ) -> Result<(), String> {
         match self.made.insert(machine, Promise::Running(run)) {
-            Some(Promise::Held { user, spec: held, until }) if user == owner && held == spec && until > now => Ok(()),
-            _ => Err(format!("{machine:?} begins {run:?} of {owner:?} without a standing promise")),
+            Some(Promise::Held { user, spec: held, until })
+                if users.contains(&user) && held == spec && until > now =>
+            {
+                Ok(())
+            }
+            other => Err(format!("{machine:?} begins {run:?} without a standing promise to {users:?}: {other:?}")),
         }
     }
 
@@ -126,6 +130,6 @@ mod tests {
         late.reserve_arrived(A, B, hash("x"), Time(100));
         late.accepted(A, B, hash("x"), Time(0), Time(10)).expect("free");
         late.accepted(A, A, hash("y"), Time(200), Time(100)).expect("an expired promise binds nobody");
-        late.started(A, B, hash("y"), RunId([1; 32]), Time(150)).expect_err("it is another's");
+        late.started(A, &[B], hash("y"), RunId([1; 32]), Time(150)).expect_err("it is another's");
     }
 }

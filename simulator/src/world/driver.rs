@@ -54,6 +54,11 @@ impl World {
         let local = self.hosts[host].clock.local(now);
         self.trace.line(|| format!("{} {host} < {}", elapsed(now).0, describe_input(&input)));
         self.hosts[host].node.handle(input, local);
+        let due = self.hosts[host].node.poll_timeout();
+        if due <= local {
+            let overdue = local.since(due).as_ms();
+            self.checkers.violation(format!("{:?} asks to be woken {overdue} ms ago", self.hosts[host].peer));
+        }
         self.drain(host);
     }
 
@@ -71,12 +76,7 @@ impl World {
         if !self.hosts[host].is_ready() {
             return;
         }
-        let local = self.hosts[host].clock.local(now);
         let due = self.hosts[host].node.poll_timeout();
-        if due <= local {
-            let overdue = local.since(due).as_ms();
-            self.checkers.violation(format!("{:?} asks to be woken {overdue} ms ago", self.hosts[host].peer));
-        }
         if self.hosts[host].wake != Some(due) {
             self.hosts[host].wake = Some(due);
             self.schedule.at(self.hosts[host].clock.true_time(due, now), Happening::Wake { host, due });
@@ -134,6 +134,11 @@ impl World {
             Effect::Apply { run, exchange, batches, .. } => self.begin_apply(host, run, exchange, batches),
             Effect::HashParameters { run, exchange } => self.plan(host, run, Work::Hash { exchange }),
             Effect::Snapshot { run, exchange } => self.plan(host, run, Work::Snapshot { exchange }),
+            Effect::DropSnapshot { run } => {
+                if let Some(training) = self.hosts[host].training_mut(run) {
+                    training.drop_snapshot();
+                }
+            }
             Effect::FetchState { run, exchange, root, donors } => {
                 self.fetch_state(host, run, (exchange, root), &donors);
             }
@@ -181,7 +186,8 @@ impl World {
         if self.hosts[host].is_ready() {
             self.drain(host);
             self.pump(host);
-            if self.hosts[host].is_ready() && self.hosts[host].wake.is_some_and(|due| due <= self.hosts[host].clock.local(self.schedule.now())) {
+            let local = self.hosts[host].clock.local(self.schedule.now());
+            if self.hosts[host].is_ready() && self.hosts[host].wake.is_some_and(|due| due <= local) {
                 self.hosts[host].wake = None;
                 self.input(host, Input::Tick);
             }
