@@ -181,11 +181,10 @@ impl Summary {
     }
 }
 
-/// An input as a trace shows it: messages by the hash of their bytes.
+/// An input as a trace shows it: gossip by the hash of its bytes. What frames say is told by the carrier.
 pub(crate) fn describe_input(input: &Input) -> String {
     match input {
         Input::Gossip { bytes, .. } => format!("Gossip {:?}", Hash::of(bytes)),
-        Input::Frame { from, bytes } => format!("Frame {from:?} {:?}", Hash::of(bytes)),
         Input::Command(manta_protocol::Command::Resume { record }) => format!("Resume {:?}", Hash::of(record)),
         other => format!("{other:?}"),
     }
@@ -195,7 +194,6 @@ pub(crate) fn describe_input(input: &Input) -> String {
 pub(crate) fn describe_effect(effect: &Effect) -> String {
     match effect {
         Effect::Publish { bytes } => format!("Publish {:?}", Hash::of(bytes)),
-        Effect::SendFrame { id, to, bytes } => format!("SendFrame {id:?} {to:?} {:?}", Hash::of(bytes)),
         Effect::Prepare(start) => format!("Prepare {:?} {:?} of {}", start.run, start.entry, start.members.len()),
         Effect::Journal { run, record } => format!("Journal {run:?} {:?}", record.as_deref().map(Hash::of)),
         other => format!("{other:?}"),

@@ -6,6 +6,7 @@
 //! once the machine goes on.
 
 use super::{Happening, NETWORK, World};
+use crate::clock::elapsed;
 use crate::host::{Incoming, State};
 use crate::transport::{ChunkName, ChunkParcel, FrameParcel, Outstanding};
 use manta_protocol::effect::Verdict;
@@ -63,8 +64,9 @@ impl World {
             Err(error) => return self.checkers.violation(format!("a node sent what nobody can open: {error}")),
         };
         let (message, bytes) = self.tamper(host, message, bytes);
-        self.watch_frame(host, to, &message);
         let now = self.schedule.now();
+        self.trace.line(|| format!("{} {host} > SendFrame {} to {to} {message:?}", elapsed(now).0, id.0));
+        self.watch_frame(host, to, &message);
         self.serial += 1;
         let serial = self.serial;
         self.outstanding.insert(serial, Outstanding { host, life: self.hosts[host].life, id, to });
@@ -122,6 +124,7 @@ impl World {
             None => self.expect_no_answer(serial),
         }
         let (machine, user) = (self.hosts[to].peer, self.hosts[from].peer);
+        self.trace.line(|| format!("{} {to} < Frame of {from} {message:?}", elapsed(now).0));
         match &*message {
             Message::Reserve(reserve) => {
                 let until = self.hosts[to].clock.local(now) + Duration::from_ms(u64::from(reserve.hold_ms));

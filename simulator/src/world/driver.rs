@@ -52,7 +52,9 @@ impl World {
         }
         let now = self.schedule.now();
         let local = self.hosts[host].clock.local(now);
-        self.trace.line(|| format!("{} {host} < {}", elapsed(now).0, describe_input(&input)));
+        if !matches!(input, Input::Frame { .. }) {
+            self.trace.line(|| format!("{} {host} < {}", elapsed(now).0, describe_input(&input)));
+        }
         self.hosts[host].node.handle(input, local);
         let due = self.hosts[host].node.poll_timeout();
         if due <= local {
@@ -69,7 +71,9 @@ impl World {
         while self.hosts[host].is_ready() {
             let Some(effect) = self.hosts[host].node.poll_effect() else { break };
             effects += 1;
-            self.trace.line(|| format!("{} {host} > {}", elapsed(now).0, describe_effect(&effect)));
+            if !matches!(effect, Effect::SendFrame { .. }) {
+                self.trace.line(|| format!("{} {host} > {}", elapsed(now).0, describe_effect(&effect)));
+            }
             self.perform(host, effect);
         }
         self.checkers.bound("effects of one input", effects, EFFECTS_MAX);
