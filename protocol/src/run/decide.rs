@@ -87,9 +87,9 @@ impl Knowledge<'_> {
     fn goes_on(&self, number: u64, live: &BTreeMap<PeerId, u64>, staying: &[PeerId]) -> Option<View> {
         let (exchange, plan, ledger) = (self.exchange)(number)?;
         let ranks: Vec<_> = plan.ranks.iter().map(|peer| live.get(peer).map(|at| (*peer, *at))).collect();
-        let fate = self.handovers(number, exchange, &ranks).map_or(Fate::Reduced, Fate::Kept);
+        let fate = self.handovers(number, exchange, &ranks).map_or(Fate::Reduced, |handovers| Fate::Kept { handovers });
         let counts = |rank: usize| {
-            exchange.counts(rank) && (matches!(fate, Fate::Kept(_)) || ranks.get(rank).is_some_and(Option::is_some))
+            exchange.counts(rank) && (matches!(fate, Fate::Kept { .. }) || ranks.get(rank).is_some_and(Option::is_some))
         };
         let ledger = ledger.after(&ledger.assign(&plan.shares), counts);
         let role = |peer: &PeerId| {

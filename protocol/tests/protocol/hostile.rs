@@ -4,9 +4,10 @@ use crate::bench::{Bench, events, sent};
 use crate::samples::{NOW, identity, messages, network, peer};
 use ed25519_dalek::{Signer, SigningKey};
 use manta_protocol::effect::Verdict;
+use manta_protocol::run::report::Heartbeat;
 use manta_protocol::wire::limits::{CLOCK_SKEW_MAX, ENVELOPE_BYTES_MAX, FRAME_LIFETIME_MAX, GOSSIP_LIFETIME_MAX};
 use manta_protocol::wire::{CodecError, Envelope, EnvelopeError, Message};
-use manta_protocol::{Duration, Effect, Event, Input, NetworkId, Time};
+use manta_protocol::{Duration, Effect, Event, Input, NetworkId, RunId, Time};
 use proptest::prelude::*;
 
 const SEQ: u64 = 1_790_000_000_000;
@@ -25,7 +26,7 @@ struct Raw {
 
 impl Raw {
     fn heartbeat() -> Self {
-        let body = [&[0xa1, 0x00, 0x58, 0x20][..], &[7; 32]].concat();
+        let body = [&[0xa2, 0x00, 0x58, 0x20][..], &[7; 32], &[0x01, 0x02]].concat();
         let expires_at = NOW + Duration::from_s(30);
         Self { network: network(), kind: vec![0x17], version: 1, seq: SEQ, expires_at, body }
     }
@@ -63,7 +64,7 @@ fn open(bytes: &[u8]) -> Result<Envelope, EnvelopeError> {
 
 #[test]
 fn an_envelope_written_by_hand_is_the_same() {
-    let heartbeat = messages().pop().expect("the last kind");
+    let heartbeat = Message::Heartbeat(Heartbeat { run: RunId([7; 32]), view: 2 });
     let raw = Raw::heartbeat();
     assert_eq!(raw.sealed(), identity(1).seal(network(), SEQ, raw.expires_at, &heartbeat));
     assert_eq!(open(&raw.sealed()).map(|envelope| envelope.message), Ok(heartbeat));

@@ -41,7 +41,11 @@ fn a_killed_member_is_left_out_at_any_moment() {
             assert!(cluster.until(5, told), "{}", cluster.show(80));
             assert!(cluster.now.since(killed_at) < Duration::from_ms(400), "a crash is noticed at once");
             ends_well(&mut cluster, &survivors);
-            assert_eq!(cluster.hosts[survivors[0]].saved_result, Some(victim == 0), "the result waits for a lost owner");
+            assert_eq!(
+                cluster.hosts[survivors[0]].saved_result,
+                Some(victim == 0),
+                "the result waits for a lost owner"
+            );
         }
     }
 }

@@ -200,7 +200,13 @@ impl Machine {
 
     /// Does what the search for the next view needs now.
     pub(super) fn agree(&mut self, now: Time, out: &mut Outbox) {
-        if self.is_agreed() || !self.is_change_needed() {
+        if self.is_agreed() {
+            return;
+        }
+        if !self.is_change_needed() {
+            // What was suspected was heard again.
+            self.agreement.needed_at = None;
+            self.agreement.pause_told = false;
             return;
         }
         self.agreement.needed_at.get_or_insert(now);
@@ -297,10 +303,11 @@ impl Machine {
     /// The next view, as far as the answers tell.
     fn decide(&self, patient: bool) -> Option<View> {
         let attempt = self.agreement.attempt.as_ref()?;
-        let accepted = attempt.answers.values().filter_map(|answer| answer.accepted.as_deref());
+        let follows = |accepted: &&Accepted| accepted.view.number == self.view.number + 1;
+        let accepted = attempt.answers.values().filter_map(|answer| answer.accepted.as_deref()).filter(follows);
         if let Some(accepted) = accepted.max_by_key(|accepted| accepted.ballot) {
             let quorum = self.view.is_quorum(|peer| attempt.answers.contains_key(peer));
-            return quorum.then(|| accepted.view.clone());
+            return (quorum && Plan::new(&accepted.view, self.spec()).is_some()).then(|| accepted.view.clone());
         }
         let suspects = &self.agreement.suspects;
         let accused = suspects.iter().filter(|(_, reason)| **reason != AbortReason::MemberLost);
@@ -361,6 +368,9 @@ impl Machine {
     // ---- as a voter ----
 
     pub(super) fn asked(&mut self, from: PeerId, ask: &ViewAsk, now: Time, out: &mut Outbox) {
+        if self.is_agreed() {
+            return;
+        }
         if ask.view < self.view.number {
             return self.tell_views(from, ask.view, now, out);
         }
@@ -410,6 +420,9 @@ impl Machine {
 
     pub(super) fn proposed(&mut self, from: PeerId, propose: &ViewPropose, now: Time, out: &mut Outbox) {
         let ViewPropose { ballot, next, .. } = propose;
+        if self.is_agreed() {
+            return;
+        }
         if next.number <= self.view.number {
             return self.tell_views(from, next.number - 1, now, out);
         }

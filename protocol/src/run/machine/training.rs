@@ -52,7 +52,7 @@ impl Machine {
         let (run, me) = (self.run(), self.me());
         if self.ledger.left() == 0 {
             self.stage = Stage::Saving;
-            let for_owner = self.view.member(&self.start.owner).is_none();
+            let for_owner = self.view.role(&self.start.owner) != Some(Role::Full);
             return out.push(Effect::Save { run, for_owner });
         }
         self.patience.step_begins(now);
