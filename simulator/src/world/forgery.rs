@@ -138,7 +138,7 @@ impl World {
             number: view.number + 1,
             plan: view.number + 1,
             from: exchange + 1,
-            fate: Fate::Kept(Vec::new()),
+            fate: Fate::Kept { handovers: Vec::new() },
             left: vec![Departure { peer: victim, reason: AbortReason::MemberLost }],
             ..view.clone()
         };
