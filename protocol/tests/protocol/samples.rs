@@ -165,6 +165,7 @@ pub(crate) fn messages() -> Vec<Message> {
             plan: 1,
             parameter_hash,
             loss,
+            batches: 2,
             compute_ms: 1_500,
             reduce_ms: 70,
         }),

@@ -6,10 +6,11 @@
 //!
 //! Members come and go: [`agreement`] finds the next view with the others,
 //! [`install`] puts it in force, [`entering`] brings this member in (again),
-//! [`recruit`] looks for more. [`liveness`] tells who is there, [`training`] is
+//! [`recruit`] looks for more, [`balance`] sees who is slow. [`liveness`] tells who is there, [`training`] is
 //! the work itself.
 
 mod agreement;
+mod balance;
 mod entering;
 mod install;
 mod liveness;
@@ -34,6 +35,7 @@ use crate::outbox::{About, Outbox};
 use crate::time::{Duration, Time};
 use crate::wire::Message;
 use agreement::Agreement;
+use balance::Speed;
 use entering::Entering;
 use liveness::{HEARTBEAT_INTERVAL, Other};
 use recruit::Recruit;
@@ -82,6 +84,7 @@ struct Tally {
     loss: LossSum,
     compute_ms: u64,
     reduce_ms: u64,
+    batches: u32,
 }
 
 /// One exchange.
@@ -168,6 +171,7 @@ pub(crate) struct Machine {
     entering: Entering,
     recruit: Recruit,
     tally: Tally,
+    speeds: BTreeMap<PeerId, Speed>,
     patience: Patience,
     others: BTreeMap<PeerId, Other>,
     ready: BTreeMap<PeerId, Hash>,
@@ -248,6 +252,7 @@ impl Machine {
             agreement: Agreement::default(),
             recruit: Recruit::new(now),
             tally: Tally::default(),
+            speeds: BTreeMap::new(),
             patience: Patience::new(now),
             ready: BTreeMap::new(),
             reports: BTreeMap::new(),
