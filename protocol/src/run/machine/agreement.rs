@@ -415,7 +415,8 @@ impl Machine {
     }
 
     pub(super) fn answered(&mut self, from: PeerId, state: &ViewState, now: Time, out: &mut Outbox) {
-        let member = self.view.member(&from).is_some();
+        // Ballots are counted anew in each view: a late word about the one before is not about this one.
+        let member = self.view.member(&from).is_some() && state.view == self.view.number;
         if let Some(attempt) = self
             .agreement
             .attempt
@@ -452,7 +453,7 @@ impl Machine {
     }
 
     pub(super) fn accepted(&mut self, from: PeerId, accept: &ViewAccept, now: Time, out: &mut Outbox) {
-        let full = self.view.role(&from) == Some(Role::Full);
+        let full = self.view.role(&from) == Some(Role::Full) && accept.view == self.view.number;
         let attempt = self.agreement.attempt.as_mut().filter(|attempt| full && attempt.ballot == accept.ballot);
         if let Some((_, accepted)) = attempt.and_then(|attempt| attempt.proposal.as_mut()) {
             accepted.insert(from);
