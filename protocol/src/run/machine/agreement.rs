@@ -416,7 +416,8 @@ impl Machine {
     }
 
     pub(super) fn answered(&mut self, from: PeerId, state: &ViewState, now: Time, out: &mut Outbox) {
-        let member = self.view.member(&from).is_some();
+        // Ballots are counted anew in each view: a late word about the one before is not about this one.
+        let member = self.view.member(&from).is_some() && state.view == self.view.number;
         if let Some(attempt) = self
             .agreement
             .attempt
