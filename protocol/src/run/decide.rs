@@ -186,7 +186,9 @@ impl Knowledge<'_> {
             // Who was restarted listens anew, even if it listened before.
             let since = if role == member.role && !self.begins_anew(member) { member.since } else { number };
             let given = self.shares.and_then(|shares| shares.get(&member.contact.peer)).copied();
-            Member { role, since, share: given.unwrap_or(member.share), ..member.clone() }
+            // Who was restarted may be elsewhere now.
+            let contact = self.joins.get(&member.contact.peer).unwrap_or(&member.contact).clone();
+            Member { role, since, contact, share: given.unwrap_or(member.share) }
         });
         let mut members: Vec<Member> = kept.collect();
         let room = self.members_max.clamp(1, MEMBERS_MAX).saturating_sub(members.len());
