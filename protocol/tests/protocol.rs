@@ -20,6 +20,8 @@ mod liveness;
 mod market;
 #[path = "protocol/member.rs"]
 mod member;
+#[path = "protocol/membership.rs"]
+mod membership;
 #[path = "protocol/recovery.rs"]
 mod recovery;
 #[path = "protocol/run.rs"]
