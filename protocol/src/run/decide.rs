@@ -42,7 +42,7 @@ pub(crate) fn next_view(known: &Knowledge<'_>) -> Option<View> {
     let live: BTreeMap<PeerId, u64> = staying.iter().filter_map(|peer| Some((*peer, known.live(peer)?))).collect();
     match live.values().min() {
         Some(exchange) => known.goes_on(*exchange, &live, &staying),
-        None if known.patient => known.from_checkpoint(&staying),
+        None if known.patient => known.begins_again(&staying),
         None => None,
     }
 }
@@ -156,7 +156,7 @@ impl Knowledge<'_> {
 
     /// Everyone has lost what it held: the newest checkpoint is the state. `None`
     /// if nobody has one, nor could begin anew.
-    fn from_checkpoint(&self, staying: &[PeerId]) -> Option<View> {
+    fn begins_again(&self, staying: &[PeerId]) -> Option<View> {
         let start = || Checkpoint { exchange: 0, ledger: Ledger::new(self.view.ledger.target) };
         let of = |peer: &PeerId| match &self.answers.get(peer)?.holding {
             Holding::Restarted { checkpoint } => Some(checkpoint.clone().unwrap_or_else(start)),
