@@ -1,7 +1,7 @@
 //! What the node wants done, carried out.
 
 use super::{Driver, Judged, TOPIC};
-use crate::board::describe_no_match;
+use crate::board::{describe_left_out, describe_no_match};
 use crate::net::bulk::ChunkHeader;
 use crate::net::swarm::{self, NetCommand};
 use crate::run::keeper::KeptOrder;
@@ -28,6 +28,7 @@ impl Driver {
             Effect::Misbehaviour { peer, what } => {
                 tracing::warn!(peer = %peer.short(), what, "a peer breaks the rules")
             }
+            Effect::Disconnect { peer, why } => self.shut_out(peer, why),
             Effect::Prepare(start) => self.prepare(start),
             Effect::Admit { run, contact } => self.admit(run, &contact),
             Effect::Dismiss { run, peer } => self.dismiss(run, peer),
@@ -150,6 +151,14 @@ impl Driver {
                 let why = describe_no_match(found, needed, listings, &mismatches, refused);
                 self.board.order_is(order, OrderState::Failed, why);
             }
+            Event::LeftOut { order, peers, share } => {
+                let why = describe_left_out(peers, share);
+                tracing::warn!(order = order.0, "{why}");
+                self.board.left_out(order, why);
+            }
+            Event::Admitted { peer, permission } => self.admitted(peer, &permission),
+            Event::Revoked(revocation) => self.revocation_heard(*revocation),
+            Event::Dismissed => self.dismissed(),
             of_run => self.run_event(of_run),
         }
     }

@@ -7,7 +7,8 @@ use tempfile::TempDir;
 
 /// Orders a run that lasts until it is stopped; gives its id.
 fn endless_run(owner: &Peer, peers: &str, data: &Path, out: &Path, extra: &[&str]) -> String {
-    let train = ["train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", peers];
+    let train =
+        ["train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", peers, "--share", "open", "--yes"];
     let placed = run(owner.command().args(train).args(extra).arg("--data").arg(data).arg("--out").arg(out));
     assert!(placed.status.success(), "{}", stderr(&placed));
     owner.wait_for("the run", |status| status["orders"][0]["run"].as_str().map(str::to_owned))

@@ -78,6 +78,9 @@ fn two_machines_joined_by_a_ticket_train_one_model() {
             "3",
             "--peers",
             "2",
+            "--share",
+            "open",
+            "--yes",
             "--data",
         ])
         .arg(&data)
@@ -133,7 +136,8 @@ fn a_member_behind_a_cut_link_waits_and_comes_back_when_it_heals() {
     let ask = || status(0, &first);
     poll("three offers", ask, |status| (status["listings"].as_array()?.len() == 3).then_some(()));
     let (data, out_text) = (data.to_str().unwrap(), out.to_str().unwrap());
-    let train = ["train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", "3"];
+    let train =
+        ["train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", "3", "--share", "open", "--yes"];
     let placed = command(0, &first, &[&train[..], &["--data", data, "--out", out_text]].concat());
     assert!(placed.status.success(), "{}", stderr(&placed));
 

@@ -56,6 +56,8 @@ pub(crate) struct Host {
     pub(crate) saved_result: Option<bool>,
     /// Trainer answers that never come.
     pub(crate) hangs: bool,
+    /// How long a batch takes, if not as usual.
+    pub(crate) batch_ms: Option<u64>,
 }
 
 pub(crate) struct Cluster {
@@ -96,6 +98,7 @@ impl Host {
             fetched: None,
             saved_result: None,
             hangs: false,
+            batch_ms: None,
         }
     }
 
@@ -232,10 +235,12 @@ impl Cluster {
             Effect::Compute { exchange, plan, batches, .. } => {
                 let host = &mut self.hosts[index];
                 assert_eq!(host.exchange, exchange, "computed from the state before the exchange");
+                let count = manta_protocol::run::ledger::count(&batches);
+                let compute_ms = host.batch_ms.map_or(COMPUTE.as_ms(), |ms| ms * count);
                 let content = Content::Values { state: host.state, batches };
                 host.own.insert(exchange, content);
                 let loss = LossSum { fixed: 1, tokens: 1 };
-                self.done(index, COMPUTE, Done::Computed { exchange, plan, loss, compute_ms: 40 });
+                self.done(index, Duration::from_ms(compute_ms), Done::Computed { exchange, plan, loss, compute_ms });
             }
             Effect::ChunkVerdict { transfer, keep } => {
                 let Some(((exchange, phase, chunk, from), content)) = self.hosts[index].waiting.remove(&transfer)

@@ -24,6 +24,7 @@ use audit::Diary;
 use clap::Args;
 use devices::DemoDevice;
 use faults::{FaultArgs, Faults};
+use manta_protocol::market::demand::Share;
 use manta_protocol::wire::limits::MEMBERS_MAX;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -203,6 +204,8 @@ impl Demo<'_> {
             // All that are to begin are there already.
             patience_ms: 0,
             deadline_ms,
+            // Every peer of the demo runs on this machine, in a swarm of its own.
+            share: Share::Open,
         })
     }
 

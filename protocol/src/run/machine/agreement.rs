@@ -60,6 +60,8 @@ pub(super) struct Agreement {
     suspects: BTreeMap<PeerId, AbortReason>,
     joins: BTreeMap<PeerId, Contact>,
     caught_up: BTreeMap<PeerId, CaughtUp>,
+    /// Shares that would be better.
+    shares: Option<BTreeMap<PeerId, u32>>,
     /// How often each has left, and until when it stays out.
     departures: BTreeMap<PeerId, (usize, Time)>,
     told: BTreeMap<PeerId, Time>,
@@ -94,6 +96,11 @@ impl Agreement {
             self.needed_at.get_or_insert(now);
         }
         stronger
+    }
+
+    /// Other shares are wanted, or not any more.
+    pub(super) fn want_shares(&mut self, shares: Option<BTreeMap<PeerId, u32>>) {
+        self.shares = shares;
     }
 
     /// A peer was heard: it is not lost.
@@ -178,6 +185,7 @@ impl Machine {
             || !agreement.joins.is_empty()
             || !agreement.caught_up.is_empty()
             || self.entering.is_restarted()
+            || agreement.shares.is_some()
     }
 
     /// Whether it is our turn to propose: the first full member's that is there,
@@ -218,7 +226,8 @@ impl Machine {
 
     fn begin_attempt(&mut self, now: Time, out: &mut Outbox) {
         let me = self.me();
-        let counter = self.agreement.promised.map_or(0, |ballot| ballot.counter).saturating_add(1);
+        // A promise never goes down: who has heard of the highest ballot proposes no more.
+        let Some(counter) = self.agreement.promised.map_or(0, |ballot| ballot.counter).checked_add(1) else { return };
         let ballot = Ballot { counter, proposer: me };
         self.agreement.promised = Some(ballot);
         self.journal(out);
@@ -320,6 +329,7 @@ impl Machine {
             accused: &accused,
             caught_up: &caught_up,
             joins: &self.agreement.joins,
+            shares: self.agreement.shares.as_ref(),
             members_max: usize::from(self.demand.members_max),
             exchange: &|number| {
                 if number == self.number {
@@ -406,7 +416,8 @@ impl Machine {
     }
 
     pub(super) fn answered(&mut self, from: PeerId, state: &ViewState, now: Time, out: &mut Outbox) {
-        let member = self.view.member(&from).is_some();
+        // Ballots are counted anew in each view: a late word about the one before is not about this one.
+        let member = self.view.member(&from).is_some() && state.view == self.view.number;
         if let Some(attempt) = self
             .agreement
             .attempt
@@ -443,7 +454,7 @@ impl Machine {
     }
 
     pub(super) fn accepted(&mut self, from: PeerId, accept: &ViewAccept, now: Time, out: &mut Outbox) {
-        let full = self.view.role(&from) == Some(Role::Full);
+        let full = self.view.role(&from) == Some(Role::Full) && accept.view == self.view.number;
         let attempt = self.agreement.attempt.as_mut().filter(|attempt| full && attempt.ballot == accept.ballot);
         if let Some((_, accepted)) = attempt.and_then(|attempt| attempt.proposal.as_mut()) {
             accepted.insert(from);

@@ -6,10 +6,11 @@
 //!
 //! Members come and go: [`agreement`] finds the next view with the others,
 //! [`install`] puts it in force, [`entering`] brings this member in (again),
-//! [`recruit`] looks for more. [`liveness`] tells who is there, [`training`] is
+//! [`recruit`] looks for more, [`balance`] sees who is slow. [`liveness`] tells who is there, [`training`] is
 //! the work itself.
 
 mod agreement;
+mod balance;
 mod entering;
 mod install;
 mod liveness;
@@ -26,16 +27,17 @@ use super::{Phase, RunSpec};
 use crate::effect::{Effect, Entry, RunFailure, RunStart};
 use crate::ids::{EffectId, Hash, PeerId, RunId};
 use crate::input::Done;
-use crate::market::book::OrderBook;
-use crate::market::demand::Demand;
+use crate::market::demand::{Demand, Share};
 use crate::market::listing::Contact;
 use crate::market::reservation::run_id;
 use crate::outbox::{About, Outbox};
 use crate::time::{Duration, Time};
 use crate::wire::Message;
 use agreement::Agreement;
+use balance::Speed;
 use entering::Entering;
 use liveness::{HEARTBEAT_INTERVAL, Other};
+pub(crate) use recruit::Market;
 use recruit::Recruit;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -82,6 +84,7 @@ struct Tally {
     loss: LossSum,
     compute_ms: u64,
     reduce_ms: u64,
+    batches: u32,
 }
 
 /// One exchange.
@@ -168,6 +171,7 @@ pub(crate) struct Machine {
     entering: Entering,
     recruit: Recruit,
     tally: Tally,
+    speeds: BTreeMap<PeerId, Speed>,
     patience: Patience,
     others: BTreeMap<PeerId, Other>,
     ready: BTreeMap<PeerId, Hash>,
@@ -248,6 +252,7 @@ impl Machine {
             agreement: Agreement::default(),
             recruit: Recruit::new(now),
             tally: Tally::default(),
+            speeds: BTreeMap::new(),
             patience: Patience::new(now),
             ready: BTreeMap::new(),
             reports: BTreeMap::new(),
@@ -280,6 +285,30 @@ impl Machine {
 
     pub(crate) fn timeout(&self) -> Time {
         self.heartbeat_at
+    }
+
+    /// Whether we have ordered the run.
+    pub(crate) fn is_owner(&self) -> bool {
+        self.start.owner == self.me()
+    }
+
+    /// Whose machines may see the run's data.
+    pub(crate) fn share(&self) -> Share {
+        self.demand.share
+    }
+
+    /// Whether this peer is in the run now.
+    pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
+        self.view.member(peer).is_some()
+    }
+
+    /// A member must leave, for a reason from outside the run.
+    pub(crate) fn exclude(&mut self, peer: PeerId, reason: AbortReason, now: Time, out: &mut Outbox) -> Option<Ended> {
+        if peer == self.me() {
+            return self.fail(reason, peer, now, out);
+        }
+        self.accuse(peer, reason, now, out);
+        None
     }
 
     /// A message of this run came.
@@ -345,6 +374,11 @@ impl Machine {
     fn abort_heard(&mut self, from: PeerId, abort: &Abort, now: Time, out: &mut Outbox) -> Option<Ended> {
         // The last round is agreed: there is nothing left to stop.
         if self.is_agreed() {
+            return None;
+        }
+        // A stranger's word counts for nothing; who comes in again may know an old view only.
+        let began = || self.start.members.iter().any(|member| member.peer == from);
+        if self.view.member(&from).is_none() && !(self.stage == Stage::Entering && began()) {
             return None;
         }
         let owner_stops = abort.reason == AbortReason::Stopped && abort.culprit == self.start.owner;
@@ -450,7 +484,7 @@ impl Machine {
     }
 
     /// Heartbeats, what must be said again, and what follows from silence.
-    pub(crate) fn tick(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(crate) fn tick(&mut self, market: &Market<'_>, now: Time, out: &mut Outbox) -> Option<Ended> {
         if now < self.heartbeat_at {
             return None;
         }
@@ -471,7 +505,7 @@ impl Machine {
             self.look_for_stalls(now, out);
             self.say_caught_up(now, out);
             self.offer_state(now, out);
-            self.recruit(book, now, out);
+            self.recruit(market, now, out);
         }
         self.agree(now, out);
         self.compare(now, out)

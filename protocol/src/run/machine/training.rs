@@ -6,11 +6,15 @@ use crate::ids::{Hash, PeerId};
 use crate::outbox::{About, Outbox};
 use crate::run::Phase;
 use crate::run::allreduce::{Action, Refusal};
+use crate::run::ledger::count;
 use crate::run::report::{AbortReason, LossSum, Ready, RoundReport};
 use crate::run::view::{Checkpoint, Role, batches_of};
 use crate::time::Time;
 use crate::wire::Message;
 use crate::wire::limits::LISTEN_AHEAD_MAX;
+
+/// Reports of one member that are kept: of two rounds, of a few plans.
+const REPORTS_MAX: usize = 8;
 
 impl Machine {
     pub(super) fn say_ready(&mut self, parameter_hash: Hash, now: Time, out: &mut Outbox) {
@@ -80,7 +84,11 @@ impl Machine {
     pub(super) fn computed(&mut self, loss: LossSum, compute_ms: u64, now: Time, out: &mut Outbox) {
         self.stage = Stage::Reducing { since: now };
         self.tally.loss = self.tally.loss.plus(loss);
-        self.tally.compute_ms += compute_ms;
+        self.tally.compute_ms = self.tally.compute_ms.saturating_add(compute_ms);
+        let me = self.me();
+        let own = self.current.plan.rank_of(&me).map(|rank| self.current.assignment(&self.ledger).swap_remove(rank));
+        let batches = own.map_or(0, |spans| count(&spans));
+        self.tally.batches = self.tally.batches.saturating_add(u32::try_from(batches).unwrap_or(u32::MAX));
         self.patience.computed(now);
         self.current.reduce.local_ready();
         self.drive(now, out);
@@ -185,9 +193,9 @@ impl Machine {
     pub(super) fn report(&mut self, parameter_hash: Hash, now: Time, out: &mut Outbox) {
         self.stage = Stage::Comparing;
         self.patience.wait_begins(now);
-        let Tally { loss, compute_ms, reduce_ms } = std::mem::take(&mut self.tally);
+        let Tally { loss, compute_ms, reduce_ms, batches } = std::mem::take(&mut self.tally);
         let (round, plan) = self.ended_round();
-        let report = RoundReport { run: self.run(), round, plan, parameter_hash, loss, compute_ms, reduce_ms };
+        let report = RoundReport { run: self.run(), round, plan, parameter_hash, loss, batches, compute_ms, reduce_ms };
         self.say_to_all(&Message::RoundReport(report.clone()), now, out);
         self.reports.insert((round, plan, self.me()), report);
     }
@@ -209,7 +217,8 @@ impl Machine {
         let (round, _) = self.ended_round();
         // Those who are quicker are one round ahead; a member says one thing once.
         let near = report.round >= round && report.round <= round.saturating_add(1);
-        let bounded = self.reports.len() < 8 * crate::wire::limits::MEMBERS_MAX;
+        // Each has its own room: nobody's reports crowd out another's.
+        let bounded = self.reports.keys().filter(|(_, _, peer)| *peer == from).count() < REPORTS_MAX;
         if near && bounded {
             self.patience.progress(now);
             self.reports.entry((report.round, report.plan, from)).or_insert_with(|| report.clone());
@@ -251,6 +260,7 @@ impl Machine {
         // Our own last report is kept: a member that has not got it may need it again.
         let me = self.me();
         self.reports.retain(|(of, _, peer), _| *of > round || (*of == round && *peer == me));
+        self.balance(&reports);
         out.notify(Event::RoundDone { run: self.run(), reports });
         self.checkpoint_if_due(now, out);
         self.begin_exchange(now, out);
@@ -298,6 +308,11 @@ impl Machine {
         let ahead_max = if listens { LISTEN_AHEAD_MAX } else { 1 };
         let reachable =
             exchange >= self.number && exchange - self.number <= ahead_max && self.stage != Stage::Preparing;
+        if listens && exchange > self.number.saturating_add(LISTEN_AHEAD_MAX) {
+            // The others are too quick for what we fetch: begin with a newer state.
+            out.push(Effect::ChunkVerdict { transfer, keep: false });
+            return self.left_behind(now, out);
+        }
         let result = if reachable && self.view.member(&from).is_some() {
             let exchange = self.exchange_to_come(exchange);
             let since = if phase == Phase::Sum { exchange.sums_since } else { exchange.plan.number };
