@@ -17,8 +17,8 @@ const ATTEMPTS_MAX: u32 = 8;
 /// After the last run, for holds to end and listings to settle.
 const AFTERWARDS: Duration = Duration::from_s(40);
 /// Once faults have stopped a run may take so long, and so much more for each exchange.
-const PATIENCE: Duration = Duration::from_s(300);
-const PATIENCE_PER_EXCHANGE: Duration = Duration::from_s(10);
+const PATIENCE: Duration = Duration::from_s(150);
+const PATIENCE_PER_EXCHANGE: Duration = Duration::from_s(5);
 /// A run whose members cannot go on is watched so long.
 const PAUSE_WATCHED: Duration = Duration::from_s(30);
 /// How often the owner looks for somebody who has its result, and for how long.
@@ -398,7 +398,7 @@ impl World {
             if machine.state != State::Up || machine.training.is_some() {
                 continue;
             }
-            let busy = machine.node.listings().find(|(peer, _)| **peer == machine.peer).is_none_or(|(_, own)| own.busy);
+            let busy = machine.node.listings().find(|(peer, _)| **peer == machine.peer).is_some_and(|(_, own)| own.busy);
             if busy {
                 self.checkers.violation(format!("{:?} is still not free long after the last run", machine.peer));
             } else if !machine.chunks.is_empty() {
