@@ -2,6 +2,7 @@
 
 use crate::options::{Mode, Setup};
 use manta_protocol::input::Wish;
+use manta_protocol::market::demand::Share;
 use manta_protocol::market::listing::{Device, DeviceKind, Listing};
 use manta_protocol::run::RunSpec;
 use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec, OuterSpec};
@@ -63,6 +64,7 @@ pub fn wish(setup: &Setup) -> Wish {
         duration_s: 600,
         patience_ms: 2_000,
         deadline_ms: 60_000,
+        share: Share::Open,
     }
 }
 

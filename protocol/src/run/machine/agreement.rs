@@ -226,7 +226,8 @@ impl Machine {
 
     fn begin_attempt(&mut self, now: Time, out: &mut Outbox) {
         let me = self.me();
-        let counter = self.agreement.promised.map_or(0, |ballot| ballot.counter).saturating_add(1);
+        // A promise never goes down: who has heard of the highest ballot proposes no more.
+        let Some(counter) = self.agreement.promised.map_or(0, |ballot| ballot.counter).checked_add(1) else { return };
         let ballot = Ballot { counter, proposer: me };
         self.agreement.promised = Some(ballot);
         self.journal(out);
@@ -421,7 +422,9 @@ impl Machine {
             .agreement
             .attempt
             .as_mut()
-            .filter(|attempt| member && attempt.ballot == state.ballot && attempt.proposal.is_none())
+            // Ballots are counted anew in each view: one of an earlier view may look the same.
+            .filter(|attempt| member && state.view == self.view.number && attempt.ballot == state.ballot)
+            .filter(|attempt| attempt.proposal.is_none())
         {
             attempt.answers.insert(from, state.clone());
             self.drive_attempt(now, out);
