@@ -121,7 +121,8 @@ impl Progress {
     /// To standard error, as suits it.
     pub(super) fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let bars = terminal.then(|| Bars { all: MultiProgress::new(), overall: None, members: Vec::new(), told: Vec::new() });
+        let bars =
+            terminal.then(|| Bars { all: MultiProgress::new(), overall: None, members: Vec::new(), told: Vec::new() });
         Self { bars, shown_at: None, shown: String::new(), pending: None }
     }
 

@@ -144,12 +144,8 @@ mod tests {
     #[test]
     fn every_part_of_the_key_changes_the_draw() {
         let starts = |key: BatchKey| window_starts(1_000_000, &key, SHAPE).unwrap();
-        let keys = [
-            KEY,
-            BatchKey { seed: [4; 32], ..KEY },
-            BatchKey { batch: 7, ..KEY },
-            BatchKey { batch: 6 << 32, ..KEY },
-        ];
+        let keys =
+            [KEY, BatchKey { seed: [4; 32], ..KEY }, BatchKey { batch: 7, ..KEY }, BatchKey { batch: 6 << 32, ..KEY }];
         let draws: std::collections::BTreeSet<Vec<usize>> = keys.into_iter().map(starts).collect();
         assert_eq!(draws.len(), keys.len());
     }

@@ -136,8 +136,6 @@ fn write(states: &StateFolder, run: RunId, state: &RunState) -> Result<(), Strin
     let written = states.save(StateOf { run, exchange: state.exchange }, &vectors);
     written.map_err(|error| error.to_string())?;
     let older = states.exchanges(run).map_err(|error| error.to_string())?;
-    let before = older.into_iter().filter(|exchange| *exchange < state.exchange).next_back();
-    before.map_or(Ok(()), |exchange| {
-        states.remove_older(StateOf { run, exchange }).map_err(|error| error.to_string())
-    })
+    let before = older.into_iter().rfind(|exchange| *exchange < state.exchange);
+    before.map_or(Ok(()), |exchange| states.remove_older(StateOf { run, exchange }).map_err(|error| error.to_string()))
 }

@@ -50,7 +50,8 @@ impl Desk {
         chunk: u32,
         contributors: &[PeerId],
     ) -> Result<Vec<(PeerId, Bytes)>, PeerId> {
-        let of = |peer: &PeerId| self.values.get(&(exchange, chunk, *peer)).map(|bytes| (*peer, bytes.clone())).ok_or(*peer);
+        let of =
+            |peer: &PeerId| self.values.get(&(exchange, chunk, *peer)).map(|bytes| (*peer, bytes.clone())).ok_or(*peer);
         contributors.iter().map(of).collect()
     }
 

@@ -58,9 +58,8 @@ impl Diary {
     /// Goes on with the diary of `run` in `folder`, if there is to be one.
     pub(crate) fn open(folder: Option<&Path>, run: RunId) -> Self {
         let file = folder.and_then(|folder| {
-            let opened = std::fs::create_dir_all(folder).and_then(|()| {
-                OpenOptions::new().create(true).append(true).open(folder.join(format!("{run}.jsonl")))
-            });
+            let opened = std::fs::create_dir_all(folder)
+                .and_then(|()| OpenOptions::new().create(true).append(true).open(folder.join(format!("{run}.jsonl"))));
             opened.inspect_err(|error| tracing::warn!(%error, "no diary of the run is kept")).ok()
         });
         Self { file }

@@ -5,8 +5,8 @@
 //! checked against its hash.
 
 use crate::data::DataSet;
-use crate::data::tokenizer::TokenizerKind;
 use crate::data::manifest::{self, MANIFEST_BYTES_MAX, Manifest, ManifestError};
+use crate::data::tokenizer::TokenizerKind;
 use crate::net::bulk::BulkHandle;
 use crate::run::gather::{FetchFailure, gather};
 use crate::run::library::{Library, Shelf};

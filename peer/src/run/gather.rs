@@ -211,9 +211,10 @@ mod tests {
     #[tokio::test]
     async fn work_is_shared_and_a_liar_is_asked_no_more() {
         let lie = |hash: Hash| BlobError::Corrupt { expected: hash, found: Hash([0xee; 32]) };
-        let (got, asked) =
-            run(&[GOOD, BAD, OTHER], 40, |peer, hash, _| Some(if peer == BAD { Err(lie(hash)) } else { Ok(hash.0[0]) }))
-                .await;
+        let (got, asked) = run(&[GOOD, BAD, OTHER], 40, |peer, hash, _| {
+            Some(if peer == BAD { Err(lie(hash)) } else { Ok(hash.0[0]) })
+        })
+        .await;
         let got = got.unwrap();
         assert_eq!(got.len(), 40);
         assert!(got.iter().all(|(hash, value)| hash.0[0] == *value));
@@ -230,7 +231,8 @@ mod tests {
     #[tokio::test]
     async fn a_donor_that_has_nothing_yet_is_asked_again() {
         let not_yet = |hash| BlobError::NotAvailable(hash);
-        let (got, _) = run(&[GOOD], 3, |_, hash, times| Some(if times <= 6 { Err(not_yet(hash)) } else { Ok(1) })).await;
+        let (got, _) =
+            run(&[GOOD], 3, |_, hash, times| Some(if times <= 6 { Err(not_yet(hash)) } else { Ok(1) })).await;
         assert_eq!(got.unwrap().len(), 3);
         let (got, asked) = run(&[GOOD, OTHER], 3, |_, hash, _| Some(Err(not_yet(hash)))).await;
         let problem = got.unwrap_err().to_string();

@@ -114,6 +114,7 @@ fn split(value: &[u8]) -> Option<(Kind, RunId, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use manta_protocol::market::demand::Share;
 
     const RUN: RunId = RunId([5; 32]);
 
@@ -132,6 +133,7 @@ mod tests {
             seed: 9,
             patience_ms: 10,
             deadline_ms: 20,
+            share: Share::Invited,
         };
         KeptOrder { request, tokenizer: TokenizerKind::Bytes, unigram_loss: 3.25 }
     }

@@ -106,8 +106,8 @@ impl Sources {
 
     /// Number of the view whose plan an exchange followed.
     fn plan_of(&self, exchange: u64, step: &Step) -> u32 {
-        let views = self.views.range(..=step.view).map(|(_, view)| view);
-        views.filter(|view| view.from <= exchange).last().map_or(0, |view| view.plan)
+        let mut views = self.views.range(..=step.view).map(|(_, view)| view);
+        views.rfind(|view| view.from <= exchange).map_or(0, |view| view.plan)
     }
 }
 
@@ -244,7 +244,8 @@ mod tests {
 
     #[test]
     fn work_that_was_begun_anew_from_a_checkpoint_counts_as_it_was_done_last() {
-        let fresh = Line::View { at_ms: 0, number: 1, plan: 1, from: 0, fresh: true, full: vec![A, B], listeners: vec![] };
+        let fresh =
+            Line::View { at_ms: 0, number: 1, plan: 1, from: 0, fresh: true, full: vec![A, B], listeners: vec![] };
         let mut diaries = diaries();
         diaries.truncate(2);
         for (diary, first) in diaries.iter_mut().zip([0, 2]) {

@@ -260,7 +260,8 @@ mod tests {
             assert!((1..5).contains(&killed) && (1..5).contains(&frozen) && killed != frozen);
             assert_eq!((victim(Kind::KillOwner), victim(Kind::JoinLate)), (0, 5));
         }
-        let victims = (0..50).map(|seed| Faults::draw(ALL, 5, seed).list[0].peer).collect::<std::collections::BTreeSet<_>>();
+        let victims =
+            (0..50).map(|seed| Faults::draw(ALL, 5, seed).list[0].peer).collect::<std::collections::BTreeSet<_>>();
         assert!(victims.len() > 2, "{victims:?}");
         assert!(Faults::draw(FaultArgs::default(), 1, 0).list.is_empty());
     }

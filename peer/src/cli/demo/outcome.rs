@@ -122,7 +122,8 @@ pub(super) fn report(ended: &Ended) -> Report {
                 && run.parameter_hash == owner.parameter_hash
         })
     };
-    let apart: Vec<String> = (0..runs.len()).filter(|i| !killed(i) && !agree(&runs[*i])).map(|i| format!("peer {i}")).collect();
+    let apart: Vec<String> =
+        (0..runs.len()).filter(|i| !killed(i) && !agree(&runs[*i])).map(|i| format!("peer {i}")).collect();
     let disagreement = || match apart.as_slice() {
         [] => None,
         peers => Some(format!("{} did not end with the parameters of the others", peers.join(", "))),
@@ -231,7 +232,8 @@ mod tests {
             assert!(report.failure.is_some_and(|failure| failure.contains("peer 1")), "{why}");
         }
         let empty = RunStatus { parameter_hash: String::new(), ..owner() };
-        let report_of_empty = report(&ended(empty.clone(), vec![status("p0", empty.clone()), status("p1", empty.clone())], 0));
+        let report_of_empty =
+            report(&ended(empty.clone(), vec![status("p0", empty.clone()), status("p1", empty.clone())], 0));
         assert!(!report_of_empty.parameter_hashes_equal, "no hash is not equality");
     }
 

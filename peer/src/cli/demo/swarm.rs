@@ -280,7 +280,8 @@ impl Child {
 
 /// What `manta` is called with.
 fn arguments(options: &SwarmOptions, index: usize, folder: &Path, ticket: Option<&str>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = ["up", "--json", "--exit-with-stdin", "--no-mdns", "--diary"].map(Into::into).into();
+    let mut arguments: Vec<OsString> =
+        ["up", "--json", "--exit-with-stdin", "--no-mdns", "--diary"].map(Into::into).into();
     let mut option = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
         arguments.push(name.into());
         arguments.push(value.as_ref().into());

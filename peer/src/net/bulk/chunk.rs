@@ -141,7 +141,8 @@ mod tests {
     fn the_wire_form_is_fixed() {
         let wire = header().encode(0x0004_0506);
         let expected =
-            [b"MNTC\x02\x01\0\0".as_slice(), &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 4, 5, 6]].concat();
+            [b"MNTC\x02\x01\0\0".as_slice(), &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 4, 5, 6]]
+                .concat();
         assert_eq!(wire.as_slice(), expected);
     }
 

@@ -112,11 +112,7 @@ impl Model {
     }
 
     /// The gradient, summed over the batches.
-    fn gradient(
-        &mut self,
-        spans: &[Span],
-        superseded: impl Fn() -> bool,
-    ) -> Result<Option<(LossSum, Bytes)>, Fault> {
+    fn gradient(&mut self, spans: &[Span], superseded: impl Fn() -> bool) -> Result<Option<(LossSum, Bytes)>, Fault> {
         let batches = Batches { start: &self.start, data: &self.data };
         if ledger::count(spans) == 0 {
             return Ok(Some((LossSum::default(), bytes_of(&vec![0.0; self.sum.len()]))));
@@ -309,12 +305,7 @@ impl Model {
 }
 
 /// Adds up values of a chunk in the order given.
-pub(super) fn reduce(
-    exchange: u64,
-    view: u32,
-    chunk: u32,
-    contributions: &[(PeerId, Bytes)],
-) -> Result<Answer, Fault> {
+pub(super) fn reduce(exchange: u64, view: u32, chunk: u32, contributions: &[(PeerId, Bytes)]) -> Result<Answer, Fault> {
     let elements = contributions.first().map_or(0, |(_, bytes)| bytes.len() / 4);
     let mut sum = vec![0.0; elements];
     let mut values = Vec::with_capacity(elements);

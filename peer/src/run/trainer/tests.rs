@@ -246,7 +246,11 @@ fn own_steps_begin_anew_when_the_plan_changes() {
     let (_, again) = values(ask(&mut trainer, compute(2, 4), &mut Vec::new()));
     assert_ne!(first, other);
     assert_eq!(first, again);
-    let (_, nothing) = values(ask(&mut trainer, Work::Compute { run: RUN, exchange: 0, plan: 3, batches: vec![], schedule_step: 0 }, &mut Vec::new()));
+    let (_, nothing) = values(ask(
+        &mut trainer,
+        Work::Compute { run: RUN, exchange: 0, plan: 3, batches: vec![], schedule_step: 0 },
+        &mut Vec::new(),
+    ));
     assert!(nothing.len() == first.len() && nothing.iter().all(|byte| *byte == 0), "no batches, no contribution");
     // Of two plans at once only the later is of use.
     assert!(trainer.ask(compute(4, 4)) && trainer.ask(compute(5, 4)));
