@@ -23,6 +23,8 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) caught_up: &'a [PeerId],
     /// Who wants to come in.
     pub(crate) joins: &'a BTreeMap<PeerId, Contact>,
+    /// Batches of each full member, if they should change.
+    pub(crate) shares: Option<&'a BTreeMap<PeerId, u32>>,
     /// Most members.
     pub(crate) members_max: usize,
     /// The exchange of this number as we have it, its plan, and the ledger before it.
@@ -87,9 +89,9 @@ impl Knowledge<'_> {
     fn goes_on(&self, number: u64, live: &BTreeMap<PeerId, u64>, staying: &[PeerId]) -> Option<View> {
         let (exchange, plan, ledger) = (self.exchange)(number)?;
         let ranks: Vec<_> = plan.ranks.iter().map(|peer| live.get(peer).map(|at| (*peer, *at))).collect();
-        let fate = self.handovers(number, exchange, &ranks).map_or(Fate::Reduced, Fate::Kept);
+        let fate = self.handovers(number, exchange, &ranks).map_or(Fate::Reduced, |handovers| Fate::Kept { handovers });
         let counts = |rank: usize| {
-            exchange.counts(rank) && (matches!(fate, Fate::Kept(_)) || ranks.get(rank).is_some_and(Option::is_some))
+            exchange.counts(rank) && (matches!(fate, Fate::Kept { .. }) || ranks.get(rank).is_some_and(Option::is_some))
         };
         let ledger = ledger.after(&ledger.assign(&plan.shares), counts);
         let role = |peer: &PeerId| {
@@ -179,7 +181,8 @@ impl Knowledge<'_> {
             let role = role(&member.contact.peer);
             // Who was restarted listens anew, even if it listened before.
             let since = if role == member.role && !self.begins_anew(member) { member.since } else { number };
-            Member { role, since, ..member.clone() }
+            let given = self.shares.and_then(|shares| shares.get(&member.contact.peer)).copied();
+            Member { role, since, share: given.unwrap_or(member.share), ..member.clone() }
         });
         let mut members: Vec<Member> = kept.collect();
         let room = self.members_max.clamp(1, MEMBERS_MAX).saturating_sub(members.len());

@@ -48,6 +48,8 @@ pub struct RoundReport {
     pub parameter_hash: Hash,
     /// Training loss over this member's own batches of the round.
     pub loss: LossSum,
+    /// Batches that this member did in the round.
+    pub batches: u32,
     /// Time that this member computed in the round, in milliseconds.
     pub compute_ms: u64,
     /// Time that this member waited for and reduced gradients, in milliseconds.

@@ -17,6 +17,8 @@ use crate::wire::limits::{CHUNKS_MAX, MEMBERS_MAX};
 use crate::wire::message::Body;
 use serde::{Deserialize, Serialize};
 
+/// Exchanges of a run, at most: all rounds of the longest spec, many times over.
+const EXCHANGES_MAX: u64 = 1 << 40;
 /// Pieces in which the chunks of lost members are handed to others.
 pub const HANDOVERS_MAX: usize = 512;
 
@@ -58,7 +60,10 @@ pub struct Handover {
 pub enum Fate {
     /// It is ended as it was begun: everyone's batches count, the lost ones',
     /// too, for all that they owed is here.
-    Kept(Vec<Handover>),
+    Kept {
+        /// The chunks of lost members.
+        handovers: Vec<Handover>,
+    },
     /// Only the batches of those count who are still there: chunks are added up
     /// again from the values that their owners hold.
     Reduced,
@@ -334,13 +339,23 @@ pub struct Finished {
 
 impl Body for ViewAsk {}
 impl Body for ViewAccept {}
-impl Body for CaughtUp {}
 impl Body for Suspect {}
 impl Body for Finished {}
 
+fn validate_exchange(exchange: u64) -> Result<(), String> {
+    if exchange > EXCHANGES_MAX { Err(format!("exchange {exchange}, at most {EXCHANGES_MAX}")) } else { Ok(()) }
+}
+
 impl Body for StateOffer {
     fn validate(&self) -> Result<(), String> {
+        validate_exchange(self.exchange)?;
         self.ledger.validate()
+    }
+}
+
+impl Body for CaughtUp {
+    fn validate(&self) -> Result<(), String> {
+        validate_exchange(self.exchange)
     }
 }
 
@@ -369,7 +384,7 @@ impl Body for View {
         if let Some(member) = self.members.iter().find(|member| member.share > 1 << 24) {
             return Err(format!("a share of {} batches", member.share));
         }
-        if let Fate::Kept(handovers) = &self.fate {
+        if let Fate::Kept { handovers } = &self.fate {
             let last = |handover: &Handover| u64::from(handover.first) + u64::from(handover.count);
             let beyond = |handover: &&Handover| handover.count == 0 || last(handover) > CHUNKS_MAX as u64;
             if handovers.len() > HANDOVERS_MAX || handovers.iter().any(|handover| beyond(&handover)) {
@@ -379,6 +394,7 @@ impl Body for View {
         if self.from == 0 && self.fate != Fate::Fresh {
             return Err("an exchange before the first".into());
         }
+        validate_exchange(self.from)?;
         self.ledger.validate()?;
         self.members.iter().try_for_each(|member| validate_addresses(&member.contact.addresses))
     }
@@ -408,8 +424,14 @@ impl Body for ViewState {
             Holding::Live { sums, .. } if sums.len() > CHUNKS_MAX / 8 => {
                 Err(format!("a map of {} bytes, at most {}", sums.len(), CHUNKS_MAX / 8))
             }
-            Holding::Live { ledger, .. } => ledger.validate(),
-            Holding::Restarted { checkpoint: Some(checkpoint) } => checkpoint.ledger.validate(),
+            Holding::Live { exchange, ledger, .. } => {
+                validate_exchange(*exchange)?;
+                ledger.validate()
+            }
+            Holding::Restarted { checkpoint: Some(checkpoint) } => {
+                validate_exchange(checkpoint.exchange)?;
+                checkpoint.ledger.validate()
+            }
             Holding::Restarted { checkpoint: None } | Holding::Following => Ok(()),
         }
     }

@@ -56,6 +56,8 @@ pub(crate) struct Host {
     pub(crate) saved_result: Option<bool>,
     /// Trainer answers that never come.
     pub(crate) hangs: bool,
+    /// How long a batch takes, if not as usual.
+    pub(crate) batch_ms: Option<u64>,
 }
 
 pub(crate) struct Cluster {
@@ -96,6 +98,7 @@ impl Host {
             fetched: None,
             saved_result: None,
             hangs: false,
+            batch_ms: None,
         }
     }
 
@@ -115,8 +118,7 @@ impl Cluster {
         let mut contacts: Vec<_> = (1..=members).map(contact).collect();
         contacts.sort_by_key(|contact| contact.peer);
         let owner = peer(1);
-        let confirm =
-            Confirm { spec, demand, owner, issued_at_ms: NOW.as_unix_ms(), members: contacts, late: false };
+        let confirm = Confirm { spec, demand, owner, issued_at_ms: NOW.as_unix_ms(), members: contacts, late: false };
         let run = confirm.run_id();
         let mut cluster = Self {
             now: NOW,
@@ -211,7 +213,11 @@ impl Cluster {
                 let envelope = Envelope::open(&bytes, network()).expect("a node sends what can be opened");
                 let mut text = format!("{:?}", envelope.message);
                 text.truncate(160);
-                self.log.push_back(format!("{} {index} > to {} {text}", (self.now.0 - NOW.0) / 1_000_000, self.index(&to)));
+                self.log.push_back(format!(
+                    "{} {index} > to {} {text}",
+                    (self.now.0 - NOW.0) / 1_000_000,
+                    self.index(&to)
+                ));
                 let to = self.index(&to);
                 self.at(LATENCY, Happening::Frame { to, from: index, bytes, id });
             }
@@ -229,13 +235,16 @@ impl Cluster {
             Effect::Compute { exchange, plan, batches, .. } => {
                 let host = &mut self.hosts[index];
                 assert_eq!(host.exchange, exchange, "computed from the state before the exchange");
+                let count = manta_protocol::run::ledger::count(&batches);
+                let compute_ms = host.batch_ms.map_or(COMPUTE.as_ms(), |ms| ms * count);
                 let content = Content::Values { state: host.state, batches };
                 host.own.insert(exchange, content);
                 let loss = LossSum { fixed: 1, tokens: 1 };
-                self.done(index, COMPUTE, Done::Computed { exchange, plan, loss, compute_ms: 40 });
+                self.done(index, Duration::from_ms(compute_ms), Done::Computed { exchange, plan, loss, compute_ms });
             }
             Effect::ChunkVerdict { transfer, keep } => {
-                let Some(((exchange, phase, chunk, from), content)) = self.hosts[index].waiting.remove(&transfer) else {
+                let Some(((exchange, phase, chunk, from), content)) = self.hosts[index].waiting.remove(&transfer)
+                else {
                     return;
                 };
                 if keep {
@@ -338,7 +347,8 @@ impl Cluster {
             Effect::Notify(Event::ViewChanged { view, .. }) => self.hosts[index].views.push(view),
             Effect::Notify(Event::ExchangeDone { exchange, contributors, ledger, .. }) => {
                 let state = self.hosts[index].state;
-                let lineage = self.hosts[index].views.iter().filter(|view| view.fate == manta_protocol::run::view::Fate::Fresh);
+                let lineage =
+                    self.hosts[index].views.iter().filter(|view| view.fate == manta_protocol::run::view::Fate::Fresh);
                 let known = *self.states.entry((exchange, lineage.count() as u32)).or_insert(state);
                 assert_eq!(known, state, "members hold the same after exchange {exchange}");
                 self.hosts[index].done.push((exchange, contributors, ledger));
@@ -352,7 +362,8 @@ impl Cluster {
     fn elements(&self, index: usize, view: u32, exchange: u64, chunk: u32) -> u64 {
         let host = &self.hosts[index];
         let start = host.start.as_ref().expect("started");
-        let newest = host.views.iter().rev().find(|of| of.number <= view && of.from <= exchange && of.plan == of.number);
+        let newest =
+            host.views.iter().rev().find(|of| of.number <= view && of.from <= exchange && of.plan == of.number);
         let ranks = newest.map_or(start.members.len(), |view| view.full().count());
         let plan = start.spec.chunk_plan(ranks).expect("a plan");
         plan.elements(chunk).map_or(0, |range| range.end - range.start)

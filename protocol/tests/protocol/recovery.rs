@@ -41,7 +41,11 @@ fn a_killed_member_is_left_out_at_any_moment() {
             assert!(cluster.until(5, told), "{}", cluster.show(80));
             assert!(cluster.now.since(killed_at) < Duration::from_ms(400), "a crash is noticed at once");
             ends_well(&mut cluster, &survivors);
-            assert_eq!(cluster.hosts[survivors[0]].saved_result, Some(victim == 0), "the result waits for a lost owner");
+            assert_eq!(
+                cluster.hosts[survivors[0]].saved_result,
+                Some(victim == 0),
+                "the result waits for a lost owner"
+            );
         }
     }
 }
@@ -166,4 +170,22 @@ fn two_members_lost_one_after_the_other_in_one_exchange() {
         cluster.kill(1);
         ends_well(&mut cluster, &[0, 2, 4]);
     }
+}
+
+#[test]
+fn a_slow_member_gets_less_to_do() {
+    let f32 = manta_protocol::run::spec::F32Bits::from;
+    let outer = Some(manta_protocol::run::spec::OuterSpec { learning_rate: f32(0.7), momentum: f32(0.5) });
+    let spec = manta_protocol::run::RunSpec { rounds: 12, steps_per_round: 20, outer, ..long_spec() };
+    let mut cluster = Cluster::new(3, 3, 3, spec);
+    [50, 50, 200].into_iter().zip(&mut cluster.hosts).for_each(|(ms, host)| host.batch_ms = Some(ms));
+    let begun = cluster.now;
+    assert!(cluster.until(300, |cluster| cluster.finished(&[0, 1, 2])), "{}", cluster.show(100));
+    let last = cluster.hosts[0].views.last().expect("other shares").clone();
+    let shares: Vec<_> =
+        [0, 1, 2].iter().map(|host| last.member(&cluster.hosts[*host].peer).expect("here").share).collect();
+    assert_eq!(shares, [27, 27, 6]);
+    assert_eq!(cluster.hosts[0].batches_done(), 720);
+    // Twelve exchanges of 4 s without it; three at most until it is measured, then about 1.4 s each.
+    assert!(cluster.now.since(begun) < Duration::from_s(27), "{:?}", cluster.now.since(begun));
 }

@@ -60,6 +60,8 @@ pub(super) struct Agreement {
     suspects: BTreeMap<PeerId, AbortReason>,
     joins: BTreeMap<PeerId, Contact>,
     caught_up: BTreeMap<PeerId, CaughtUp>,
+    /// Shares that would be better.
+    shares: Option<BTreeMap<PeerId, u32>>,
     /// How often each has left, and until when it stays out.
     departures: BTreeMap<PeerId, (usize, Time)>,
     told: BTreeMap<PeerId, Time>,
@@ -94,6 +96,11 @@ impl Agreement {
             self.needed_at.get_or_insert(now);
         }
         stronger
+    }
+
+    /// Other shares are wanted, or not any more.
+    pub(super) fn want_shares(&mut self, shares: Option<BTreeMap<PeerId, u32>>) {
+        self.shares = shares;
     }
 
     /// A peer was heard: it is not lost.
@@ -178,6 +185,7 @@ impl Machine {
             || !agreement.joins.is_empty()
             || !agreement.caught_up.is_empty()
             || self.entering.is_restarted()
+            || agreement.shares.is_some()
     }
 
     /// Whether it is our turn to propose: the first full member's that is there,
@@ -200,7 +208,13 @@ impl Machine {
 
     /// Does what the search for the next view needs now.
     pub(super) fn agree(&mut self, now: Time, out: &mut Outbox) {
-        if self.is_agreed() || !self.is_change_needed() {
+        if self.is_agreed() {
+            return;
+        }
+        if !self.is_change_needed() {
+            // What was suspected was heard again.
+            self.agreement.needed_at = None;
+            self.agreement.pause_told = false;
             return;
         }
         self.agreement.needed_at.get_or_insert(now);
@@ -297,10 +311,11 @@ impl Machine {
     /// The next view, as far as the answers tell.
     fn decide(&self, patient: bool) -> Option<View> {
         let attempt = self.agreement.attempt.as_ref()?;
-        let accepted = attempt.answers.values().filter_map(|answer| answer.accepted.as_deref());
+        let follows = |accepted: &&Accepted| accepted.view.number == self.view.number + 1;
+        let accepted = attempt.answers.values().filter_map(|answer| answer.accepted.as_deref()).filter(follows);
         if let Some(accepted) = accepted.max_by_key(|accepted| accepted.ballot) {
             let quorum = self.view.is_quorum(|peer| attempt.answers.contains_key(peer));
-            return quorum.then(|| accepted.view.clone());
+            return (quorum && Plan::new(&accepted.view, self.spec()).is_some()).then(|| accepted.view.clone());
         }
         let suspects = &self.agreement.suspects;
         let accused = suspects.iter().filter(|(_, reason)| **reason != AbortReason::MemberLost);
@@ -313,6 +328,7 @@ impl Machine {
             accused: &accused,
             caught_up: &caught_up,
             joins: &self.agreement.joins,
+            shares: self.agreement.shares.as_ref(),
             members_max: usize::from(self.demand.members_max),
             exchange: &|number| {
                 if number == self.number {
@@ -361,6 +377,9 @@ impl Machine {
     // ---- as a voter ----
 
     pub(super) fn asked(&mut self, from: PeerId, ask: &ViewAsk, now: Time, out: &mut Outbox) {
+        if self.is_agreed() {
+            return;
+        }
         if ask.view < self.view.number {
             return self.tell_views(from, ask.view, now, out);
         }
@@ -410,6 +429,9 @@ impl Machine {
 
     pub(super) fn proposed(&mut self, from: PeerId, propose: &ViewPropose, now: Time, out: &mut Outbox) {
         let ViewPropose { ballot, next, .. } = propose;
+        if self.is_agreed() {
+            return;
+        }
         if next.number <= self.view.number {
             return self.tell_views(from, next.number - 1, now, out);
         }

@@ -112,6 +112,12 @@ impl Entering {
 impl Machine {
     /// Data and model are there.
     pub(super) fn prepared(&mut self, parameter_hash: Hash, now: Time, out: &mut Outbox) {
+        if self.entering.is_in() && self.start.entry != Entry::First {
+            // A view has taken our checkpoint for the state already.
+            self.stage = Stage::Entering;
+            self.prepare_snapshot(out);
+            return self.begin_exchange(now, out);
+        }
         if self.entering.is_in() {
             self.stage = Stage::Gathering;
             return self.say_ready(parameter_hash, now, out);
@@ -125,9 +131,12 @@ impl Machine {
     }
 
     /// What was on the disk is not whole.
-    pub(super) fn checkpoint_lost(&mut self, out: &mut Outbox) {
+    pub(super) fn checkpoint_lost(&mut self, now: Time, out: &mut Outbox) {
         self.checkpoint = None;
         self.journal(out);
+        if self.entering.is_in() {
+            self.left_behind(now, out);
+        }
     }
 
     /// Whether this member is a listener that waits for the state.
@@ -269,9 +278,19 @@ impl Machine {
     // ---- a run that ended meanwhile ----
 
     /// A member tells that the run is over.
-    pub(super) fn finished_elsewhere(&mut self, from: PeerId, root: Hash, out: &mut Outbox) -> Option<Ended> {
+    pub(super) fn finished_elsewhere(
+        &mut self,
+        from: PeerId,
+        root: Hash,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Option<Ended> {
         let (run, me) = (self.run(), self.me());
         let member = self.others.contains_key(&from) || self.start.members.iter().any(|member| member.peer == from);
+        if member && self.stage == Stage::Comparing && self.ledger.left() == 0 {
+            // A last report will never come, but it came to another: all is agreed.
+            self.begin_exchange(now, out);
+        }
         if !member || self.stage != Stage::Entering {
             return None;
         }
@@ -280,8 +299,8 @@ impl Machine {
             out.push(Effect::FetchResult { run, root, from });
             return Some(Ended::Well(root));
         }
-        let failure = RunFailure { reason: AbortReason::MemberLost, culprit: me, reported_by: from };
-        out.push(Effect::Close { run, failure: Some(failure) });
-        Some(Ended::Early(failure))
+        // The run ended well, only not here.
+        out.push(Effect::Close { run, failure: None });
+        Some(Ended::Early(RunFailure { reason: AbortReason::MemberLost, culprit: me, reported_by: from }))
     }
 }

@@ -27,7 +27,8 @@ impl Machine {
     pub(super) fn install(&mut self, view: View, now: Time, out: &mut Outbox) {
         let me = self.me();
         let ended = view.from.wrapping_sub(1);
-        let lags = self.number < ended && (view.fate != Fate::Kept(Vec::new()) || !view.left.is_empty());
+        let lags =
+            self.number < ended && (view.fate != (Fate::Kept { handovers: Vec::new() }) || !view.left.is_empty());
         let overtaken = view.fate == Fate::Reduced && self.has_ended(ended);
         let demoted =
             view.member(&me).is_none_or(|member| member.role == Role::Listener && member.since == view.number);
@@ -59,16 +60,19 @@ impl Machine {
         let resumes = view.fate == Fate::Fresh
             && role == Some(Role::Full)
             && self.entering.is_restarted()
-            && self.stage == Stage::Entering
+            && matches!(self.stage, Stage::Entering | Stage::Preparing)
             && checkpoint == view.from;
         let out_for = view.left.iter().find(|departure| departure.peer == me).map(|departure| departure.reason);
         self.set_view(view, now, out);
         self.forget_exchanges(out);
         if resumes {
             self.entering.resumed();
-            self.prepare_snapshot(out);
             self.hear_early(now, out);
-            return self.begin_exchange(now, out);
+            if self.stage == Stage::Entering {
+                self.prepare_snapshot(out);
+                self.begin_exchange(now, out);
+            }
+            return;
         }
         if begins && self.stage != Stage::Preparing {
             self.listen(now);
@@ -149,7 +153,7 @@ impl Machine {
         };
         let Some(exchange) = exchange else { return };
         match &view.fate {
-            Fate::Kept(handovers) => exchange.reduce.keep(handovers),
+            Fate::Kept { handovers } => exchange.reduce.keep(handovers),
             Fate::Reduced if !over => {
                 let stays = |rank: &usize| view.role(&exchange.plan.ranks[*rank]) == Some(Role::Full);
                 let stay = (0..exchange.plan.ranks.len()).filter(stays).fold(0, |map, rank| map | 1 << rank);
@@ -187,7 +191,7 @@ impl Machine {
     }
 
     /// The state that those who listen from here on need is kept as soon as it is there.
-    fn prepare_snapshot(&mut self, out: &mut Outbox) {
+    pub(super) fn prepare_snapshot(&mut self, out: &mut Outbox) {
         let new = |role: Role, since: u32| role == Role::Listener && since == self.view.number;
         if self.view.members.iter().any(|member| new(member.role, member.since)) {
             let (exchange, ledger) = (self.view.from, self.view.ledger.clone());

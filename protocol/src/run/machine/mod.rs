@@ -6,10 +6,11 @@
 //!
 //! Members come and go: [`agreement`] finds the next view with the others,
 //! [`install`] puts it in force, [`entering`] brings this member in (again),
-//! [`recruit`] looks for more. [`liveness`] tells who is there, [`training`] is
+//! [`recruit`] looks for more, [`balance`] sees who is slow. [`liveness`] tells who is there, [`training`] is
 //! the work itself.
 
 mod agreement;
+mod balance;
 mod entering;
 mod install;
 mod liveness;
@@ -34,6 +35,7 @@ use crate::outbox::{About, Outbox};
 use crate::time::{Duration, Time};
 use crate::wire::Message;
 use agreement::Agreement;
+use balance::Speed;
 use entering::Entering;
 use liveness::{HEARTBEAT_INTERVAL, Other};
 use recruit::Recruit;
@@ -82,6 +84,7 @@ struct Tally {
     loss: LossSum,
     compute_ms: u64,
     reduce_ms: u64,
+    batches: u32,
 }
 
 /// One exchange.
@@ -168,6 +171,7 @@ pub(crate) struct Machine {
     entering: Entering,
     recruit: Recruit,
     tally: Tally,
+    speeds: BTreeMap<PeerId, Speed>,
     patience: Patience,
     others: BTreeMap<PeerId, Other>,
     ready: BTreeMap<PeerId, Hash>,
@@ -248,6 +252,7 @@ impl Machine {
             agreement: Agreement::default(),
             recruit: Recruit::new(now),
             tally: Tally::default(),
+            speeds: BTreeMap::new(),
             patience: Patience::new(now),
             ready: BTreeMap::new(),
             reports: BTreeMap::new(),
@@ -286,9 +291,13 @@ impl Machine {
     pub(crate) fn message(&mut self, from: PeerId, message: &Message, now: Time, out: &mut Outbox) -> Option<Ended> {
         self.heard(from, now);
         match message {
+            // Who still asks has missed the end.
+            Message::Join(_) | Message::ViewAsk(_) if matches!(self.stage, Stage::Leaving { .. }) => {
+                self.tell_end(from, now, out)
+            }
             Message::Join(join) => self.asked_to_join(from, join, now, out),
             Message::ViewInstall(install) => self.view_heard(from, &install.view, now, out),
-            Message::Finished(finished) => return self.finished_elsewhere(from, finished.root, out),
+            Message::Finished(finished) => return self.finished_elsewhere(from, finished.root, now, out),
             Message::Abort(abort) => return self.abort_heard(from, abort, now, out),
             _ if self.view.member(&from).is_none() => self.tell_view(from, now, out),
             Message::Ready(ready) => self.is_ready(from, ready.parameter_hash, now, out),
@@ -312,7 +321,7 @@ impl Machine {
     pub(crate) fn trainer_done(&mut self, done: Done, now: Time, out: &mut Outbox) -> Option<Ended> {
         match (self.stage, done) {
             (Stage::Preparing, Done::Prepared { parameter_hash }) => self.prepared(parameter_hash, now, out),
-            (Stage::Preparing, Done::StateNotLoaded { .. }) => self.checkpoint_lost(out),
+            (Stage::Preparing, Done::StateNotLoaded { .. }) => self.checkpoint_lost(now, out),
             (Stage::Computing, Done::Computed { exchange, plan, loss, compute_ms })
                 if exchange == self.number && plan == self.current.plan.number =>
             {
@@ -344,7 +353,8 @@ impl Machine {
             return None;
         }
         let owner_stops = abort.reason == AbortReason::Stopped && abort.culprit == self.start.owner;
-        if owner_stops || abort.reason == AbortReason::NoMajority {
+        let undecided = abort.reason == AbortReason::NoMajority && self.stage == Stage::Comparing;
+        if owner_stops || undecided {
             let failure = RunFailure { reason: abort.reason, culprit: abort.culprit, reported_by: from };
             return self.end(failure, now, out);
         }
@@ -384,6 +394,13 @@ impl Machine {
         out.push(Effect::Journal { run: self.run(), record: None });
         out.push(Effect::Close { run: self.run(), failure: None });
         Ended::Well(root)
+    }
+
+    fn tell_end(&mut self, to: PeerId, now: Time, out: &mut Outbox) {
+        if let Stage::Leaving { root, .. } = self.stage {
+            let finished = Finished { run: self.run(), root };
+            self.say(to, &Message::Finished(finished), now, out);
+        }
     }
 
     /// Whether all members agree on the last round, so that none is needed any more.

@@ -6,6 +6,7 @@ use crate::ids::{Hash, PeerId};
 use crate::outbox::{About, Outbox};
 use crate::run::Phase;
 use crate::run::allreduce::{Action, Refusal};
+use crate::run::ledger::count;
 use crate::run::report::{AbortReason, LossSum, Ready, RoundReport};
 use crate::run::view::{Checkpoint, Role, batches_of};
 use crate::time::Time;
@@ -52,7 +53,7 @@ impl Machine {
         let (run, me) = (self.run(), self.me());
         if self.ledger.left() == 0 {
             self.stage = Stage::Saving;
-            let for_owner = self.view.member(&self.start.owner).is_none();
+            let for_owner = self.view.role(&self.start.owner) != Some(Role::Full);
             return out.push(Effect::Save { run, for_owner });
         }
         self.patience.step_begins(now);
@@ -79,7 +80,11 @@ impl Machine {
     pub(super) fn computed(&mut self, loss: LossSum, compute_ms: u64, now: Time, out: &mut Outbox) {
         self.stage = Stage::Reducing { since: now };
         self.tally.loss = self.tally.loss.plus(loss);
-        self.tally.compute_ms += compute_ms;
+        self.tally.compute_ms = self.tally.compute_ms.saturating_add(compute_ms);
+        let me = self.me();
+        let own = self.current.plan.rank_of(&me).map(|rank| self.current.assignment(&self.ledger).swap_remove(rank));
+        let batches = own.map_or(0, |spans| count(&spans));
+        self.tally.batches = self.tally.batches.saturating_add(u32::try_from(batches).unwrap_or(u32::MAX));
         self.patience.computed(now);
         self.current.reduce.local_ready();
         self.drive(now, out);
@@ -184,9 +189,9 @@ impl Machine {
     pub(super) fn report(&mut self, parameter_hash: Hash, now: Time, out: &mut Outbox) {
         self.stage = Stage::Comparing;
         self.patience.wait_begins(now);
-        let Tally { loss, compute_ms, reduce_ms } = std::mem::take(&mut self.tally);
+        let Tally { loss, compute_ms, reduce_ms, batches } = std::mem::take(&mut self.tally);
         let (round, plan) = self.ended_round();
-        let report = RoundReport { run: self.run(), round, plan, parameter_hash, loss, compute_ms, reduce_ms };
+        let report = RoundReport { run: self.run(), round, plan, parameter_hash, loss, batches, compute_ms, reduce_ms };
         self.say_to_all(&Message::RoundReport(report.clone()), now, out);
         self.reports.insert((round, plan, self.me()), report);
     }
@@ -250,6 +255,7 @@ impl Machine {
         // Our own last report is kept: a member that has not got it may need it again.
         let me = self.me();
         self.reports.retain(|(of, _, peer), _| *of > round || (*of == round && *peer == me));
+        self.balance(&reports);
         out.notify(Event::RoundDone { run: self.run(), reports });
         self.checkpoint_if_due(now, out);
         self.begin_exchange(now, out);
@@ -297,6 +303,11 @@ impl Machine {
         let ahead_max = if listens { LISTEN_AHEAD_MAX } else { 1 };
         let reachable =
             exchange >= self.number && exchange - self.number <= ahead_max && self.stage != Stage::Preparing;
+        if listens && exchange > self.number.saturating_add(LISTEN_AHEAD_MAX) {
+            // The others are too quick for what we fetch: begin with a newer state.
+            out.push(Effect::ChunkVerdict { transfer, keep: false });
+            return self.left_behind(now, out);
+        }
         let result = if reachable && self.view.member(&from).is_some() {
             let exchange = self.exchange_to_come(exchange);
             let since = if phase == Phase::Sum { exchange.sums_since } else { exchange.plan.number };
