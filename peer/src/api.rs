@@ -1,5 +1,7 @@
 //! What the control API takes: the JSON of `POST /api/orders`.
 
+use manta_protocol::market::demand::Share;
+use manta_protocol::membership::Role;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -26,6 +28,40 @@ pub(crate) struct OrderRequest {
     pub(crate) patience_ms: u64,
     /// How long to look at all.
     pub(crate) deadline_ms: u64,
+    /// Whose machines may see the text.
+    #[serde(default)]
+    pub(crate) share: Share,
+}
+
+/// An invitation, as `manta invite` asks for it: the JSON of `POST /api/invitations`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InvitationRequest {
+    /// What the invited become.
+    pub(crate) role: Role,
+    /// How long the invitation, and what was made of it, stands.
+    pub(crate) lifetime_s: u64,
+}
+
+/// The answer to it: 201. Nobody keeps the ticket but whoever reads this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InvitationIssued {
+    /// What the other machine joins by.
+    pub(crate) ticket: String,
+    /// What it is revoked by.
+    pub(crate) serial: String,
+    pub(crate) role: Role,
+    /// Unix milliseconds.
+    pub(crate) expires_at_ms: u64,
+}
+
+/// What `POST /api/revoke/{id}` has done: 200.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Revoked {
+    /// The invitations that count no more.
+    pub(crate) serials: Vec<String>,
+    /// The peers that had used them.
+    pub(crate) peers: Vec<String>,
 }
 
 /// The answer to an accepted order: 202.
@@ -62,4 +98,8 @@ pub(crate) enum Control {
     Order(Box<OrderRequest>, tokio::sync::oneshot::Sender<Result<OrderAccepted, String>>),
     /// Stop a run (by its id) or an order (by its number); errors say what there is.
     Stop(String, tokio::sync::oneshot::Sender<Result<(), String>>),
+    /// Issue an invitation.
+    Invite(InvitationRequest, tokio::sync::oneshot::Sender<Result<InvitationIssued, String>>),
+    /// Take back an invitation (by its serial), or all that a peer has used (by its id).
+    Revoke(String, tokio::sync::oneshot::Sender<Result<Revoked, String>>),
 }

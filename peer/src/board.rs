@@ -3,8 +3,11 @@
 use crate::device::Machine;
 use crate::net::bulk::BulkCounters;
 use crate::net::swarm::NetCounters;
-use crate::status::{ListingStatus, MemberStatus, OrderState, OrderStatus, RunState, RunStatus, Status, Traffic};
+use crate::status::{
+    ListingStatus, MemberStatus, OrderState, OrderStatus, Relation, RunState, RunStatus, Status, Traffic,
+};
 use manta_protocol::effect::{RunFailure, RunStart};
+use manta_protocol::market::demand::Share;
 use manta_protocol::market::listing::Listing;
 use manta_protocol::market::matching::Mismatch;
 use manta_protocol::run::report::{AbortReason, LossSum, RoundReport};
@@ -32,8 +35,12 @@ impl Board {
         Self { status, me, round_began: Time(0), training_began: Time(0) }
     }
 
-    /// Replaces the offers that were heard.
-    pub(crate) fn show_listings<'a>(&mut self, listings: impl Iterator<Item = (&'a PeerId, &'a Listing)>) {
+    /// Replaces the offers that were heard; `relation` says what their peers are to this one.
+    pub(crate) fn show_listings<'a>(
+        &mut self,
+        listings: impl Iterator<Item = (&'a PeerId, &'a Listing)>,
+        relation: impl Fn(&PeerId) -> Relation,
+    ) {
         let show = |(peer, listing): (&PeerId, &Listing)| ListingStatus {
             peer: peer.to_string(),
             device: listing.devices.iter().map(|device| device.name.clone()).collect::<Vec<_>>().join(", "),
@@ -41,6 +48,7 @@ impl Board {
             multiply_adds_per_s: listing.multiply_adds_per_s(),
             region: listing.region.clone(),
             busy: listing.busy,
+            relation: relation(peer),
         };
         self.status.listings = listings.map(show).collect();
     }
@@ -84,6 +92,13 @@ impl Board {
         self.order_is(order, OrderState::Matched, format!("became run {}", run.short()));
         if let Some(status) = self.status.orders.iter_mut().find(|status| status.order == order.0) {
             status.run = Some(run.to_string());
+        }
+    }
+
+    /// An order becomes a run without some peers, as `why` says.
+    pub(crate) fn left_out(&mut self, order: OrderId, why: String) {
+        if let Some(status) = self.status.orders.iter_mut().find(|status| status.order == order.0) {
+            status.left_out = Some(why);
         }
     }
 
@@ -244,6 +259,23 @@ pub(crate) fn describe_failure(failure: RunFailure, me: PeerId, detail: Option<&
     format!("{what} ({who}{source}){detail}{advice}")
 }
 
+/// Who was left out of a run because of its text, and what to do, in words.
+pub(crate) fn describe_left_out(peers: usize, share: Share) -> String {
+    let (subject, object) = if peers == 1 { ("1 peer was", "it") } else { (&*format!("{peers} peers were"), "them") };
+    match share {
+        Share::Own => format!(
+            "{subject} left out because your text may only go to your own peers: invite {object} with \
+             `manta invite --own`, or say --share open"
+        ),
+        Share::Invited => format!(
+            "{subject} left out because your text may only go to invited peers: invite {object} with `manta invite`, \
+             or say --share open"
+        ),
+        // They are no members of the swarm, or not any more.
+        Share::Open => format!("{subject} left out because the swarm does not admit {object}"),
+    }
+}
+
 /// Why an order found no members and what to do, in words.
 pub(crate) fn describe_no_match(
     found: usize,
@@ -252,12 +284,16 @@ pub(crate) fn describe_no_match(
     mismatches: &BTreeMap<Mismatch, usize>,
     refused: usize,
 ) -> String {
-    let reasons = mismatches.iter().map(|(mismatch, count)| format!("{count} {}", mismatch.describe()));
+    let reasons = mismatches.iter().filter(|(mismatch, _)| !mismatch.is_privacy());
+    let reasons = reasons.map(|(mismatch, count)| format!("{count} {}", mismatch.describe()));
     let asked = (refused > 0).then(|| format!("{refused} times a peer refused or did not answer"));
     let reasons: Vec<_> = reasons.chain(asked).collect();
     let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
+    let left_out: usize = mismatches.iter().filter(|(mismatch, _)| mismatch.is_privacy()).map(|(_, count)| count).sum();
+    let share = if mismatches.contains_key(&Mismatch::NotOwn) { Share::Own } else { Share::Invited };
+    let privacy = if left_out > 0 { format!("; {}", describe_left_out(left_out, share)) } else { String::new() };
     format!(
-        "no {needed} peers could be had: {found} were held, {listings} offers were heard{why}; \
+        "no {needed} peers could be had: {found} were held, {listings} offers were heard{why}{privacy}; \
          ask for fewer with --peers, or start more with `manta up --join TICKET`"
     )
 }
@@ -265,6 +301,18 @@ pub(crate) fn describe_no_match(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_is_left_out_for_privacy_is_explained() {
+        let mismatches = BTreeMap::from([(Mismatch::NotOwn, 3), (Mismatch::Busy, 1)]);
+        let text = describe_no_match(1, 4, 5, &mismatches, 0);
+        assert!(text.contains("3 peers were left out because your text may only go to your own peers"), "{text}");
+        assert!(text.contains("`manta invite --own`") && text.contains("--share open"), "{text}");
+        assert!(text.contains("(1 busy with another run)") && !text.contains("(3"), "{text}");
+        assert!(!describe_no_match(1, 4, 1, &BTreeMap::new(), 0).contains("left out"));
+        let one = describe_left_out(1, Share::Invited);
+        assert!(one.starts_with("1 peer was left out") && one.contains("invite it with `manta invite`"), "{one}");
+    }
 
     #[test]
     fn a_failure_says_whose_word_it_is_and_what_is_not_decided() {

@@ -3,6 +3,7 @@
 //! Ids are lower-case hexadecimal; times are Unix milliseconds; losses are in
 //! nats a token.
 
+use manta_protocol::membership::Role;
 use serde::{Deserialize, Serialize};
 
 /// A peer as it is now.
@@ -22,6 +23,9 @@ pub(crate) struct Status {
     pub(crate) device_kind: String,
     /// Why this device and no other.
     pub(crate) device_reason: String,
+    /// Who may take part here, and whom this peer has invited.
+    #[serde(default)]
+    pub(crate) membership: MembershipStatus,
     pub(crate) connected_peers: Vec<String>,
     pub(crate) listings: Vec<ListingStatus>,
     pub(crate) demands_heard: u64,
@@ -43,6 +47,48 @@ pub(crate) struct ListingStatus {
     pub(crate) multiply_adds_per_s: u64,
     pub(crate) region: String,
     pub(crate) busy: bool,
+    /// Whose text this machine may see.
+    #[serde(default)]
+    pub(crate) relation: Relation,
+}
+
+/// What another peer is to this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Relation {
+    /// It is this peer.
+    Itself,
+    /// Another machine of this peer's user.
+    Own,
+    /// Invited by this peer or by the swarm's founder.
+    Invited,
+    /// Anyone.
+    #[default]
+    Stranger,
+}
+
+/// Who may take part here, and whom this peer has invited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MembershipStatus {
+    /// Whether the swarm is invite-only; then its founder is named.
+    pub(crate) founder: Option<String>,
+    /// When the invitation of this very peer ends, if it needs one.
+    pub(crate) expires_at_ms: Option<u64>,
+    /// Whether the founder has shut this peer out.
+    pub(crate) dismissed: bool,
+    /// What this peer has issued, oldest first.
+    pub(crate) invitations: Vec<InvitationStatus>,
+}
+
+/// An invitation of this peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InvitationStatus {
+    pub(crate) serial: String,
+    pub(crate) role: Role,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) revoked: bool,
+    /// Peers that have used it.
+    pub(crate) used_by: Vec<String>,
 }
 
 /// Bytes moved since the peer started, by direction and purpose.
@@ -94,6 +140,9 @@ pub(crate) struct OrderStatus {
     pub(crate) run: Option<String>,
     /// For people: what it waits for, or why it failed and what to do.
     pub(crate) message: String,
+    /// Who must not see the text and was left out, and what to do about it.
+    #[serde(default)]
+    pub(crate) left_out: Option<String>,
 }
 
 /// Where a run stands at this member.

@@ -4,13 +4,15 @@ use crate::api::{Control, PeerFile};
 use crate::device::{Chosen, Machine, Wanted, cache_of, clip};
 use crate::driver::{Driver, Parts, Sources, TOPIC};
 use crate::identity::{DataDirectory, Identity};
+use crate::joining::{self, Joining, Wanted as WantedSwarm};
 use crate::net::addresses;
 use crate::net::bulk::{BulkConfig, BulkHandle, Congestion};
 use crate::net::swarm::{self, DEFAULT_TARGET_CONNECTIONS, Net, NetCommand, NetConfig, NetEvent};
 use crate::net::ticket::Ticket;
+use crate::papers::Papers;
 use crate::run::fetch::{Library, source};
 use crate::run::trainer::Trainer;
-use crate::status::Status;
+use crate::status::{MembershipStatus, Status};
 use crate::store::blobs::BlobStore;
 use crate::store::tables::Tables;
 use crate::{host, http};
@@ -18,7 +20,7 @@ use libp2p::Multiaddr;
 use manta_gpu_kernels::ARITHMETIC_VERSION;
 use manta_protocol::market::listing::{Address, Listing};
 use manta_protocol::wire::limits::ADDRESSES_MAX;
-use manta_protocol::{Config, NetworkId, Node, Time};
+use manta_protocol::{Config, Node, Time};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,8 +41,10 @@ const LISTEN_BURST: Duration = Duration::from_millis(100);
 pub(crate) struct UpOptions {
     /// Identity, blobs and tables live here.
     pub(crate) data_dir: PathBuf,
-    /// Name of the swarm.
-    pub(crate) network: String,
+    /// Name of the swarm, if the user says one.
+    pub(crate) network: Option<String>,
+    /// Found an invite-only swarm.
+    pub(crate) invite_only: bool,
     /// Tickets or multiaddrs of peers to begin with.
     pub(crate) join: Vec<String>,
     /// Where to listen; empty: any free port of all interfaces.
@@ -79,9 +83,15 @@ pub(crate) async fn run(
 ) -> Result<(), UpError> {
     let directory = DataDirectory::open(&options.data_dir)?;
     let identity = Identity::load_or_create(&directory)?;
-    let network = NetworkId::from_name(&options.network);
-    let bootstrap = bootstrap(&options.join, network)?;
     let data_dir = directory.path();
+    let mut papers = Papers::load(data_dir)?;
+    let before = papers.clone();
+    let wanted =
+        WantedSwarm { name: options.network.as_deref(), invite_only: options.invite_only, join: &options.join };
+    let Joining { network, name, bootstrap } = joining::decide(&wanted, &mut papers, identity.peer(), unix_now())?;
+    if papers != before {
+        papers.store(data_dir)?;
+    }
     let free = host::free_disk_bytes(data_dir).unwrap_or(u64::MAX);
     let (chosen, machine) = choose(&options, data_dir).await?;
     let store = Arc::new(BlobStore::open(&data_dir.join("blobs"), free / DISK_SHARE)?);
@@ -107,17 +117,23 @@ pub(crate) async fn run(
     let addresses = net.handle.snapshot().await?.advertised;
 
     let listing = listing(&options, &addresses, bulk.local_address().port(), free, &machine);
-    let ticket = Ticket::new(network, identity.peer(), addresses.iter().cloned()).to_string();
+    let address_ticket =
+        Ticket::new(network, identity.peer(), addresses.iter().cloned()).in_swarm(papers.genesis.clone());
+    let ticket = address_ticket.to_string();
     let status = Status {
         version: env!("CARGO_PKG_VERSION").into(),
         peer_id: identity.peer().to_string(),
-        network: options.network.clone(),
+        network: name,
         ticket: ticket.clone(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         started_at_ms: unix_now().as_unix_ms(),
         device: machine.description.clone(),
         device_kind: machine.kind.into(),
         device_reason: machine.why.clone(),
+        membership: MembershipStatus {
+            founder: papers.genesis.as_ref().map(|genesis| genesis.founder.to_string()),
+            ..MembershipStatus::default()
+        },
         ..Status::default()
     };
     let (show, shown) = watch::channel(Arc::new(status.clone()));
@@ -134,11 +150,16 @@ pub(crate) async fn run(
     let server = tokio::spawn(http::serve(http_listener, http::Server { status: shown, control, control_token }));
 
     let node_identity = manta_protocol::wire::Identity::from_secret(*identity.secret());
-    let node = Node::new(Config { network, identity: node_identity }, unix_now());
+    let config = Config { network, identity: node_identity.clone() };
+    let node = Node::with_charter(config, papers.charter(network), unix_now());
     let trainer = Trainer::start(chosen.device, options.threads)?;
     let parts = Parts {
         network,
         node,
+        identity: node_identity,
+        papers,
+        ticket: address_ticket,
+        data_dir: data_dir.to_owned(),
         net: net.handle.clone(),
         bulk,
         trainer,
@@ -177,22 +198,6 @@ async fn choose(options: &UpOptions, data_dir: &Path) -> Result<(Chosen, Machine
     let (chosen, machine) = chosen.await??;
     tracing::info!(device = machine.description, kind = machine.kind, why = machine.why, "computes on");
     Ok((chosen, machine))
-}
-
-/// The peers to begin with, from tickets and multiaddrs.
-fn bootstrap(join: &[String], network: NetworkId) -> Result<Vec<Multiaddr>, UpError> {
-    let mut addresses = Vec::new();
-    for text in join {
-        if text.starts_with('/') {
-            let address: Multiaddr =
-                text.parse().map_err(|error| format!("--join {text}: not a network address ({error})"))?;
-            addresses.push(address);
-            continue;
-        }
-        let ticket = Ticket::parse_for(text.trim(), network).map_err(|error| format!("--join: {error}"))?;
-        addresses.extend(ticket.dial_addresses());
-    }
-    Ok(addresses)
 }
 
 /// Waits until the swarm listens; gives what came meanwhile.

@@ -1,9 +1,11 @@
 //! Everything that a [`Node`](crate::Node) asks its driver to do.
 
 use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId};
+use crate::market::demand::Share;
 use crate::market::listing::Contact;
 use crate::market::matching::Mismatch;
 use crate::market::reservation::Answer;
+use crate::membership::{Permission, Revocation};
 use crate::run::ledger::{Ledger, Span};
 use crate::run::report::{AbortReason, RoundReport};
 use crate::run::view::View;
@@ -41,6 +43,14 @@ pub enum Effect {
         peer: PeerId,
         /// What they did.
         what: String,
+    },
+    /// `peer` is no member of this invite-only swarm: close its connections, and
+    /// serve it nothing.
+    Disconnect {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        why: Exclusion,
     },
     /// A run begins here: admit its members on the bulk transport, then fetch
     /// the data and build the model. Answered by `Done::Prepared`.
@@ -214,6 +224,15 @@ pub enum Effect {
     Notify(Event),
 }
 
+/// Why a peer is shut out of an invite-only swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclusion {
+    /// It has shown no valid credential of the founder in time.
+    NotInvited,
+    /// Its credential was taken back or has ended.
+    Dismissed,
+}
+
 /// What to do with a gossip message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -313,6 +332,26 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// An order becomes a run without peers that must not see its data.
+    LeftOut {
+        /// The order.
+        order: OrderId,
+        /// How many peers that offer their machines.
+        peers: usize,
+        /// Who may see the data.
+        share: Share,
+    },
+    /// A peer has shown a credential that counts here.
+    Admitted {
+        /// Who.
+        peer: PeerId,
+        /// What it was permitted.
+        permission: Permission,
+    },
+    /// A revocation is new here: it must outlive a restart.
+    Revoked(Box<Revocation>),
+    /// The swarm's founder has taken back the permission of this very peer.
+    Dismissed,
     /// An order ended without a run.
     OrderFailed {
         /// The order.

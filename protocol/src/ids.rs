@@ -86,6 +86,10 @@ bytes_newtype!(
     RunId, 32, "a run id"
 );
 bytes_newtype!(
+    /// The number of one permission, drawn at random by its issuer.
+    Serial, 16, "a serial"
+);
+bytes_newtype!(
     /// An ed25519 signature (RFC 8032).
     Signature, 64, "a signature"
 );

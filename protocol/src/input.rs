@@ -1,9 +1,11 @@
 //! Everything that can happen to a [`Node`](crate::Node).
 
-use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId};
+use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId, Serial};
+use crate::market::demand::Share;
 use crate::market::listing::Listing;
 use crate::run::report::{AbortReason, LossSum};
 use crate::run::{Phase, RunSpec};
+use crate::time::Time;
 
 /// One thing that happened; handed to [`Node::handle`](crate::Node::handle).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +197,14 @@ pub enum Command {
         /// The record.
         record: Vec<u8>,
     },
+    /// Take back a permission that this peer has issued: whoever holds it is no
+    /// member any more.
+    Revoke {
+        /// Which.
+        serial: Serial,
+        /// When the permission ends by itself.
+        expires_at: Time,
+    },
     /// Leave a run. The owner's leaving ends it for all, another's does not.
     StopRun {
         /// The run.
@@ -221,4 +231,6 @@ pub struct Wish {
     pub patience_ms: u64,
     /// How long to look at all, in milliseconds.
     pub deadline_ms: u64,
+    /// Whose machines may see the data.
+    pub share: Share,
 }

@@ -21,6 +21,7 @@ pub mod effect;
 pub mod ids;
 pub mod input;
 pub mod market;
+pub mod membership;
 mod node;
 mod outbox;
 pub mod run;
@@ -29,7 +30,7 @@ pub mod time;
 pub mod wire;
 
 pub use effect::{Effect, Event};
-pub use ids::{EffectId, Hash, NetworkId, OrderId, PeerId, RunId};
+pub use ids::{EffectId, Hash, NetworkId, OrderId, PeerId, RunId, Serial};
 pub use input::{Command, Input};
 pub use node::{Config, Node};
 pub use seed::Seed;

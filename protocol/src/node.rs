@@ -1,5 +1,7 @@
 //! The node: routes each input to its room and collects the effects.
 
+mod membership;
+
 use crate::effect::{Effect, Entry, Event, RunStart, Verdict};
 use crate::ids::{EffectId, NetworkId, OrderId, PeerId, RunId};
 use crate::input::{Command, Input};
@@ -9,8 +11,9 @@ use crate::market::listing::{Contact, Listing, Withdrawal};
 use crate::market::matching;
 use crate::market::order::{Order, Outcome};
 use crate::market::reservation::{Confirm, Hold, Reserve, ReserveReply, Terms, WordOrder};
+use crate::membership::{Charter, Members};
 use crate::outbox::{About, InFlight, Outbox};
-use crate::run::machine::{Beginning, ChunkArrived, Ended, Machine, donors};
+use crate::run::machine::{Beginning, ChunkArrived, Ended, Machine, Market, donors};
 use crate::run::record::Record;
 use crate::run::report::{Abort, AbortReason, Heartbeat, Ready, RoundReport};
 use crate::run::view::{CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk};
@@ -20,6 +23,7 @@ use crate::wire::limits::{
 };
 use crate::wire::message::Body as _;
 use crate::wire::{Envelope, EnvelopeError, Identity, Message};
+use membership::Membership;
 use std::collections::BTreeMap;
 
 /// How long a listing stands without being said again.
@@ -47,6 +51,7 @@ pub struct Config {
 pub struct Node {
     out: Outbox,
     book: OrderBook,
+    membership: Membership,
     offer: Option<Listing>,
     /// Whether others hear of the offer.
     offer_public: bool,
@@ -65,10 +70,18 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that knows nobody and offers nothing yet.
+    /// A node of an open swarm that knows nobody and offers nothing yet.
     pub fn new(config: Config, now: Time) -> Self {
+        Self::with_charter(config, Charter::default(), now)
+    }
+
+    /// A node that knows by whom its swarm was founded, if anybody, and who has
+    /// invited it; else as [`Self::new`].
+    pub fn with_charter(config: Config, charter: Charter, now: Time) -> Self {
         let me = config.identity.peer_id();
+        let members = Members::new(me, config.network, charter, now);
         Self {
+            membership: Membership::new(members, now),
             out: Outbox::new(config.identity, config.network),
             book: OrderBook::new(me),
             offer: None,
@@ -90,8 +103,11 @@ impl Node {
     pub fn handle(&mut self, input: Input, now: Time) {
         match input {
             Input::Command(command) => self.command(command, now),
-            Input::PeerConnected { peer } => self.announce_for(peer, now),
+            Input::PeerConnected { peer } => {
+                self.met(peer, now);
+            }
             Input::PeerDisconnected { peer } => {
+                self.parted(&peer);
                 if let Some(run) = &mut self.run {
                     run.disconnected(peer, now, &mut self.out);
                 }
@@ -135,7 +151,7 @@ impl Node {
         let orders = self.orders.values().map(Order::timeout).min();
         let run = self.run.as_ref().map(Machine::timeout);
         let announce = self.offer.as_ref().and(self.announce_due);
-        let waits = [Some(self.expire_at), announce, orders, run, self.hold.timeout()];
+        let waits = [Some(self.expire_at), announce, orders, run, self.hold.timeout(), self.membership.timeout()];
         waits.into_iter().flatten().min().unwrap_or(self.expire_at)
     }
 
@@ -189,6 +205,7 @@ impl Node {
                 }
             }
             Command::Resume { record } => self.resume(&record, now),
+            Command::Revoke { serial, expires_at } => self.revoke(serial, expires_at, now),
             Command::StopRun { run, reason } => {
                 self.with_run(run, |machine, out| machine.fail(reason, out.me(), now, out));
             }
@@ -231,7 +248,12 @@ impl Node {
             return Verdict::Ignore;
         }
         let Envelope { author, seq, expires_at, message, .. } = envelope;
+        let admitted = self.membership.members.admits(&author, now);
         let change = match message {
+            Message::Presence(presence) => return self.presence_heard(author, seq, presence, now),
+            Message::Revocations(revocations) => return self.revocations_heard(author, revocations, now),
+            // Nobody's fault: whoever passed it on may know the author better.
+            _ if !admitted => return Verdict::Ignore,
             Message::Listing(listing) => {
                 let change = self.book.list(author, seq, expires_at, Some(listing), now);
                 if change == Change::New {
@@ -247,11 +269,13 @@ impl Node {
     }
 
     fn demand_heard(&mut self, author: PeerId, seq: u64, expires_at: Time, demand: Demand, now: Time) -> Change {
-        let fits = self.offer.as_ref().is_some_and(|offer| matching::check(&demand, offer).is_ok());
+        let may_see = self.membership.members.we_may_see(demand.share, &author, now);
+        let fits = self.offer.as_ref().is_some_and(|offer| matching::check(&demand, offer, may_see).is_ok());
         let change = self.book.demand(author, seq, expires_at, demand, now);
         if change == Change::New {
             self.out.notify(Event::DemandHeard { peer: author });
             if fits {
+                self.membership.greet(author, now, &mut self.out);
                 self.announce_for(author, now);
             }
         }
@@ -269,8 +293,14 @@ impl Node {
                 .out
                 .push(Effect::Misbehaviour { peer: from, what: "a direct message of another author or kind".into() });
         }
-        if in_time(&envelope, FRAME_LIFETIME_MAX, now) {
-            self.message(from, envelope.seq, envelope.message, now);
+        if !in_time(&envelope, FRAME_LIFETIME_MAX, now) {
+            return;
+        }
+        match envelope.message {
+            Message::Hello(hello) => self.hello_heard(from, envelope.seq, hello, now),
+            message if self.membership.members.admits(&from, now) => self.message(from, envelope.seq, message, now),
+            // It may be early: its credential may still be on its way.
+            _ => {}
         }
     }
 
@@ -314,6 +344,7 @@ impl Node {
             Message::ViewPropose(propose) => self.run_message(propose.run, from, &message, now),
             Message::ViewInstall(install) => self.run_message(install.run, from, &message, now),
             Message::Listing(_) | Message::Withdrawal(_) | Message::Demand(_) => {}
+            Message::Presence(_) | Message::Revocations(_) | Message::Hello(_) => {}
         }
     }
 
@@ -408,6 +439,9 @@ impl Node {
         };
         match machine {
             Ok(machine) => {
+                if machine.is_owner() {
+                    self.membership.run_matched(machine.run(), machine.share());
+                }
                 self.hold = Hold::Running(machine.run());
                 self.run = Some(machine);
             }
@@ -482,9 +516,13 @@ impl Node {
             self.expire_at = now + LISTING_INTERVAL;
             self.book.expire(now);
             self.words.expire(now);
+            self.expire_membership(now);
         }
+        self.settle_membership(now);
         if let Some(machine) = &mut self.run {
-            let ended = machine.tick(&self.book, now, &mut self.out);
+            let members = &self.membership.members;
+            let market = Market { book: &self.book, may_see: &|share, peer| members.may_see(share, peer, now) };
+            let ended = machine.tick(&market, now, &mut self.out);
             self.run_ended(ended);
         }
         loop {
@@ -498,13 +536,18 @@ impl Node {
                 None => break,
             }
         }
+        self.membership.forget_runs_but(self.run.as_ref().map(Machine::run));
     }
 
     fn advance_orders(&mut self, now: Time) {
-        let (book, out) = (&self.book, &mut self.out);
-        self.orders.retain(|_, order| match order.advance(book, now, out) {
+        let (book, membership, out) = (&self.book, &mut self.membership, &mut self.out);
+        self.orders.retain(|_, order| match order.advance(book, &membership.members, now, out) {
             None => true,
-            Some(Outcome::Matched(_) | Outcome::Failed) => false,
+            Some(Outcome::Matched(run)) => {
+                membership.run_matched(run, order.share());
+                false
+            }
+            Some(Outcome::Failed) => false,
         });
     }
 
@@ -536,6 +579,8 @@ impl Node {
         let busy = self.hold != Hold::Free;
         let listing = Listing { busy, ..offer.clone() };
         let (seq, expires_at) = if self.offer_public {
+            // Whoever does not know us yet would ignore the offer.
+            self.membership.say_presence(now, &mut self.out);
             let sent = self.out.publish(&Message::Listing(listing.clone()), LISTING_LIFETIME, now);
             (sent.seq, sent.expires_at)
         } else {

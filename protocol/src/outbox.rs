@@ -5,7 +5,8 @@
 //! oneself back without a network.
 
 use crate::effect::{Effect, Event};
-use crate::ids::{EffectId, NetworkId, OrderId, PeerId, RunId};
+use crate::ids::{EffectId, NetworkId, OrderId, PeerId, RunId, Serial};
+use crate::membership::Revocation;
 use crate::time::{Duration, Time};
 use crate::wire::Identity;
 use crate::wire::limits::{FRAME_LIFETIME_MAX, FRAMES_IN_FLIGHT_MAX};
@@ -77,6 +78,11 @@ impl Outbox {
         let bytes = self.identity.seal(self.network, seq, now + lifetime, message);
         self.push(Effect::Publish { bytes });
         Published { seq, expires_at: now + lifetime }
+    }
+
+    /// Takes back, in this swarm, a permission that we have issued.
+    pub(crate) fn sign_revocation(&self, serial: Serial, expires_at: Time) -> Revocation {
+        Revocation::sign(&self.identity, self.network, serial, expires_at)
     }
 
     /// Sends `message` to one peer; to ourselves without a network and an id.

@@ -1,5 +1,7 @@
 //! The protocol from outside: wire bytes, hostile input, state machines.
 
+#[path = "protocol/agreement.rs"]
+mod agreement;
 #[path = "protocol/allreduce.rs"]
 mod allreduce;
 #[path = "protocol/bench.rs"]
@@ -10,9 +12,19 @@ mod cluster;
 mod golden;
 #[path = "protocol/hostile.rs"]
 mod hostile;
+#[path = "protocol/largest.rs"]
+mod largest;
+#[path = "protocol/liveness.rs"]
+mod liveness;
 #[path = "protocol/market.rs"]
 mod market;
+#[path = "protocol/member.rs"]
+mod member;
+#[path = "protocol/membership.rs"]
+mod membership;
 #[path = "protocol/recovery.rs"]
 mod recovery;
+#[path = "protocol/run.rs"]
+mod run;
 #[path = "protocol/samples.rs"]
 mod samples;

@@ -1,80 +1,151 @@
-//! What goes wrong from outside: a machine is killed, or the swarm falls into
-//! two sides that do not hear each other. Time, place and length follow from
-//! the seed.
-//!
-//! What is checked: whoever is in a run with a member that it cannot reach any
-//! more ends that run within [`END_WITHIN`], naming somebody on the other side
-//! (or ends it well, if it was agreed on before).
+//! What goes wrong from outside, and when. What a fault leaves open (its time,
+//! its victims, how long it lasts) follows from the seed.
 
-use crate::clock::EPOCH;
-use crate::network::Draws;
+use crate::draws::Draws;
 use manta_protocol::{Duration, Seed, Time};
+use serde::{Deserialize, Serialize};
 
-/// In this time a run that was cut is over on each of its members: 15 s of
-/// silence, a heartbeat's rounding, and the time to save what is agreed.
-pub const END_WITHIN: Duration = Duration::from_s(20);
-/// A fault comes within this time, in milliseconds: before, in and after runs.
+/// Most faults of one history.
+pub const FAULTS_MAX: usize = 64;
+/// A fault at a drawn time comes within this time, in milliseconds: before, in and after runs.
 const COMES_WITHIN_MS: u64 = 9_000;
-/// What a partition lasts, in milliseconds.
-const PARTITION_MS: [u64; 2] = [30_000, 120_000];
+/// What a fault lasts that ends, in milliseconds: some end before anybody gives
+/// up on the other side, some long after.
+const LASTS_MS: [[u64; 2]; 3] = [[100, 3_000], [3_000, 15_000], [15_000, 60_000]];
 
 /// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fault {
-    /// A machine vanishes: its connections break, frames to it fail.
+pub enum Kind {
+    /// A machine stops without warning: what it held in memory is lost and its
+    /// connections break. It starts again from its disk when the fault is over.
     Kill,
-    /// Two sides do not hear each other for a while.
+    /// As `kill`, and its disk is lost.
+    LoseDisk,
+    /// As `kill`, of the machine whose user ordered the run.
+    KillOwner,
+    /// All machines stop at once.
+    PowerCut,
+    /// A machine's program is stopped; its transport still takes what comes.
+    Freeze,
+    /// Two sides do not hear each other: the named (or drawn) hosts, and the rest.
     Partition,
+    /// One side does not hear the other, which hears it.
+    OneWay,
+    /// Two machines do not hear each other.
+    Link,
+    /// A machine that was not there comes and offers itself.
+    Join,
+    /// A member's user has it leave the run; it is not the owner.
+    Leave,
+    /// The owner stops the run.
+    Stop,
 }
 
-/// When and where it goes wrong.
-#[derive(Clone, Debug)]
-pub struct Plan {
+impl Kind {
+    /// All kinds that a history may draw.
+    pub const ALL: [Self; 11] = [
+        Self::Kill,
+        Self::LoseDisk,
+        Self::KillOwner,
+        Self::PowerCut,
+        Self::Freeze,
+        Self::Partition,
+        Self::OneWay,
+        Self::Link,
+        Self::Join,
+        Self::Leave,
+        Self::Stop,
+    ];
+
+    /// Whether it ends by itself.
+    fn ends(self) -> bool {
+        !matches!(self, Self::Join | Self::Leave | Self::Stop)
+    }
+}
+
+/// When it goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// So many milliseconds after the beginning.
+    AtMs(u64),
+    /// So many milliseconds after the first member's step of this exchange.
+    Exchange {
+        /// The exchange.
+        exchange: u64,
+        /// Milliseconds after it.
+        after_ms: u64,
+    },
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
     /// What.
-    pub fault: Fault,
+    pub kind: Kind,
     /// When.
-    pub at: Time,
-    /// When a partition is over.
-    pub heals_at: Time,
-    /// Whether connections across a partition are seen to break, or only fall silent.
+    pub when: When,
+    /// Whom it hits; if nobody is named, members of a run are drawn when it comes.
+    pub hosts: Vec<usize>,
+    /// How long it lasts; `None`: for ever.
+    pub lasts_ms: Option<u64>,
+    /// Whether connections across a cut are seen to break, or only fall silent.
     pub noticed: bool,
-    /// The side of each host: the killed one, or one half, is on the side `true`.
-    side: Vec<bool>,
 }
 
-impl Plan {
-    /// The fault of this seed among `hosts` hosts. In a partition the hosts 0
-    /// and 1, who place the first orders, are on different sides of equal size.
-    pub fn drawn(fault: Fault, hosts: usize, seed: Seed) -> Self {
-        let mut draws = Draws::new(seed.child("fault", 0));
-        let at = EPOCH + Duration::from_ms(draws.up_to(COMES_WITHIN_MS));
-        let lasts = PARTITION_MS[0] + draws.up_to(PARTITION_MS[1] - PARTITION_MS[0]);
-        let noticed = draws.happens(500_000);
-        let side = match fault {
-            Fault::Kill => {
-                let victim = draws.up_to(hosts.saturating_sub(1) as u64) as usize;
-                (0..hosts).map(|host| host == victim).collect()
-            }
-            Fault::Partition => (0..hosts).map(|host| host % 2 == 1).collect(),
+impl Fault {
+    /// A fault of this kind with all else drawn, in a run of about `exchanges` exchanges.
+    pub fn drawn(kind: Kind, exchanges: u64, draws: &mut Draws) -> Self {
+        let when = if draws.happens(400_000) || kind == Kind::Join {
+            When::AtMs(draws.up_to(COMES_WITHIN_MS))
+        } else {
+            When::Exchange { exchange: draws.up_to(exchanges.saturating_sub(2)), after_ms: draws.up_to(400) }
         };
-        Self { fault, at, heals_at: at + Duration::from_ms(lasts), noticed, side }
+        let [shortest, longest] = draws.one_of(&LASTS_MS);
+        let for_ever = matches!(kind, Kind::Kill | Kind::KillOwner | Kind::Freeze) && draws.happens(400_000);
+        let lasts_ms = draws.between(shortest, longest);
+        let lasts_ms = (kind.ends() && !for_ever).then_some(lasts_ms);
+        Self { kind, when, hosts: Vec::new(), lasts_ms, noticed: draws.happens(500_000) }
     }
 
-    /// Whether two hosts are on different sides.
+    /// So many faults of a seed's choice among `kinds`.
+    pub fn several(kinds: &[Kind], count: u64, exchanges: u64, seed: Seed) -> Vec<Self> {
+        let of = |index| {
+            let mut draws = Draws::new(seed.child("fault", index));
+            Self::drawn(draws.one_of(kinds), exchanges, &mut draws)
+        };
+        (0..count).map(of).collect()
+    }
+}
+
+/// Who does not hear whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    side: Vec<bool>,
+    one_way: bool,
+    pair: bool,
+    /// When it is over; `None`: never.
+    pub ends: Option<Time>,
+}
+
+impl Cut {
+    /// A cut around `hosts` (for a link: between the two of them) out of `all`.
+    pub fn new(kind: Kind, hosts: &[usize], all: usize, now: Time, lasts_ms: Option<u64>) -> Self {
+        let pair = kind == Kind::Link;
+        let side = (0..all).map(|host| hosts.contains(&host)).collect();
+        let ends = lasts_ms.map(|ms| now + Duration::from_ms(ms));
+        Self { side, one_way: kind == Kind::OneWay, pair, ends }
+    }
+
+    /// Whether it lies between the two, in any direction.
     pub fn divides(&self, a: usize, b: usize) -> bool {
-        self.side[a] != self.side[b]
+        if self.pair { a != b && self.side[a] && self.side[b] } else { self.side[a] != self.side[b] }
     }
 
-    /// Whether two hosts cannot hear each other at `now`.
-    pub fn cuts(&self, a: usize, b: usize, now: Time) -> bool {
-        let lasts = self.fault == Fault::Kill || now < self.heals_at;
-        now >= self.at && lasts && self.divides(a, b)
-    }
-
-    /// The host that is killed.
-    pub fn victim(&self) -> Option<usize> {
-        (self.fault == Fault::Kill).then(|| self.side.iter().position(|killed| *killed)).flatten()
+    /// Whether `to` does not hear `from`.
+    pub fn silences(&self, from: usize, to: usize, now: Time) -> bool {
+        self.ends.is_none_or(|ends| now < ends) && self.divides(from, to) && (!self.one_way || self.side[from])
     }
 }
 
@@ -83,15 +154,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kill_cuts_one_for_ever_and_a_partition_halves_for_a_while() {
-        let kill = Plan::drawn(Fault::Kill, 5, Seed::from_number(1));
-        let victim = kill.victim().expect("somebody is killed");
-        let far = EPOCH + Duration::from_s(1_000_000);
-        let other = (victim + 1) % 5;
-        assert!(kill.cuts(victim, other, far) && !kill.cuts(other, (victim + 2) % 5, far));
-        assert!(!kill.cuts(victim, other, Time(kill.at.0 - 1)) && kill.cuts(victim, other, kill.at));
-        let parted = Plan::drawn(Fault::Partition, 6, Seed::from_number(1));
-        assert!(parted.cuts(0, 1, parted.at) && !parted.cuts(0, 2, parted.at) && !parted.cuts(0, 1, parted.heals_at));
-        assert!(parted.heals_at.since(parted.at) >= END_WITHIN, "a run must not outlive it by being healed");
+    fn cuts_silence_whom_they_should_for_as_long_as_they_should() {
+        let until = Time(0) + Duration::from_ms(10);
+        let parted = Cut::new(Kind::Partition, &[0, 2], 4, Time(0), Some(10));
+        assert!(parted.silences(0, 1, Time(0)) && parted.silences(1, 0, Time(0)) && !parted.silences(0, 2, Time(0)));
+        assert!(!parted.silences(0, 1, until));
+        let one_way = Cut::new(Kind::OneWay, &[0], 3, Time(0), None);
+        assert!(one_way.silences(0, 1, until) && !one_way.silences(1, 0, until) && !one_way.silences(1, 2, until));
+        let link = Cut::new(Kind::Link, &[1, 2], 4, Time(0), Some(10));
+        assert!(link.silences(1, 2, Time(0)) && link.silences(2, 1, Time(0)) && !link.silences(0, 1, Time(0)));
+    }
+
+    #[test]
+    fn drawn_faults_are_of_the_kinds_asked_for_and_follow_from_the_seed() {
+        let drawn = |seed| Fault::several(&[Kind::Kill, Kind::Link], 20, 8, Seed::from_number(seed));
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(1), drawn(2));
+        for kind in [Kind::Kill, Kind::Link] {
+            assert!(drawn(1).iter().filter(|fault| fault.kind == kind).count() > 4);
+        }
+        assert!(drawn(1).iter().all(|fault| fault.kind == Kind::Kill || fault.lasts_ms.is_some()));
     }
 }

@@ -1,47 +1,24 @@
-//! The links between hosts: latency, jitter (and so reordering), frame loss,
-//! bandwidth of each host's uplink, and who gossips with whom.
+//! The links between hosts: latency, jitter, late and repeated frames (and so
+//! reordering), loss, bandwidth of each host's uplink, and who gossips with whom.
 //!
 //! Frames and chunks travel between any two hosts; gossip floods along the
-//! edges of a connected graph. A lost frame is reported to its sender after a
-//! delay, as a request-response transport does; it may have arrived all the
-//! same, when only the answer was lost. Chunks are not lost, only late, and
-//! where frames are lost they may come twice, as when a receipt is lost.
+//! edges of a connected graph. A sender's transport learns what became of a
+//! frame from the receiver's answer, which may be lost, too: then the frame has
+//! arrived and is reported as failed. Chunks are not lost, only late, and where
+//! frames are lost they may come twice, as when a receipt is lost.
 
+use crate::draws::{Draws, MILLION};
 use manta_protocol::{Duration, Seed, Time};
+use std::collections::BTreeSet;
 
 /// Hosts up to this number are all connected with each other.
 const FULL_MESH_MAX: usize = 8;
 /// Random edges that each host of a larger swarm opens, besides the ring.
 const EXTRA_EDGES: u64 = 3;
-/// Parts of the loss rate.
-const MILLION: u64 = 1_000_000;
+/// What a frame that was held up takes longer, in milliseconds, at most.
+const LATE_MS_MAX: u64 = 2_500;
 
-/// A stream of random numbers under one seed.
-#[derive(Clone, Debug)]
-pub struct Draws {
-    seed: Seed,
-    drawn: u64,
-}
-
-impl Draws {
-    /// The stream of `seed`.
-    pub fn new(seed: Seed) -> Self {
-        Self { seed, drawn: 0 }
-    }
-
-    /// A uniform value of 0 to `max`, both included.
-    pub fn up_to(&mut self, max: u64) -> u64 {
-        self.drawn += 1;
-        self.seed.below("draw", self.drawn, max.saturating_add(1))
-    }
-
-    /// Whether an event of `per_million` in a million happens.
-    pub fn happens(&mut self, per_million: u64) -> bool {
-        per_million > 0 && self.up_to(MILLION - 1) < per_million
-    }
-}
-
-/// How good the links are.
+/// How good the links are, and how fast disks sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Conditions {
     /// Longest one-way latency of a link, in microseconds; the shortest is a quarter.
@@ -50,36 +27,34 @@ pub struct Conditions {
     pub jitter_us_max: u64,
     /// Frames lost, in a million.
     pub loss_per_million: u64,
+    /// Frames that come twice, in a million.
+    pub repeat_per_million: u64,
+    /// Frames that are held up for up to 2.5 s, in a million.
+    pub late_per_million: u64,
     /// Each host's uplink, in bytes a second.
     pub uplink_bytes_per_s: u64,
     /// Largest difference of a host's clock from the true time, in milliseconds.
     pub skew_ms_max: u64,
+    /// Longest time in which a disk makes a journal record durable, in microseconds.
+    pub sync_us_max: u64,
 }
 
 impl Conditions {
     /// Conditions that the seed chooses: from a local network to a bad long line.
     pub fn drawn(seed: Seed) -> Self {
         let mut draws = Draws::new(seed.child("conditions", 0));
-        let latency_us_max = [200, 2_000, 20_000, 80_000, 200_000][draws.up_to(4) as usize];
+        let latency_us_max = draws.one_of(&[200, 2_000, 20_000, 80_000, 200_000]);
         Self {
             latency_us_max,
             jitter_us_max: draws.up_to(latency_us_max * 2),
-            loss_per_million: [0, 0, 100, 1_000][draws.up_to(3) as usize],
-            uplink_bytes_per_s: [250_000, 2_500_000, 12_500_000, 125_000_000][draws.up_to(3) as usize],
-            skew_ms_max: [0, 50, 1_500, 29_000][draws.up_to(3) as usize],
+            loss_per_million: draws.one_of(&[0, 0, 100, 1_000, 10_000]),
+            repeat_per_million: draws.one_of(&[0, 1_000, 20_000]),
+            late_per_million: draws.one_of(&[0, 1_000, 10_000]),
+            uplink_bytes_per_s: draws.one_of(&[250_000, 2_500_000, 12_500_000, 125_000_000]),
+            skew_ms_max: draws.one_of(&[0, 50, 1_500, 29_000]),
+            sync_us_max: draws.one_of(&[0, 300, 8_000, 120_000]),
         }
     }
-}
-
-/// What becomes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fate {
-    /// When it arrives, if it does.
-    pub arrives: Option<Time>,
-    /// When the sender's transport knows.
-    pub known: Time,
-    /// What the sender's transport then says.
-    pub delivered: bool,
 }
 
 /// All links.
@@ -116,41 +91,49 @@ impl Network {
         now + microseconds(self.base_latency_us(from, to) + jitter)
     }
 
-    /// What becomes of a frame sent now.
-    pub fn frame(&mut self, from: usize, to: usize, now: Time) -> Fate {
-        let arrives = self.arrival(from, to, now);
-        if !self.draws.happens(self.conditions.loss_per_million) {
-            return Fate { arrives: Some(arrives), known: self.arrival(to, from, arrives), delivered: true };
+    /// When a frame sent now arrives: not at all, once or twice.
+    pub fn frame(&mut self, from: usize, to: usize, now: Time) -> Vec<Time> {
+        if self.draws.happens(self.conditions.loss_per_million / 2) {
+            return Vec::new();
         }
-        // Half of the failures lose only the transport's answer.
-        let arrives = self.draws.happens(MILLION / 2).then_some(arrives);
-        let known = now + Duration::from_ms(200 + self.draws.up_to(1_800));
-        Fate { arrives, known, delivered: false }
+        let mut arrives = self.arrival(from, to, now);
+        if self.draws.happens(self.conditions.late_per_million) {
+            arrives = arrives + Duration::from_ms(self.draws.up_to(LATE_MS_MAX));
+        }
+        let mut times = vec![arrives];
+        if self.repetitions.happens(self.conditions.repeat_per_million) {
+            times.push(arrives + Duration::from_ms(self.repetitions.up_to(LATE_MS_MAX)));
+        }
+        times
     }
 
-    /// What becomes of a frame to a host that is gone.
-    pub fn refused(&mut self, from: usize, to: usize, now: Time) -> Fate {
-        let there = self.arrival(from, to, now);
-        Fate { arrives: None, known: self.arrival(to, from, there), delivered: false }
+    /// When a frame's answer, sent now, is back; `None` if it is lost.
+    pub fn answer(&mut self, from: usize, to: usize, now: Time) -> Option<Time> {
+        let lost = self.draws.happens(self.conditions.loss_per_million / 2);
+        (!lost).then(|| self.arrival(from, to, now))
     }
 
-    /// What becomes of a frame that nobody answers.
-    pub fn unanswered(&mut self, now: Time) -> Fate {
-        let known = now + Duration::from_ms(200 + self.draws.up_to(9_800));
-        Fate { arrives: None, known, delivered: false }
+    /// How long a transport waits for the answer to a frame.
+    pub fn patience(&mut self) -> Duration {
+        Duration::from_ms(200 + 2 * self.conditions.latency_us_max / 1_000 + self.draws.up_to(9_800))
     }
 
     /// When a chunk of `bytes` sent now has arrived whole, once or twice: chunks
     /// of one sender share its uplink.
     pub fn chunk(&mut self, from: usize, to: usize, bytes: u64, now: Time) -> Vec<Time> {
+        let first = self.transfer(from, to, bytes, now);
+        let again = self.repetitions.happens(self.conditions.loss_per_million);
+        let later = Duration::from_ms(1 + self.repetitions.up_to(500));
+        if again { vec![first, first + later] } else { vec![first] }
+    }
+
+    /// When `bytes` sent now have arrived whole.
+    pub fn transfer(&mut self, from: usize, to: usize, bytes: u64, now: Time) -> Time {
         let seconds_to_ns = 1_000_000_000u128;
         let ns = u128::from(bytes) * seconds_to_ns / u128::from(self.conditions.uplink_bytes_per_s.max(1));
         let sent = self.uplink_free[from].max(now) + Duration(u64::try_from(ns).unwrap_or(u64::MAX));
         self.uplink_free[from] = sent;
-        let first = self.arrival(from, to, sent);
-        let again = self.repetitions.happens(self.conditions.loss_per_million);
-        let later = Duration::from_ms(1 + self.repetitions.up_to(500));
-        if again { vec![first, first + later] } else { vec![first] }
+        self.arrival(from, to, sent)
     }
 
     fn base_latency_us(&self, from: usize, to: usize) -> u64 {
@@ -166,7 +149,7 @@ fn microseconds(us: u64) -> Duration {
 
 /// A connected graph: everyone with everyone while few, else a ring with chords.
 fn graph(hosts: usize, seed: Seed) -> Vec<Vec<usize>> {
-    let mut edges = vec![std::collections::BTreeSet::new(); hosts];
+    let mut edges = vec![BTreeSet::new(); hosts];
     let mut connect = |a: usize, b: usize| {
         if a != b {
             edges[a].insert(b);
@@ -185,6 +168,14 @@ fn graph(hosts: usize, seed: Seed) -> Vec<Vec<usize>> {
     edges.into_iter().map(|set| set.into_iter().collect()).collect()
 }
 
+/// Whether `per_million` is a rate.
+///
+/// # Errors
+/// Says what is accepted.
+pub fn rate(per_million: u64) -> Result<u64, String> {
+    if per_million <= MILLION { Ok(per_million) } else { Err(format!("{per_million} in a million, 0 to {MILLION} are accepted")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,15 +184,18 @@ mod tests {
         latency_us_max: 1_000,
         jitter_us_max: 5_000,
         loss_per_million: 300_000,
+        repeat_per_million: 100_000,
+        late_per_million: 0,
         uplink_bytes_per_s: 1_000,
         skew_ms_max: 0,
+        sync_us_max: 0,
     };
 
     #[test]
     fn gossip_graphs_are_connected_and_mutual() {
         for hosts in [1, 2, 8, 9, 50] {
             let graph = graph(hosts, Seed::from_number(3));
-            let mut reached = std::collections::BTreeSet::from([0]);
+            let mut reached = BTreeSet::from([0]);
             let mut next = vec![0];
             while let Some(host) = next.pop() {
                 assert!(graph[host].iter().all(|other| graph[*other].contains(&host)), "edges go both ways");
@@ -212,14 +206,15 @@ mod tests {
     }
 
     #[test]
-    fn loss_is_near_its_rate_and_half_of_it_arrives() {
+    fn loss_is_near_its_rate_half_on_each_way() {
         let mut network = Network::new(2, CONDITIONS, Seed::from_number(1));
         let fates: Vec<_> = (0..4_000).map(|_| network.frame(0, 1, Time(0))).collect();
-        let lost = fates.iter().filter(|fate| !fate.delivered).count();
-        let arrived = fates.iter().filter(|fate| !fate.delivered && fate.arrives.is_some()).count();
-        assert!((1_000..1_400).contains(&lost), "{lost} of 4000 at 30 %");
-        assert!((lost / 3..lost * 2 / 3).contains(&arrived), "{arrived} of {lost}");
-        assert!(fates.iter().all(|fate| fate.arrives.is_some() || !fate.delivered));
+        let lost = fates.iter().filter(|times| times.is_empty()).count();
+        let twice = fates.iter().filter(|times| times.len() == 2).count();
+        let unanswered = (0..4_000).filter(|_| network.answer(1, 0, Time(0)).is_none()).count();
+        assert!((480..720).contains(&lost), "{lost} of 4000 at 15 %");
+        assert!((480..720).contains(&unanswered), "{unanswered} of 4000 at 15 %");
+        assert!((250..450).contains(&twice), "{twice} of 4000 at 10 % of 85 %");
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! What a simulation tells: the summary, and the trace line by line.
 
-use crate::faults::Fault;
-use crate::network::Conditions;
-use crate::options::Options;
-use crate::workload::Break;
+use crate::faults::Kind;
+use crate::options::Setup;
 use manta_protocol::{Effect, Hash, Input, PeerId};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -11,36 +9,54 @@ use std::io::{self, Write};
 /// How a simulation went.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
-    /// Whether every run finished and every checker was content.
+    /// Whether every checker was content.
     pub ok: bool,
-    /// Machines.
-    pub peers: usize,
-    /// Members of each run.
-    pub members: u16,
-    /// Rounds of each run.
-    pub rounds: u32,
-    /// Runs that were ordered.
-    pub orders: usize,
-    /// The seed.
-    pub seed: u64,
-    /// The rule that one machine broke, if any.
-    pub broken: Option<Break>,
-    /// What went wrong from outside, if anything.
-    pub fault: Option<Fault>,
-    /// The machine that broke it.
+    /// What was simulated, with all that the seed has chosen.
+    pub setup: Setup,
+    /// The machine that broke a rule.
     pub broken_peer: Option<String>,
-    /// The links.
-    pub conditions: Conditions,
-    /// Runs that finished well.
+    /// Runs of which a member has the result.
     pub runs_finished: usize,
+    /// Runs that cannot go on, for too few of their members are left.
+    pub runs_paused: usize,
+    /// Runs that their owners stopped.
+    pub runs_stopped: usize,
+    /// Results that owners fetched which had been away at the end.
+    pub results_fetched: usize,
     /// Orders that ended without a run, counted at each attempt.
     pub orders_failed: usize,
-    /// Ends of runs that were not good, as each member saw them.
+    /// Members' ends that were not good, as each saw it.
     pub failures: Vec<Failure>,
     /// Hash of the parameters at the end of each finished run.
     pub parameter_hashes: Vec<String>,
     /// What the checkers found wrong.
     pub violations: Vec<String>,
+    /// Batches of all runs.
+    pub batches_total: u64,
+    /// Exchanges of the branches that the finished runs ended on.
+    pub exchanges: u64,
+    /// Rounds that members have compared, counted at each.
+    pub rounds_done: u64,
+    /// Views of all runs.
+    pub views: u64,
+    /// Times that a member had to wait for others, or to come in again.
+    pub pauses: u64,
+    /// Faults that came.
+    pub faults: u64,
+    /// Members that stopped in the midst of a run.
+    pub peers_lost: u64,
+    /// Machines that were taken into a run that went on.
+    pub peers_joined: u64,
+    /// Machines that started again.
+    pub restarts: u64,
+    /// Checkpoints that became durable.
+    pub checkpoints: u64,
+    /// Checkpoints that were not what was written.
+    pub checkpoints_refused: u64,
+    /// Journal records that were written.
+    pub journal_records: u64,
+    /// From each stopped member to the others' next progress.
+    pub recoveries: Vec<Recovery>,
     /// Virtual time that passed, in milliseconds.
     pub virtual_ms: u64,
     /// Events that happened.
@@ -59,8 +75,6 @@ pub struct Summary {
     pub chunks: u64,
     /// Bytes of chunks sent.
     pub chunk_bytes: u64,
-    /// Runs that a fault cut, as each of their members ended them.
-    pub runs_cut: u64,
     /// Hash of the trace: equal histories have equal hashes.
     pub trace_hash: String,
     /// The command that gives this history again.
@@ -80,7 +94,16 @@ pub struct Failure {
     pub reported_by: String,
 }
 
-/// The history as text, hashed and if wished written.
+/// How long a stopped member held the others up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Recovery {
+    /// What stopped it.
+    pub kind: Kind,
+    /// Until a survivor ended the next exchange, in milliseconds.
+    pub ms: u64,
+}
+
+/// The trace: one line for every input and effect, hashed, and written if wanted.
 pub struct Trace {
     hasher: blake3::Hasher,
     out: Option<Box<dyn Write>>,
@@ -88,13 +111,14 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A trace that goes to `out`, or is only hashed.
+    /// A trace that goes to `out` if there is one.
     pub fn new(out: Option<Box<dyn Write>>) -> Self {
         Self { hasher: blake3::Hasher::new(), out, error: None }
     }
 
     /// Adds a line.
-    pub fn line(&mut self, line: &str) {
+    pub fn line(&mut self, line: impl FnOnce() -> String) {
+        let line = line();
         self.hasher.update(line.as_bytes()).update(b"\n");
         if let Some(out) = self.out.as_mut().filter(|_| self.error.is_none()) {
             self.error = writeln!(out, "{line}").err();
@@ -116,23 +140,32 @@ impl Trace {
 
 impl Summary {
     /// A summary of nothing yet.
-    pub(crate) fn new(options: &Options, conditions: Conditions, broken_peer: Option<PeerId>) -> Self {
+    pub(crate) fn new(setup: &Setup, replay: String, broken_peer: Option<PeerId>) -> Self {
         Self {
             ok: false,
-            peers: options.peers,
-            members: options.members,
-            rounds: options.rounds,
-            orders: options.orders,
-            seed: options.seed,
-            broken: options.broken,
-            fault: options.fault,
+            setup: setup.clone(),
             broken_peer: broken_peer.map(|peer| peer.to_string()),
-            conditions,
             runs_finished: 0,
+            runs_paused: 0,
+            runs_stopped: 0,
+            results_fetched: 0,
             orders_failed: 0,
             failures: Vec::new(),
             parameter_hashes: Vec::new(),
             violations: Vec::new(),
+            batches_total: 0,
+            exchanges: 0,
+            rounds_done: 0,
+            views: 0,
+            pauses: 0,
+            faults: 0,
+            peers_lost: 0,
+            peers_joined: 0,
+            restarts: 0,
+            checkpoints: 0,
+            checkpoints_refused: 0,
+            journal_records: 0,
+            recoveries: Vec::new(),
             virtual_ms: 0,
             events: 0,
             events_waiting_max: 0,
@@ -142,18 +175,17 @@ impl Summary {
             frame_bytes: 0,
             chunks: 0,
             chunk_bytes: 0,
-            runs_cut: 0,
             trace_hash: String::new(),
-            replay: options.replay(),
+            replay,
         }
     }
 }
 
-/// An input as a trace shows it: messages by the hash of their bytes.
+/// An input as a trace shows it: gossip by the hash of its bytes. What frames say is told by the carrier.
 pub(crate) fn describe_input(input: &Input) -> String {
     match input {
         Input::Gossip { bytes, .. } => format!("Gossip {:?}", Hash::of(bytes)),
-        Input::Frame { from, bytes } => format!("Frame {from:?} {:?}", Hash::of(bytes)),
+        Input::Command(manta_protocol::Command::Resume { record }) => format!("Resume {:?}", Hash::of(record)),
         other => format!("{other:?}"),
     }
 }
@@ -162,8 +194,8 @@ pub(crate) fn describe_input(input: &Input) -> String {
 pub(crate) fn describe_effect(effect: &Effect) -> String {
     match effect {
         Effect::Publish { bytes } => format!("Publish {:?}", Hash::of(bytes)),
-        Effect::SendFrame { id, to, bytes } => format!("SendFrame {id:?} {to:?} {:?}", Hash::of(bytes)),
-        Effect::Prepare(start) => format!("Prepare {:?} rank {} of {}", start.run, start.rank, start.members.len()),
+        Effect::Prepare(start) => format!("Prepare {:?} {:?} of {}", start.run, start.entry, start.members.len()),
+        Effect::Journal { run, record } => format!("Journal {run:?} {:?}", record.as_deref().map(Hash::of)),
         other => format!("{other:?}"),
     }
 }

@@ -44,6 +44,14 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
+/// As [`duration`], and `12 days` from two days on.
+pub(super) fn duration_long(length: Duration) -> String {
+    match length.as_secs() / 86_400 {
+        0 | 1 => duration(length),
+        days => format!("{days} days"),
+    }
+}
+
 /// A loss in nats a token; `–` for none.
 pub(super) fn loss(loss: Option<f64>) -> String {
     loss.filter(|loss| loss.is_finite()).map_or_else(|| "–".into(), |loss| format!("{loss:.3}"))
@@ -65,6 +73,7 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "18.4 EB");
         assert_eq!([12_345.6, 0.0, f64::NAN, -1.0].map(rate), ["12,346", "–", "–", "–"]);
         assert_eq!([7, 200, 7500].map(|s| duration(Duration::from_secs(s))), ["7 s", "3 min 20 s", "2 h 5 min"]);
+        assert_eq!([90_000, 172_800].map(|s| duration_long(Duration::from_secs(s))), ["25 h 0 min", "2 days"]);
         assert_eq!([Some(2.34567), None, Some(f64::NAN)].map(loss), ["2.346", "–", "–"]);
         assert_eq!(["0123456789ab", "0123", "ééééééééé"].map(short), ["01234567", "0123", "éééééééé"]);
     }

@@ -4,11 +4,13 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 and 143 interrupted.
 
 mod bench;
+mod consent;
 mod demo;
 mod devices;
 mod files;
 mod format;
 mod generate;
+mod invite;
 mod logging;
 mod parse;
 mod plot;
@@ -43,10 +45,11 @@ Start here:
   manta demo                            four peers on this machine train a small model
 
 On real machines:
-  manta up                              start a peer; it prints a ticket
-  manta up --join TICKET                join it from another machine
+  manta up                              start a peer
+  manta invite --own                    a ticket for another machine of yours
+  manta up --join TICKET                join from there
   manta train --data book.txt --out model
-                                        train with every peer that is free
+                                        train with all your machines that are free
   manta generate model --prompt 'Once'  let the model write";
 
 const GLOBAL_HEADING: &str = "Options of every command";
@@ -75,6 +78,10 @@ enum Command {
     Up(up::UpArgs),
     /// Train a model with the peers that are free
     Train(train::TrainArgs),
+    /// Make a ticket that invites another machine
+    Invite(invite::InviteArgs),
+    /// Take an invitation back
+    Revoke(invite::RevokeArgs),
     /// Stop a run or an order
     Stop(stop::StopArgs),
     /// Show what the running peer knows and does
@@ -114,6 +121,8 @@ fn start(cli: Cli) -> Result<(), Error> {
         match command {
             Command::Up(arguments) => up::run(arguments, data_dir()?).await,
             Command::Train(arguments) => train::run(arguments, &data_dir()?).await,
+            Command::Invite(arguments) => invite::invite(arguments, &data_dir()?).await,
+            Command::Revoke(arguments) => invite::revoke(arguments, &data_dir()?).await,
             Command::Stop(arguments) => stop::run(arguments, &data_dir()?).await,
             Command::Status(arguments) => status::run(arguments, &data_dir()?).await,
             Command::Generate(arguments) => generate::run(arguments, data_dir().ok().as_deref()),

@@ -1,5 +1,6 @@
 //! Values of arguments.
 
+use manta_protocol::market::demand::Share;
 use manta_protocol::wire::limits::MEMBERS_MAX;
 use std::time::Duration;
 
@@ -19,6 +20,16 @@ pub(super) fn peer_range(text: &str) -> Result<PeerRange, String> {
             Ok(PeerRange { min, max })
         }
         _ => Err(format!("expected a number from 1 to {MEMBERS_MAX}, or a range such as 2..8")),
+    }
+}
+
+/// `own`, `invited` or `open`.
+pub(super) fn share(text: &str) -> Result<Share, String> {
+    match text {
+        "own" => Ok(Share::Own),
+        "invited" => Ok(Share::Invited),
+        "open" => Ok(Share::Open),
+        _ => Err("expected own, invited or open".into()),
     }
 }
 
@@ -51,6 +62,13 @@ mod tests {
         for bad in ["", "0", "17", "8..2", "2..", "..4", "2...4", "-1", "two", "2..70000"] {
             assert!(peer_range(bad).is_err_and(|e| e.contains("1 to 16")), "{bad}");
         }
+    }
+
+    #[test]
+    fn shares() {
+        let all = [("own", Share::Own), ("invited", Share::Invited), ("open", Share::Open)];
+        assert!(all.into_iter().all(|(text, expected)| share(text) == Ok(expected)));
+        assert!(share("all").is_err_and(|e| e.contains("own, invited or open")));
     }
 
     #[test]

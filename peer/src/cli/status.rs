@@ -1,14 +1,15 @@
 //! `manta status`.
 
-use super::{Error, format};
+use super::{Error, format, invite};
 use crate::api::PeerFile;
 use crate::http::client::PeerClient;
 use crate::metrics::state_name;
-use crate::status::{OrderState, Status};
+use crate::status::{MembershipStatus, OrderState, Relation, Status};
 use clap::Args;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 /// Show what the running peer knows and does.
 #[derive(Args, Debug)]
@@ -36,6 +37,7 @@ fn text(status: &Status) -> String {
     let mut text = String::new();
     // Writing into a string does not fail.
     let _ = write_peer(&mut text, status);
+    let _ = write_membership(&mut text, status, invite::now_ms());
     let _ = write_listings(&mut text, status);
     let _ = write_work(&mut text, status);
     text
@@ -53,13 +55,40 @@ fn write_peer(text: &mut String, status: &Status) -> std::fmt::Result {
     let (sent, received) = (status.traffic.bytes_sent(), status.traffic.bytes_received());
     writeln!(text, "traffic     {} sent, {} received", format::bytes(sent), format::bytes(received))?;
     writeln!(text, "stored      {} of runs", format::bytes(status.stored_bytes))?;
-    writeln!(text, "join with   manta up --join {}", status.ticket)
+    if status.membership.founder.is_none() {
+        writeln!(text, "join with   manta up --join {}", status.ticket)?;
+    }
+    Ok(())
+}
+
+fn write_membership(text: &mut String, status: &Status, now_ms: u64) -> std::fmt::Result {
+    let MembershipStatus { founder, expires_at_ms, dismissed, invitations } = &status.membership;
+    if let Some(founder) = founder {
+        let own = if *founder == status.peer_id { " (this peer)" } else { "" };
+        writeln!(text, "members     by invitation of {}{own}", format::short(founder))?;
+    }
+    if let Some(expires_at_ms) = expires_at_ms {
+        let left = Duration::from_millis(expires_at_ms.saturating_sub(now_ms));
+        writeln!(text, "invited     for another {}", format::duration_long(left))?;
+    }
+    if *dismissed {
+        writeln!(text, "            SHUT OUT: the invitation has ended or was revoked; ask the founder for a new one")?;
+    }
+    if !invitations.is_empty() {
+        write!(text, "\nInvitations\n{}", invite::list(&status.membership, now_ms))?;
+    }
+    Ok(())
 }
 
 fn write_listings(text: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(text, "\nMachines on offer: {}", status.listings.len())?;
     for listing in &status.listings {
-        let own = if listing.peer == status.peer_id { " (this peer)" } else { "" };
+        let own = match listing.relation {
+            _ if listing.peer == status.peer_id => " (this peer)",
+            Relation::Own => " (your own)",
+            Relation::Invited => " (invited)",
+            Relation::Itself | Relation::Stranger => "",
+        };
         let state = if listing.busy { "busy" } else { "free" };
         let (id, memory) = (format::short(&listing.peer), format::bytes(listing.memory_bytes));
         let region = if listing.region.is_empty() { String::new() } else { format!("  {}", listing.region) };
@@ -110,7 +139,33 @@ fn write_work(text: &mut String, status: &Status) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{ListingStatus, OrderStatus, RunState, RunStatus};
+    use crate::status::{InvitationStatus, ListingStatus, OrderStatus, RunState, RunStatus};
+    use manta_protocol::membership::Role;
+
+    #[test]
+    fn membership_is_shown_where_there_is_any() {
+        let invitation = InvitationStatus {
+            serial: "0123456789".into(),
+            role: Role::Own,
+            expires_at_ms: 0,
+            revoked: false,
+            used_by: vec!["bbbbbbbb00".into()],
+        };
+        let membership = MembershipStatus {
+            founder: Some("ffffffff00".into()),
+            expires_at_ms: Some(invite::now_ms() + 867_600_000),
+            dismissed: true,
+            invitations: vec![invitation],
+        };
+        let listing = ListingStatus { peer: "bbbbbbbb00".into(), relation: Relation::Own, ..ListingStatus::default() };
+        let status = Status { membership, listings: vec![listing], ..Status::default() };
+        let shown = text(&status);
+        for part in ["by invitation of ffffffff", "for another 10 days", "SHUT OUT", "01234567  own", "(your own)"] {
+            assert!(shown.contains(part), "`{part}` in\n{shown}");
+        }
+        let open = text(&Status::default());
+        assert!(!open.contains("members") && !open.contains("Invitations"), "{open}");
+    }
 
     #[test]
     fn everything_that_matters_is_in_the_text() {

@@ -27,7 +27,13 @@ fn every_command_parses_with_its_documented_flags() {
         "manta up",
         "manta up --join T --join /ip4/1.2.3.4/tcp/5 --listen /ip4/0.0.0.0/udp/0/quic-v1 --http [::1]:0 --network n \
          --no-mdns --region eu --threads 2 --no-offer --duration-max 6h --congestion bbr --json --exit-with-stdin",
+        "manta up --invite-only --network lab",
+        "manta invite",
+        "manta invite --own --expires 7d --json",
+        "manta invite --list --json",
+        "manta revoke 0123abcd --json",
         "manta train --out model",
+        "manta train --data t --out d --share open --yes",
         "manta train --data t --out d --peers 2..8 --rounds 9 --steps-per-round 3 --preset nano --seed 1 --overwrite \
          --detach --json --patience 5s --deadline 1m",
         "manta stop abc",
@@ -61,6 +67,10 @@ fn wrong_arguments_are_explained() {
         ("manta generate d --prompt x --temperature -1", "a number from 0 to 100"),
         ("manta demo --device x", "expected auto, native, gpu, software"),
         ("manta stop", "<RUN|ORDER>"),
+        ("manta train --out d --share all", "own, invited or open"),
+        ("manta invite --expires soon", "6h"),
+        ("manta invite --list --own", "cannot be used with"),
+        ("manta revoke", "<SERIAL|PEER>"),
     ] {
         let error = parse(line).expect_err(line);
         assert!(error.contains(part), "{line}: expected `{part}` in\n{error}");
@@ -76,6 +86,8 @@ fn the_help_teaches() {
         ("generate", &["Examples:", "--temperature 0"]),
         ("demo", &["Examples:", "tail -n 1", "[default: 4]"]),
         ("stop", &["manta status"]),
+        ("invite", &["Examples:", "manta up --join TICKET", "manta revoke", "[default: 90d]"]),
+        ("revoke", &["manta invite --list"]),
     ] {
         let help = help(command);
         for part in parts {

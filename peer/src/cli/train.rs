@@ -4,11 +4,12 @@ use super::parse::{self, PeerRange};
 use super::progress::{Progress, View};
 use super::recipe::Recipe;
 use super::report::{Report, failure, has_ended};
-use super::{Error, files, format, shutdown};
+use super::{Error, consent, files, format, shutdown};
 use crate::api::{OrderRequest, PeerFile};
 use crate::http::client::{ClientError, PeerClient};
 use crate::status::{OrderState, RunStatus, Status};
 use clap::Args;
+use manta_protocol::market::demand::Share;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,8 @@ const KNOWN_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  manta train --data book.txt --out model              with every peer that is free
+  manta train --data book.txt --out model              with all your machines that are free
+  manta train --data book.txt --out model --share open with every peer that is free
   manta train --data 'src/**/*.rs' --out model --peers 4 --rounds 400
   manta train --out model --detach                     do not wait; see `manta status`
 
@@ -47,6 +49,15 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse::duration)]
     deadline: Duration,
 
+    /// Whose machines may see the text: own (yours: see `manta invite --own`),
+    /// invited (by you or the swarm's founder), or open (anyone's)
+    #[arg(long, value_name = "WHOSE", default_value = "own", value_parser = parse::share)]
+    share: Share,
+
+    /// Do not ask before text leaves your own peers
+    #[arg(long)]
+    yes: bool,
+
     /// Return as soon as the order is placed
     #[arg(long)]
     detach: bool,
@@ -70,6 +81,7 @@ impl TrainArgs {
             seed: self.recipe.seed,
             patience_ms: milliseconds(self.patience),
             deadline_ms: milliseconds(self.deadline),
+            share: self.share,
         })
     }
 }
@@ -81,6 +93,7 @@ fn milliseconds(duration: Duration) -> u64 {
 pub(super) async fn run(arguments: TrainArgs, data_dir: &Path) -> Result<(), Error> {
     let request = arguments.request()?;
     let client = PeerClient::of(&PeerFile::read(data_dir)?);
+    consent::ask(&request, arguments.yes, &client.status().await?)?;
     let accepted = client.order(&request).await?;
     if arguments.detach {
         match arguments.json {
@@ -126,13 +139,16 @@ struct Follower {
     order: u64,
     progress: Progress,
     message: String,
+    /// Whether it was said who was left out.
+    left_out_said: bool,
     /// When the order must be in the status, which lags behind the acceptance.
     known_by: Instant,
 }
 
 impl Follower {
     fn new(order: u64) -> Self {
-        Self { order, progress: Progress::new(), message: String::new(), known_by: Instant::now() + KNOWN_TIMEOUT }
+        let known_by = Instant::now() + KNOWN_TIMEOUT;
+        Self { order, progress: Progress::new(), message: String::new(), left_out_said: false, known_by }
     }
 
     async fn follow(&mut self, client: &PeerClient) -> Result<(Status, RunStatus), Error> {
@@ -163,6 +179,10 @@ impl Follower {
             self.progress.say(&order.message);
             self.message.clone_from(&order.message);
         }
+        if let Some(left_out) = order.left_out.as_ref().filter(|_| !self.left_out_said) {
+            self.progress.say(left_out);
+            self.left_out_said = true;
+        }
         let run = order.run.as_ref().and_then(|id| status.runs.iter().find(|run| run.run == *id));
         if let Some(run) = run {
             let label = |peer: &str| {
@@ -192,11 +212,12 @@ mod tests {
     fn an_order_is_followed_from_search_to_run() {
         let (mut follower, now) = (Follower::new(2), Instant::now());
         assert_eq!(follower.look(&Status::default(), now).expect("not shown yet"), None);
-        let searching = OrderStatus { order: 2, state: OrderState::Searching, message: "1 of 2".into(), run: None };
+        let searching =
+            OrderStatus { order: 2, state: OrderState::Searching, message: "1 of 2".into(), ..OrderStatus::default() };
         assert_eq!(follower.look(&status(searching), now).expect("still looking"), None);
         assert_eq!(follower.message, "1 of 2");
         let matched =
-            OrderStatus { order: 2, state: OrderState::Matched, run: Some("r".into()), message: String::new() };
+            OrderStatus { order: 2, state: OrderState::Matched, run: Some("r".into()), ..OrderStatus::default() };
         let run = RunStatus { run: "r".into(), state: RunState::Training, ..RunStatus::default() };
         let status = Status { runs: vec![RunStatus::default(), run.clone()], ..status(matched) };
         assert_eq!(follower.look(&status, now).expect("a run"), Some(&run));
@@ -204,7 +225,12 @@ mod tests {
 
     #[test]
     fn a_failed_or_forgotten_order_is_an_error() {
-        let failed = OrderStatus { order: 2, state: OrderState::Failed, message: "nobody is free".into(), run: None };
+        let failed = OrderStatus {
+            order: 2,
+            state: OrderState::Failed,
+            message: "nobody is free".into(),
+            ..OrderStatus::default()
+        };
         let (mut follower, now) = (Follower::new(2), Instant::now());
         let error = follower.look(&status(failed), now).expect_err("failed").to_string();
         assert_eq!(error, "nobody is free");

@@ -21,6 +21,7 @@ use std::time::Duration;
 Examples:
   manta up                              the first peer of a swarm; prints its ticket
   manta up --join TICKET                join from another machine
+  manta up --invite-only --network lab  found a swarm for those whom you invite
   manta up --no-offer                   place orders from here, compute nothing
   manta up --listen /ip4/0.0.0.0/udp/4001/quic-v1 --listen /ip4/0.0.0.0/tcp/4001
                                         fixed ports, for a firewall or a router
@@ -39,9 +40,15 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8420")]
     http: SocketAddr,
 
-    /// Name of the swarm; peers with different names never mix
-    #[arg(long, value_name = "NAME", default_value = "manta", value_parser = short_text)]
-    network: String,
+    /// Name of the swarm; peers with different names never mix [default: manta,
+    /// or the invite-only swarm that this peer belongs to]
+    #[arg(long, value_name = "NAME", value_parser = short_text)]
+    network: Option<String>,
+
+    /// Found a swarm that only those can join whom you invite (`manta invite`);
+    /// said once, it holds for the data folder
+    #[arg(long)]
+    invite_only: bool,
 
     /// Do not look for peers on the local network
     #[arg(long)]
@@ -95,6 +102,8 @@ pub(super) struct Ready {
     pub(crate) http: SocketAddr,
     /// Where it listens.
     pub(crate) addresses: Vec<String>,
+    /// Whether the ticket is of use to those only who were invited.
+    pub(crate) invite_only: bool,
 }
 
 /// The one line of `manta up --json`.
@@ -113,12 +122,16 @@ impl Ready {
         let text = if json {
             serde_json::to_string(&UpEvent::Ready(self.clone()))?
         } else {
-            let Self { peer_id, ticket, http, addresses } = self;
+            let Self { peer_id, ticket, http, addresses, invite_only } = self;
             let addresses = addresses.join("\n            ");
+            let join = match invite_only {
+                true => "The swarm is invite-only. To invite somebody:\n  manta invite\n".into(),
+                false => format!("To join from another machine:\n  manta up --join {ticket}\n"),
+            };
             format!(
-                "peer        {peer_id}\nlistens on  {addresses}\npage        http://{http}/\n\n\
-                 To join from another machine:\n  manta up --join {ticket}\n\n\
-                 To train with every peer that is free:\n  manta train --data TEXT --out DIR\n"
+                "peer        {peer_id}\nlistens on  {addresses}\npage        http://{http}/\n\n{join}\n\
+                 To make another machine your own, so that it may see your text:\n  manta invite --own\n\n\
+                 To train with all your machines that are free:\n  manta train --data TEXT --out DIR\n"
             )
         };
         let mut stdout = std::io::stdout().lock();
@@ -143,6 +156,7 @@ impl UpArgs {
             listen: self.listen,
             http: self.http,
             network: self.network,
+            invite_only: self.invite_only,
             mdns: !self.no_mdns,
             region: self.region,
             device: self.device,
@@ -164,6 +178,7 @@ pub(super) async fn run(arguments: UpArgs, data_dir: PathBuf) -> Result<(), Erro
             ticket: file.ticket.clone(),
             http: file.http,
             addresses: status.addresses.clone(),
+            invite_only: status.membership.founder.is_some(),
         };
         // A peer whose output nobody reads is a peer all the same.
         if let Err(error) = ready.announce(json) {

@@ -1,7 +1,7 @@
 //! What the node wants done, carried out.
 
 use super::{Driver, OpenRun, TOPIC, TaskDone};
-use crate::board::describe_no_match;
+use crate::board::{describe_left_out, describe_no_match};
 use crate::net::addresses;
 use crate::net::bulk::ChunkHeader;
 use crate::net::swarm::{self, NetCommand};
@@ -32,6 +32,7 @@ impl Driver {
             Effect::Misbehaviour { peer, what } => {
                 tracing::warn!(peer = %peer.short(), what, "a peer breaks the rules")
             }
+            Effect::Disconnect { peer, why } => self.shut_out(peer, why),
             Effect::Prepare(start) => self.prepare(start),
             Effect::ComputeGradient { run, step } => {
                 let now = self.last_now;
@@ -139,6 +140,14 @@ impl Driver {
                 let why = describe_no_match(found, needed, listings, &mismatches, refused);
                 self.board.order_is(order, OrderState::Failed, why);
             }
+            Event::LeftOut { order, peers, share } => {
+                let why = describe_left_out(peers, share);
+                tracing::warn!(order = order.0, "{why}");
+                self.board.left_out(order, why);
+            }
+            Event::Admitted { peer, permission } => self.admitted(peer, &permission),
+            Event::Revoked(revocation) => self.revocation_heard(*revocation),
+            Event::Dismissed => self.dismissed(),
             Event::MemberReady { run, peer } => self.board.member_ready(run, peer),
             Event::StepDone { run, step } => self.board.step_done(run, step),
             Event::RoundDone { run, reports } => {

@@ -9,6 +9,7 @@
 mod effects;
 mod ending;
 mod inputs;
+mod invitations;
 mod orders;
 
 use crate::api::{Control, OrderRequest};
@@ -18,6 +19,7 @@ use crate::device::Machine;
 use crate::net::bulk::{BulkEvent, BulkHandle};
 use crate::net::swarm::{GossipMessageId, NetCommand, NetEvent, NetHandle, NetSnapshot};
 use crate::net::ticket::Ticket;
+use crate::papers::Papers;
 use crate::run::desk::Desk;
 use crate::run::fetch::Library;
 use crate::run::order::Prepared;
@@ -31,6 +33,7 @@ use manta_protocol::effect::{RunFailure, RunStart};
 use manta_protocol::market::listing::{Address, Listing};
 use manta_protocol::run::Phase;
 use manta_protocol::run::report::AbortReason;
+use manta_protocol::wire::Identity;
 use manta_protocol::wire::limits::ADDRESSES_MAX;
 use manta_protocol::{Command, Input, NetworkId, Node, OrderId, PeerId, RunId, Time};
 use std::collections::BTreeMap;
@@ -80,6 +83,13 @@ struct OpenRun {
 pub(crate) struct Parts {
     pub(crate) network: NetworkId,
     pub(crate) node: Node,
+    /// Signs invitations.
+    pub(crate) identity: Identity,
+    pub(crate) papers: Papers,
+    /// Of this peer, where it is now; it invites nobody.
+    pub(crate) ticket: Ticket,
+    /// Where the papers lie.
+    pub(crate) data_dir: PathBuf,
     pub(crate) net: NetHandle,
     pub(crate) bulk: BulkHandle,
     pub(crate) trainer: Trainer,
@@ -130,7 +140,8 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         let (tasks, tasks_done) = mpsc::channel(TASK_CAPACITY);
-        let board = Board::new(parts.node.peer_id(), parts.status.clone());
+        let mut board = Board::new(parts.node.peer_id(), parts.status.clone());
+        board.status.membership = invitations::membership(&parts);
         Self {
             parts,
             board,
@@ -261,7 +272,8 @@ impl Driver {
         self.board.status.stored_bytes = self.parts.store.stored_bytes();
         self.board.status.traffic = crate::board::traffic(net, bulk);
         self.board.status.connected_peers = self.connected.keys().map(ToString::to_string).collect();
-        self.board.show_listings(self.parts.node.listings());
+        let (node, now) = (&self.parts.node, self.last_now);
+        self.board.show_listings(node.listings(), |peer| invitations::relation(node, peer, now));
         self.parts.show.send_replace(Arc::new(self.board.status.clone()));
     }
 
@@ -275,8 +287,10 @@ impl Driver {
         if shown.is_empty() || shown == self.board.status.addresses {
             return;
         }
-        self.board.status.ticket =
-            Ticket::new(self.parts.network, self.parts.node.peer_id(), snapshot.advertised.clone()).to_string();
+        let me = self.parts.node.peer_id();
+        self.parts.ticket = Ticket::new(self.parts.network, me, snapshot.advertised.clone())
+            .in_swarm(self.parts.papers.genesis.clone());
+        self.board.status.ticket = self.parts.ticket.to_string();
         self.board.status.addresses = shown;
         let addresses = snapshot.advertised.iter().take(ADDRESSES_MAX).map(|address| Address(address.to_vec()));
         self.parts.listing.addresses = addresses.collect();

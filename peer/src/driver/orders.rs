@@ -30,6 +30,12 @@ impl Driver {
             Control::Stop(name, answer) => {
                 let _ = answer.send(self.stop(&name));
             }
+            Control::Invite(request, answer) => {
+                let _ = answer.send(self.invite(request));
+            }
+            Control::Revoke(name, answer) => {
+                let _ = answer.send(self.revoke(&name));
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The client of the commands that talk to a running peer.
 
-use crate::api::{ErrorBody, OrderAccepted, OrderRequest, PeerFile};
+use crate::api::{ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, PeerFile, Revoked};
 use crate::status::Status;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -74,6 +74,23 @@ impl PeerClient {
     /// [`ClientError`].
     pub(crate) async fn stop(&self, id: &str) -> Result<(), ClientError> {
         self.ask(Method::POST, &format!("/api/stop/{id}"), Bytes::new()).await.map(drop)
+    }
+
+    /// `POST /api/invitations`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn invite(&self, request: &InvitationRequest) -> Result<InvitationIssued, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|error| self.broken(error))?;
+        self.parse(&self.ask(Method::POST, "/api/invitations", body.into()).await?)
+    }
+
+    /// `POST /api/revoke/{id}`, for the serial of an invitation or the id of a peer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn revoke(&self, id: &str) -> Result<Revoked, ClientError> {
+        self.parse(&self.ask(Method::POST, &format!("/api/revoke/{id}"), Bytes::new()).await?)
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {

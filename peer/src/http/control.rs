@@ -1,7 +1,8 @@
-//! What changes something: `POST /api/orders` and `POST /api/stop/{id}`.
+//! What changes something: `POST /api/orders`, `POST /api/stop/{id}`,
+//! `POST /api/invitations` and `POST /api/revoke/{id}`.
 
 use super::{BODY_BYTES_MAX, Shared, refuse};
-use crate::api::{Control, OrderRequest};
+use crate::api::{Control, InvitationRequest, OrderRequest};
 use crate::preset::Preset;
 use axum::Json;
 use axum::body::Bytes;
@@ -11,10 +12,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use manta_protocol::wire::limits::MEMBERS_MAX;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Longest name of a run or order that is passed on, in bytes.
+/// Longest name of a run, order, peer or invitation that is passed on, in bytes.
 const ID_BYTES_MAX: usize = 64;
 
 /// Lets a request through that carries the control token.
@@ -61,18 +63,46 @@ pub(super) async fn stop(State(shared): State<Arc<Shared>>, Path(id): Path<Strin
     }
 }
 
+pub(super) async fn invite(State(shared): State<Arc<Shared>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let request: InvitationRequest = match parse(body, "an invitation") {
+        Ok(request) => request,
+        Err((status, problem)) => return refuse(status, problem),
+    };
+    match ask(&shared.server.control, |reply| Control::Invite(request, reply)).await {
+        Ok(Ok(issued)) => (StatusCode::CREATED, Json(issued)).into_response(),
+        Ok(Err(problem)) => refuse(StatusCode::CONFLICT, problem),
+        Err(problem) => refuse(StatusCode::SERVICE_UNAVAILABLE, problem),
+    }
+}
+
+pub(super) async fn revoke(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    if id.len() > ID_BYTES_MAX || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return refuse(StatusCode::BAD_REQUEST, "expected the serial of an invitation or the id of a peer");
+    }
+    match ask(&shared.server.control, |reply| Control::Revoke(id, reply)).await {
+        Ok(Ok(revoked)) => Json(revoked).into_response(),
+        Ok(Err(problem)) => refuse(StatusCode::NOT_FOUND, problem),
+        Err(problem) => refuse(StatusCode::SERVICE_UNAVAILABLE, problem),
+    }
+}
+
 /// The order in the body, or the answer's status and text.
 fn read(body: Result<Bytes, BytesRejection>) -> Result<OrderRequest, (StatusCode, String)> {
+    let request = parse(body, "an order")?;
+    check(&request).map_err(|problem| (StatusCode::UNPROCESSABLE_ENTITY, problem))?;
+    Ok(request)
+}
+
+/// What the body holds, or the answer's status and text.
+fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, what: &str) -> Result<T, (StatusCode, String)> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             (rejection.status(), format!("the body is longer than {BODY_BYTES_MAX} bytes"))
         }
         status => (status, format!("cannot read the body: {}", rejection.body_text())),
     })?;
-    let request = serde_json::from_slice(&body)
-        .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not an order in JSON: {error}")))?;
-    check(&request).map_err(|problem| (StatusCode::UNPROCESSABLE_ENTITY, problem))?;
-    Ok(request)
+    serde_json::from_slice(&body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not {what} in JSON: {error}")))
 }
 
 /// What can be judged without the driver.

@@ -92,6 +92,8 @@ fn router(shared: Arc<Shared>) -> Router {
     let control = Router::new()
         .route("/api/orders", post(control::order))
         .route("/api/stop/{id}", post(control::stop))
+        .route("/api/invitations", post(control::invite))
+        .route("/api/revoke/{id}", post(control::revoke))
         .route_layer(middleware::from_fn_with_state(shared.clone(), control::authorize))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     Router::new()
@@ -130,7 +132,8 @@ async fn not_found(uri: Uri) -> Response {
     refuse(
         StatusCode::NOT_FOUND,
         format!(
-            "there is nothing at {}; there are /, /healthz, /metrics, /api/status, /api/orders and /api/stop/RUN",
+            "there is nothing at {}; there are /, /healthz, /metrics, /api/status, /api/orders, /api/stop/RUN, \
+             /api/invitations and /api/revoke/SERIAL",
             uri.path()
         ),
     )

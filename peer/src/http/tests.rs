@@ -2,9 +2,11 @@
 
 use super::client::{ClientError, PeerClient};
 use super::{BindError, Server, bind, serve};
-use crate::api::{Control, ErrorBody, OrderAccepted, OrderRequest};
+use crate::api::{Control, ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, Revoked};
 use crate::status::Status;
 use hyper::StatusCode;
+use manta_protocol::market::demand::Share;
+use manta_protocol::membership::Role;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -37,6 +39,15 @@ impl Bench {
                     }
                     Control::Stop(id, reply) => {
                         let answer = if id == "r1" { Ok(()) } else { Err(format!("no run `{id}`")) };
+                        reply.send(answer).expect("the server waits");
+                    }
+                    Control::Invite(request, reply) => {
+                        let answer = if request.lifetime_s == 60 { Ok(issued()) } else { Err("too long".to_owned()) };
+                        reply.send(answer).expect("the server waits");
+                    }
+                    Control::Revoke(id, reply) => {
+                        let peers = vec!["p1".to_owned()];
+                        let answer = if id == "abcd" { Ok(Revoked { serials: vec![id], peers }) } else { Err(id) };
                         reply.send(answer).expect("the server waits");
                     }
                 }
@@ -79,6 +90,10 @@ fn error_of(body: &str) -> String {
     serde_json::from_str::<ErrorBody>(body).expect("an error body").error
 }
 
+fn issued() -> InvitationIssued {
+    InvitationIssued { ticket: "t".into(), serial: "abcd".into(), role: Role::Own, expires_at_ms: 7 }
+}
+
 fn order(preset: &str) -> OrderRequest {
     OrderRequest {
         data: None,
@@ -92,6 +107,7 @@ fn order(preset: &str) -> OrderRequest {
         seed: 1,
         patience_ms: 1000,
         deadline_ms: 2000,
+        share: Share::Own,
     }
 }
 
@@ -133,6 +149,23 @@ async fn orders_and_stops_reach_the_driver_and_its_refusals_come_back() {
 }
 
 #[tokio::test]
+async fn invitations_and_revocations_reach_the_driver() {
+    let bench = Bench::start().await;
+    let client = bench.client();
+    let request = |lifetime_s| InvitationRequest { role: Role::Own, lifetime_s };
+    assert_eq!(client.invite(&request(60)).await.expect("issued"), issued());
+    assert_eq!(client.invite(&request(61)).await.expect_err("refused").to_string(), "too long");
+    let revoked = client.revoke("abcd").await.expect("revoked");
+    assert_eq!((revoked.serials, revoked.peers), (vec!["abcd".to_owned()], vec!["p1".to_owned()]));
+    assert_eq!(client.revoke("beef").await.expect_err("unknown").to_string(), "beef");
+    assert!(client.revoke("..%2Fx").await.expect_err("no name").to_string().contains("serial"));
+    // An order that says nothing keeps the text among the user's own peers.
+    let mut order = serde_json::to_value(order("nano")).expect("JSON");
+    order.as_object_mut().expect("an object").remove("share");
+    assert_eq!(serde_json::from_value::<OrderRequest>(order).expect("an order").share, Share::Own);
+}
+
+#[tokio::test]
 async fn changing_needs_exactly_the_token() {
     let bench = Bench::start().await;
     let body = serde_json::to_string(&order("nano")).expect("JSON");
@@ -145,7 +178,7 @@ async fn changing_needs_exactly_the_token() {
         "Authorization: Bearer the-control-token2\r\n",
         "Authorization: Bearer the-control-token\r\nAuthorization: Bearer wrong\r\n",
     ] {
-        for path in ["/api/orders", "/api/stop/r1"] {
+        for path in ["/api/orders", "/api/stop/r1", "/api/invitations", "/api/revoke/abcd"] {
             let (status, answer) = bench.post(path, authorization, &body).await;
             assert_eq!(status, 401, "{path} {authorization}");
             assert!(error_of(&answer).contains("peer.json"), "{answer}");

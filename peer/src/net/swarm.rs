@@ -129,6 +129,11 @@ pub(crate) enum NetCommand {
         /// The peer.
         peer: PeerId,
     },
+    /// Close all connections to a peer, and do not look for it.
+    Disconnect {
+        /// The peer.
+        peer: PeerId,
+    },
     /// Report the present state.
     Snapshot {
         /// Where to.

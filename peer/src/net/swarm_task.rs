@@ -112,6 +112,7 @@ impl SwarmTask {
                     self.guards.unguard(&name);
                 }
             }
+            NetCommand::Disconnect { peer } => self.disconnect(&peer),
             NetCommand::Snapshot { reply } => {
                 // The asker may have gone, which is no concern of ours.
                 let _ = reply.send(self.snapshot());
@@ -200,6 +201,15 @@ impl SwarmTask {
         let parsed = addresses.iter().filter_map(|bytes| addresses::from_bytes(bytes));
         let told = addresses::dialable(&name, parsed, self.on_loopback());
         Some((name, told))
+    }
+
+    /// What is on its way to the peer is lost with its connections.
+    fn disconnect(&mut self, peer: &PeerId) {
+        let Some(name) = to_libp2p(peer) else { return };
+        self.discovery.failed(name);
+        self.swarm.behaviour_mut().kad.remove_peer(&name);
+        // Nothing to do if it is gone already.
+        let _ = self.swarm.disconnect_peer_id(name);
     }
 
     /// Whether this peer can be reached from its own machine only, as in a demo.

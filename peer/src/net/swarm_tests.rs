@@ -164,6 +164,21 @@ async fn three_peers_find_each_other_through_one_and_gossip_all_to_all() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_shut_out_is_disconnected_and_not_looked_for() {
+    let (mut a, addresses) = TestPeer::listening(Vec::new()).await;
+    let (mut b, _) = TestPeer::listening(addresses).await;
+    let names = [a.peer, b.peer];
+    a.meet(&names[1..]).await;
+    b.meet(&names[..1]).await;
+    a.command(NetCommand::Disconnect { peer: b.peer });
+    for (peer, other) in [(&mut a, names[1]), (&mut b, names[0])] {
+        peer.wait(|event| matches!(event, NetEvent::PeerDisconnected { peer } if peer == other).then_some(())).await;
+    }
+    let known = a.net.handle.snapshot().await.expect("the task is alive").known;
+    assert!(known.iter().all(|known| known.peer != names[1]), "{known:?}");
+}
+
+#[tokio::test]
 async fn a_rejected_message_is_not_forwarded() {
     let (mut hub, addresses) = TestPeer::listening(Vec::new()).await;
     // Both dial the hub and listen nowhere, so that every message between them passes it.

@@ -11,12 +11,32 @@
 //! | 1 | number of addresses, at most 8 |
 //! | 1 + n each | length n ≤ 128 and the multiaddr in its binary form |
 //!
+//! A ticket of an invite-only swarm, or one that invites, has version 2, and
+//! after the addresses
+//!
+//! | bytes | meaning |
+//! |---|---|
+//! | 1 | 0 open, 1 invite-only; if 1: |
+//! | 1 + n | length n ≤ 64 and the swarm's name in UTF-8 |
+//! | 32 | public key of its founder |
+//! | 1 | 0 no invitation, 1 invitation; if 1: |
+//! | 32 | public key of the issuer |
+//! | 16 | serial of the permission |
+//! | 1 | role: 0 own, 1 guest |
+//! | 8 | end of the permission, Unix nanoseconds, big-endian |
+//! | 64 | the issuer's signature of the permission |
+//! | 32 | ed25519 seed of the bearer key |
+//!
 //! There is one text for a ticket: other lengths, alphabets, spare bits and
 //! address encodings are refused. The checksum guards against slips of the
-//! hand; authenticity comes from the transport, which proves the peer's key.
+//! hand; authenticity comes from the transport, which proves the peer's key, and from
+//! the issuer's signature. Whoever has a ticket that invites is invited.
 
 use libp2p::Multiaddr;
-use manta_protocol::ids::{NetworkId, PeerId};
+use manta_protocol::Time;
+use manta_protocol::ids::{NetworkId, PeerId, Serial, Signature};
+use manta_protocol::membership::{Genesis, NAME_BYTES_MAX, Permission, Role, SignedPermission};
+use manta_protocol::wire::Identity;
 use std::fmt;
 use std::str::FromStr;
 
@@ -27,8 +47,12 @@ pub(crate) const MAX_ADDRESS_BYTES: usize = 128;
 
 const PREFIX: &str = "manta1";
 const VERSION: u8 = 1;
+const INVITING_VERSION: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
-const MAX_BODY_BYTES: usize = 1 + 32 + 32 + 1 + MAX_TICKET_ADDRESSES * (1 + MAX_ADDRESS_BYTES);
+const GENESIS_BYTES_MAX: usize = 1 + 1 + NAME_BYTES_MAX + 32;
+const INVITATION_BYTES_MAX: usize = 1 + 32 + 16 + 1 + 8 + 64 + 32;
+const MAX_BODY_BYTES: usize =
+    1 + 32 + 32 + 1 + MAX_TICKET_ADDRESSES * (1 + MAX_ADDRESS_BYTES) + GENESIS_BYTES_MAX + INVITATION_BYTES_MAX;
 const MAX_TEXT_BYTES: usize = PREFIX.len() + ((MAX_BODY_BYTES + CHECKSUM_BYTES) * 8).div_ceil(5);
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
@@ -41,6 +65,25 @@ pub(crate) struct Ticket {
     pub(crate) peer: PeerId,
     /// At most [`MAX_TICKET_ADDRESSES`] addresses, best first.
     addresses: Vec<Multiaddr>,
+    /// What the swarm began with, if it is invite-only.
+    pub(crate) genesis: Option<Genesis>,
+    /// What makes the reader of the ticket an invited peer.
+    pub(crate) invitation: Option<TicketInvitation>,
+}
+
+/// A permission with what turns it into a credential. `Debug` hides the secret.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct TicketInvitation {
+    /// What is permitted, by whom.
+    pub(crate) permitted: SignedPermission,
+    /// ed25519 seed of the permission's bearer key.
+    pub(crate) secret: [u8; 32],
+}
+
+impl fmt::Debug for TicketInvitation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketInvitation").field("permitted", &self.permitted).finish_non_exhaustive()
+    }
 }
 
 /// Why a text is not a usable ticket.
@@ -56,7 +99,7 @@ pub(crate) enum TicketError {
     Damaged(&'static str),
     /// It comes from another release.
     #[error(
-        "this ticket has version {found}, this program reads version {VERSION}; use the same release of manta on both machines"
+        "this ticket has version {found}, this program reads versions {VERSION} and {INVITING_VERSION}; use the same release of manta on both machines"
     )]
     OtherVersion {
         /// The version in the ticket.
@@ -77,19 +120,28 @@ impl Ticket {
     pub(crate) fn new(network: NetworkId, peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) -> Self {
         let fits = |address: &Multiaddr| !address.is_empty() && address.len() <= MAX_ADDRESS_BYTES;
         let addresses = addresses.into_iter().filter(fits).take(MAX_TICKET_ADDRESSES).collect();
-        Self { network, peer, addresses }
+        Self { network, peer, addresses, genesis: None, invitation: None }
     }
 
-    /// Reads a ticket that must be of `network`.
+    /// The same for a swarm that began with `genesis`, if it is invite-only.
+    pub(crate) fn in_swarm(self, genesis: Option<Genesis>) -> Self {
+        Self { genesis, ..self }
+    }
+
+    /// The same, inviting its reader.
+    pub(crate) fn inviting(self, invitation: TicketInvitation) -> Self {
+        Self { invitation: Some(invitation), ..self }
+    }
+
+    /// Checks that this is a ticket of `network`.
     ///
     /// # Errors
-    /// See [`TicketError`].
-    pub(crate) fn parse_for(text: &str, network: NetworkId) -> Result<Self, TicketError> {
-        let ticket: Self = text.parse()?;
-        if ticket.network != network {
-            return Err(TicketError::WrongNetwork { expected: network, found: ticket.network });
+    /// [`TicketError::WrongNetwork`].
+    pub(crate) fn check_network(&self, network: NetworkId) -> Result<(), TicketError> {
+        if self.network != network {
+            return Err(TicketError::WrongNetwork { expected: network, found: self.network });
         }
-        Ok(ticket)
+        Ok(())
     }
 
     /// Its addresses with the peer's name at the end, so that nobody else can answer there.
@@ -103,7 +155,8 @@ impl Ticket {
     }
 
     fn encode_body(&self) -> Vec<u8> {
-        let mut body = vec![VERSION];
+        let inviting = self.genesis.is_some() || self.invitation.is_some();
+        let mut body = vec![if inviting { INVITING_VERSION } else { VERSION }];
         body.extend_from_slice(self.network.as_bytes());
         body.extend_from_slice(self.peer.as_bytes());
         body.push(self.addresses.len() as u8);
@@ -111,15 +164,41 @@ impl Ticket {
             body.push(address.len() as u8);
             body.extend_from_slice(address.as_ref());
         }
+        if inviting {
+            self.encode_invitation(&mut body);
+        }
         body
+    }
+
+    fn encode_invitation(&self, body: &mut Vec<u8>) {
+        body.push(u8::from(self.genesis.is_some()));
+        if let Some(Genesis { name, founder }) = &self.genesis {
+            body.push(name.len() as u8);
+            body.extend_from_slice(name.as_bytes());
+            body.extend_from_slice(founder.as_bytes());
+        }
+        body.push(u8::from(self.invitation.is_some()));
+        if let Some(TicketInvitation { permitted, secret }) = &self.invitation {
+            let Permission { issuer, serial, role, expires_at, .. } = permitted.permission;
+            body.extend_from_slice(issuer.as_bytes());
+            body.extend_from_slice(serial.as_bytes());
+            body.push(match role {
+                Role::Own => 0,
+                Role::Guest => 1,
+            });
+            body.extend_from_slice(&expires_at.0.to_be_bytes());
+            body.extend_from_slice(permitted.signature.as_bytes());
+            body.extend_from_slice(secret);
+        }
     }
 
     fn decode_body(body: &[u8]) -> Result<Self, TicketError> {
         let mut rest = Reader(body);
-        match rest.byte()? {
-            VERSION => {}
+        let inviting = match rest.byte()? {
+            VERSION => false,
+            INVITING_VERSION => true,
             found => return Err(TicketError::OtherVersion { found }),
-        }
+        };
         let network = NetworkId(rest.array()?);
         let peer = PeerId(rest.array()?);
         let count = usize::from(rest.byte()?);
@@ -127,10 +206,21 @@ impl Ticket {
             return Err(TicketError::Damaged("it names too many addresses"));
         }
         let addresses = (0..count).map(|_| rest.address()).collect::<Result<_, _>>()?;
+        let (mut genesis, mut invitation) = (None, None);
+        if inviting {
+            genesis = if rest.flag()? { Some(rest.genesis()?) } else { None };
+            invitation = if rest.flag()? { Some(rest.invitation(network)?) } else { None };
+            if genesis.is_none() && invitation.is_none() {
+                return Err(TicketError::Damaged("it invites to nothing"));
+            }
+        }
+        if genesis.as_ref().is_some_and(|genesis| genesis.network_id() != network) {
+            return Err(TicketError::Damaged("its swarm and its network differ"));
+        }
         if !rest.0.is_empty() {
             return Err(TicketError::Damaged("it has bytes to spare"));
         }
-        Ok(Self { network, peer, addresses })
+        Ok(Self { network, peer, addresses, genesis, invitation })
     }
 }
 
@@ -170,7 +260,7 @@ fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
 /// Takes fields from the front of a body.
 struct Reader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn byte(&mut self) -> Result<u8, TicketError> {
         self.array::<1>().map(|[byte]| byte)
     }
@@ -181,13 +271,52 @@ impl Reader<'_> {
         Ok(*head)
     }
 
+    fn flag(&mut self) -> Result<bool, TicketError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(TicketError::Damaged("a flag is neither yes nor no")),
+        }
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<&'a [u8], TicketError> {
+        let (head, rest) = self.0.split_at_checked(count).ok_or(TicketError::Damaged("it is too short"))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn genesis(&mut self) -> Result<Genesis, TicketError> {
+        const BAD_NAME: TicketError = TicketError::Damaged("the swarm's name is none");
+        let length = usize::from(self.byte()?);
+        let name = std::str::from_utf8(self.bytes(length)?).map_err(|_| BAD_NAME)?.to_owned();
+        let genesis = Genesis { name, founder: PeerId(self.array()?) };
+        genesis.validate().map_err(|_| BAD_NAME)?;
+        Ok(genesis)
+    }
+
+    /// The signature is judged by whoever accepts the invitation.
+    fn invitation(&mut self, network: NetworkId) -> Result<TicketInvitation, TicketError> {
+        let issuer = PeerId(self.array()?);
+        let serial = Serial(self.array()?);
+        let role = match self.byte()? {
+            0 => Role::Own,
+            1 => Role::Guest,
+            _ => return Err(TicketError::Damaged("it has an unknown role")),
+        };
+        let expires_at = Time(u64::from_be_bytes(self.array()?));
+        let signature = Signature(self.array()?);
+        let secret = self.array()?;
+        let bearer = Identity::from_secret(secret).peer_id();
+        let permission = Permission { network, issuer, serial, role, bearer, expires_at };
+        Ok(TicketInvitation { permitted: SignedPermission { permission, signature }, secret })
+    }
+
     fn address(&mut self) -> Result<Multiaddr, TicketError> {
         let bytes = usize::from(self.byte()?);
         if bytes == 0 || bytes > MAX_ADDRESS_BYTES {
             return Err(TicketError::Damaged("an address has a bad length"));
         }
-        let (head, rest) = self.0.split_at_checked(bytes).ok_or(TicketError::Damaged("it is too short"))?;
-        self.0 = rest;
+        let head = self.bytes(bytes)?;
         let bad = TicketError::Damaged("it has an address of an unknown form");
         let address = Multiaddr::try_from(head.to_vec()).map_err(|_| bad.clone())?;
         // Binary multiaddrs may hold non-minimal integers; only the one canonical form is taken.
@@ -235,14 +364,13 @@ fn unbase32(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Identity;
     use proptest::prelude::*;
 
     fn ticket() -> Ticket {
         let addresses = ["/ip4/192.0.2.7/udp/4001/quic-v1", "/ip6/2001:db8::7/tcp/4001", "/dns4/example.org/tcp/443"];
         Ticket::new(
             NetworkId::from_name("test"),
-            Identity::from_secret([3; 32]).peer(),
+            Identity::from_secret([3; 32]).peer_id(),
             addresses.map(|text| text.parse().expect("an address")),
         )
     }
@@ -265,21 +393,77 @@ mod tests {
     fn a_ticket_round_trips_and_names_what_is_wrong() {
         let ticket = ticket();
         let text = ticket.to_string();
-        assert_eq!(Ticket::parse_for(&format!(" {text}\n"), ticket.network), Ok(ticket.clone()));
+        assert_eq!(format!(" {text}\n").parse(), Ok(ticket.clone()));
+        assert_eq!(ticket.check_network(ticket.network), Ok(()));
         assert_eq!("hello".parse::<Ticket>(), Err(TicketError::NotATicket));
         assert!(matches!(text[..text.len() - 1].parse::<Ticket>(), Err(TicketError::Damaged(_))));
         let other = NetworkId::from_name("other");
-        let error = Ticket::parse_for(&text, other).expect_err("another network");
+        let error = ticket.check_network(other).expect_err("another network");
         assert!(error.to_string().contains(&other.short()) && error.to_string().contains(&ticket.network.short()));
     }
 
     #[test]
     fn another_version_is_told_apart_from_damage() {
         let mut body = ticket().encode_body();
-        body[0] = 2;
+        body[0] = 3;
         body.extend_from_slice(&checksum(&body));
         let text = format!("{PREFIX}{}", base32(&body));
-        assert_eq!(text.parse::<Ticket>(), Err(TicketError::OtherVersion { found: 2 }));
+        assert_eq!(text.parse::<Ticket>(), Err(TicketError::OtherVersion { found: 3 }));
+    }
+
+    /// A ticket of the invite-only swarm `lab`, by the peer whose secret is 3s.
+    fn inviting() -> Ticket {
+        let founder = Identity::from_secret([3; 32]);
+        let genesis = Genesis { name: "lab".into(), founder: founder.peer_id() };
+        let (network, bearer) = (genesis.network_id(), Identity::from_secret([7; 32]).peer_id());
+        let end = Time(1_790_000_000_000_000_000);
+        let permitted = SignedPermission::issue(&founder, network, Serial([5; 16]), Role::Guest, bearer, end);
+        let mut ticket = Ticket::new(network, founder.peer_id(), ["/ip4/192.0.2.7/tcp/4001".parse().expect("one")]);
+        ticket.genesis = Some(genesis);
+        ticket.invitation = Some(TicketInvitation { permitted, secret: [7; 32] });
+        ticket
+    }
+
+    #[test]
+    fn a_ticket_that_invites_has_exactly_this_text() {
+        let text = "manta1aicknbeafakawwrq4nw2ioalm2ppjzg3k63xmkatbbihtso4xdxgr3kjfddcruocy3vosazysbmzkyjjlettuxdd7e3dnq\
+                    kgcswion6raeeajqaaaidqmd5baebwyylc5vesrrri2hbmn2xjam4jawmvmeuvsjz2lrr7snrwyfdbjlehg7iqd3kjfddcruocy3\
+                    vosazysbmzkyjjlettuxdd7e3dnqkgcswion6raucqkbifaucqkbifaucqkbifauarrv23qqr7gaaak6cm6jhjaiydzjrzj7vwnz\
+                    epo2sd5ll3p527otztejjdpjalv2urj7wee26eys7lhynepx3xehzugj6ud3b3cxdmusbth7nlr7574biha4dqobyha4dqobyha4\
+                    dqobyha4dqobyha4dqobyha4dqobyha6zf5zds";
+        assert_eq!(inviting().to_string(), text);
+        let ticket: Ticket = text.parse().expect("reads");
+        assert_eq!(ticket, inviting());
+        let invitation = ticket.invitation.as_ref().expect("it invites");
+        assert_eq!(invitation.permitted.verify(ticket.network, Time(0)), Ok(()));
+        assert!(!format!("{ticket:?}").contains("7, 7, 7"), "the secret is not shown");
+    }
+
+    #[test]
+    fn a_ticket_may_name_an_invite_only_swarm_or_invite_to_an_open_one() {
+        let mut address_only = inviting();
+        address_only.invitation = None;
+        assert_eq!(address_only.to_string().parse(), Ok(address_only.clone()));
+        let mut open = inviting();
+        open.genesis = None;
+        assert_eq!(open.to_string().parse(), Ok(open.clone()));
+        // The same swarm under another network, another swarm's name, and an invitation to nothing.
+        let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut body = address_only.encode_body();
+            change(&mut body);
+            body.extend_from_slice(&checksum(&body));
+            format!("{PREFIX}{}", base32(&body)).parse::<Ticket>().expect_err("changed")
+        };
+        let differ = TicketError::Damaged("its swarm and its network differ");
+        assert_eq!(refused(&|body| body[1] ^= 1), differ);
+        let name_at = address_only.encode_body().len() - 1 - 32 - 3;
+        assert_eq!(refused(&|body| body[name_at] ^= 1), differ);
+        assert_eq!(refused(&|body| body[name_at] = 0xff), TicketError::Damaged("the swarm's name is none"));
+        let nothing = |body: &mut Vec<u8>| {
+            body.truncate(name_at - 2);
+            body.extend([0, 0]);
+        };
+        assert_eq!(refused(&nothing), TicketError::Damaged("it invites to nothing"));
     }
 
     #[test]
@@ -301,10 +485,11 @@ mod tests {
 
         #[test]
         fn any_body_with_a_good_checksum_is_canonical_or_refused(
-            tail in proptest::collection::vec(any::<u8>(), 0..200), count in 0u8..10,
+            version in 1u8..3, tail in proptest::collection::vec(any::<u8>(), 0..400), count in 0u8..10,
         ) {
             let mut body = ticket().encode_body();
             body.truncate(65);
+            body[0] = version;
             body.push(count);
             body.extend_from_slice(&tail);
             body.extend_from_slice(&checksum(&body));

@@ -112,5 +112,6 @@ fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wis
         duration_s: u64::try_from(seconds).unwrap_or(u64::MAX).saturating_add(60),
         patience_ms: request.patience_ms,
         deadline_ms: request.deadline_ms,
+        share: request.share,
     }
 }

@@ -13,7 +13,10 @@ fn a_killed_member_ends_the_run_by_name_and_what_was_learnt_is_kept() {
     let out = folder.path().join("model");
     let placed = owner
         .command()
-        .args(["train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", "3", "--data"])
+        .args([
+            "train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", "3", "--share", "open", "--yes",
+            "--data",
+        ])
         .arg(&data)
         .arg("--out")
         .arg(&out)

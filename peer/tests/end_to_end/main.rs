@@ -6,5 +6,6 @@ mod demo;
 mod devices;
 mod failure;
 mod inspection;
+mod invite;
 mod namespaces;
 mod support;

@@ -78,6 +78,9 @@ fn two_machines_joined_by_a_ticket_train_one_model() {
             "3",
             "--peers",
             "2",
+            "--share",
+            "open",
+            "--yes",
             "--data",
         ])
         .arg(&data)

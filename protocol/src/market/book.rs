@@ -136,6 +136,12 @@ impl OrderBook {
         Change::New
     }
 
+    /// Forgets all that `author` has said, for it is no member any more.
+    pub(crate) fn forget(&mut self, author: &PeerId) {
+        self.listings.remove(author);
+        self.demands.retain(|(of, _), _| of != author);
+    }
+
     /// Takes back what has expired, and forgets it once no clock in the swarm
     /// can take it for valid.
     pub fn expire(&mut self, now: Time) {

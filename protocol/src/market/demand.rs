@@ -6,6 +6,19 @@ use crate::wire::limits::MEMBERS_MAX;
 use crate::wire::message::Body;
 use serde::{Deserialize, Serialize};
 
+/// Whose machines may see the data of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Share {
+    /// The user's own: this peer, and those that hold an own-role credential of it.
+    #[default]
+    Own,
+    /// Those that this user or the founder of the swarm has invited.
+    Invited,
+    /// Anyone's.
+    Open,
+}
+
 /// A user's request for machines, gossiped so that offers come to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demand {
@@ -25,6 +38,8 @@ pub struct Demand {
     pub arithmetic_version: u32,
     /// When the user gives up looking.
     pub deadline: Time,
+    /// Whose machines may see the data.
+    pub share: Share,
 }
 
 impl Body for Demand {

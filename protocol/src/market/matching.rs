@@ -1,6 +1,6 @@
 //! Which listings serve a demand: a pure function of the two.
 
-use super::demand::Demand;
+use super::demand::{Demand, Share};
 use super::listing::Listing;
 use crate::ids::PeerId;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,10 @@ pub enum Mismatch {
     Disk,
     /// Its owner does not lend it for so long.
     Duration,
+    /// The data may go to the user's own peers only, and it is not one of them.
+    NotOwn,
+    /// The data may go to invited peers only, and it is not one of them.
+    NotInvited,
 }
 
 impl Mismatch {
@@ -31,16 +35,27 @@ impl Mismatch {
             Self::Memory => "with too little memory",
             Self::Disk => "with too little free disk",
             Self::Duration => "not lent for so long",
+            Self::NotOwn => "not one of your own peers",
+            Self::NotInvited => "not invited by you or the swarm's founder",
         }
+    }
+
+    /// Whether the data, and not the machine, is what keeps the two apart.
+    pub fn is_privacy(self) -> bool {
+        matches!(self, Self::NotOwn | Self::NotInvited)
     }
 }
 
-/// Whether `listing` serves `demand`.
+/// Whether `listing` serves `demand`; `may_see` says whether its peer may see
+/// the data, as [`Share`] has it. That is asked first: a machine that must not
+/// see the data serves at no other time either.
 ///
 /// # Errors
 /// The first reason why not.
-pub fn check(demand: &Demand, listing: &Listing) -> Result<(), Mismatch> {
+pub fn check(demand: &Demand, listing: &Listing, may_see: bool) -> Result<(), Mismatch> {
+    let stranger = if demand.share == Share::Own { Mismatch::NotOwn } else { Mismatch::NotInvited };
     let checks = [
+        (!may_see, stranger),
         (listing.busy, Mismatch::Busy),
         (listing.arithmetic_version != demand.arithmetic_version, Mismatch::Arithmetic),
         (listing.memory_bytes() < demand.memory_bytes_min, Mismatch::Memory),
@@ -52,16 +67,26 @@ pub fn check(demand: &Demand, listing: &Listing) -> Result<(), Mismatch> {
 
 /// The feasible peers, best first: fastest device first, ties by id, so that
 /// equal order books give equal answers.
-pub fn rank<'a>(demand: &Demand, listings: impl IntoIterator<Item = (&'a PeerId, &'a Listing)>) -> Vec<PeerId> {
-    let mut feasible: Vec<_> = listings.into_iter().filter(|(_, listing)| check(demand, listing).is_ok()).collect();
+pub fn rank<'a>(
+    demand: &Demand,
+    listings: impl IntoIterator<Item = (&'a PeerId, &'a Listing)>,
+    may_see: impl Fn(&PeerId) -> bool,
+) -> Vec<PeerId> {
+    let serves = |(peer, listing): &(&PeerId, &Listing)| check(demand, listing, may_see(peer)).is_ok();
+    let mut feasible: Vec<_> = listings.into_iter().filter(serves).collect();
     feasible.sort_by_key(|(peer, listing)| (Reverse(listing.multiply_adds_per_s()), **peer));
     feasible.into_iter().map(|(peer, _)| *peer).collect()
 }
 
 /// Why there is no match: how many of `listings` fail for which first reason.
-pub fn explain<'a>(demand: &Demand, listings: impl IntoIterator<Item = &'a Listing>) -> BTreeMap<Mismatch, usize> {
+pub fn explain<'a>(
+    demand: &Demand,
+    listings: impl IntoIterator<Item = (&'a PeerId, &'a Listing)>,
+    may_see: impl Fn(&PeerId) -> bool,
+) -> BTreeMap<Mismatch, usize> {
     let mut reasons = BTreeMap::new();
-    for mismatch in listings.into_iter().filter_map(|listing| check(demand, listing).err()) {
+    let mismatch = |(peer, listing): (&PeerId, &Listing)| check(demand, listing, may_see(peer)).err();
+    for mismatch in listings.into_iter().filter_map(mismatch) {
         *reasons.entry(mismatch).or_default() += 1;
     }
     reasons

@@ -5,13 +5,14 @@
 //! the next is asked; an order that runs out of time releases what it holds.
 
 use super::book::OrderBook;
-use super::demand::Demand;
+use super::demand::{Demand, Share};
 use super::listing::Contact;
-use super::matching;
+use super::matching::{self, Mismatch};
 use super::reservation::{Answer, Confirm, RESERVATION_MAX, Release, Reserve, ReserveReply};
 use crate::effect::Event;
 use crate::ids::{Hash, OrderId, PeerId, RunId};
 use crate::input::Wish;
+use crate::membership::Members;
 use crate::outbox::{About, Outbox};
 use crate::run::RunSpec;
 use crate::time::{Duration, Time};
@@ -77,6 +78,7 @@ impl Order {
             duration_s: wish.duration_s,
             arithmetic_version: spec.arithmetic_version,
             deadline: now + Duration::from_ms(wish.deadline_ms),
+            share: wish.share,
         };
         Self {
             id,
@@ -98,6 +100,11 @@ impl Order {
 
     pub(crate) fn spec_hash(&self) -> Hash {
         self.demand.spec
+    }
+
+    /// Whose machines may see the data.
+    pub(crate) fn share(&self) -> Share {
+        self.demand.share
     }
 
     pub(crate) fn timeout(&self) -> Time {
@@ -156,18 +163,43 @@ impl Order {
         }
     }
 
+    /// Lets go of those who must not see the data any more: nothing of it may
+    /// reach them, however far the order has come.
+    fn exclude(&mut self, members: &Members, now: Time, out: &mut Outbox) {
+        let excluded = |(peer, asked): (&PeerId, &Asked)| {
+            let engaged = !matches!(asked, Asked::Refused { .. });
+            (engaged && !members.may_see(self.demand.share, peer, now)).then_some(*peer)
+        };
+        let excluded: Vec<_> = self.asked.iter().filter_map(excluded).collect();
+        for peer in excluded {
+            if members.admits(&peer, now) {
+                self.give_up(peer, now, out);
+            } else {
+                // No member of the swarm any more: it is not even told.
+                self.asked.insert(peer, Asked::Refused { until: now + RETRY_AFTER });
+            }
+        }
+    }
+
     /// Does what the time and the order book allow.
-    pub(crate) fn advance(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) -> Option<Outcome> {
+    pub(crate) fn advance(
+        &mut self,
+        book: &OrderBook,
+        members: &Members,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Option<Outcome> {
         self.lapse(now, out);
+        self.exclude(members, now, out);
         if now >= self.demand.deadline {
-            self.fail(book, now, out);
+            self.fail(book, members, now, out);
             return Some(Outcome::Failed);
         }
         if now >= self.demand_at {
             self.demand_at = now + DEMAND_INTERVAL;
             out.publish(&Message::Demand(self.demand.clone()), DEMAND_INTERVAL.times(5), now);
         }
-        let candidates = self.candidates(book, out.me());
+        let candidates = self.candidates(book, members, now, out.me());
         self.impatient = now >= self.patience_until;
         let engaged = self.count(|asked| !matches!(asked, Asked::Refused { .. }));
         let max = usize::from(self.demand.members_max);
@@ -180,7 +212,10 @@ impl Order {
         let waiting = self.count(|asked| matches!(asked, Asked::Waiting { .. }));
         let enough = held == max || (self.impatient && waiting == 0 && held >= usize::from(self.demand.members_min));
         let with_me = matches!(self.asked.get(&out.me()), Some(Asked::Held { .. }));
-        (enough && with_me).then(|| Outcome::Matched(self.confirm(book, now, out)))
+        (enough && with_me).then(|| {
+            self.say_who_was_left_out(book, members, now, out);
+            Outcome::Matched(self.confirm(book, now, out))
+        })
     }
 
     /// Frees everything that is held, for the order is not wanted any more.
@@ -191,8 +226,9 @@ impl Order {
     }
 
     /// Who may still be asked, our own machine first.
-    fn candidates(&self, book: &OrderBook, me: PeerId) -> Vec<PeerId> {
-        let mut ranked = matching::rank(&self.demand, book.listings());
+    fn candidates(&self, book: &OrderBook, members: &Members, now: Time, me: PeerId) -> Vec<PeerId> {
+        let may_see = |peer: &PeerId| members.may_see(self.demand.share, peer, now);
+        let mut ranked = matching::rank(&self.demand, book.listings(), may_see);
         ranked.retain(|peer| !self.asked.contains_key(peer));
         ranked.sort_by_key(|peer| *peer != me);
         ranked
@@ -233,15 +269,29 @@ impl Order {
         run
     }
 
-    fn fail(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) {
+    /// Why listings do not serve, and how many for each reason.
+    fn mismatches(&self, book: &OrderBook, members: &Members, now: Time) -> BTreeMap<Mismatch, usize> {
+        matching::explain(&self.demand, book.listings(), |peer| members.may_see(self.demand.share, peer, now))
+    }
+
+    /// A run may begin with few members because the data may go to few: its user
+    /// should know.
+    fn say_who_was_left_out(&self, book: &OrderBook, members: &Members, now: Time, out: &mut Outbox) {
+        let mismatches = self.mismatches(book, members, now).into_iter();
+        let peers = mismatches.filter(|(mismatch, _)| mismatch.is_privacy()).map(|(_, count)| count).sum();
+        if peers > 0 {
+            out.notify(Event::LeftOut { order: self.id, peers, share: self.demand.share });
+        }
+    }
+
+    fn fail(&mut self, book: &OrderBook, members: &Members, now: Time, out: &mut Outbox) {
         let found = self.count(|asked| matches!(asked, Asked::Held { .. }));
-        let listings: Vec<_> = book.listings().map(|(_, listing)| listing).collect();
         out.notify(Event::OrderFailed {
             order: self.id,
             found,
             needed: usize::from(self.demand.members_min),
-            listings: listings.len(),
-            mismatches: matching::explain(&self.demand, listings),
+            listings: book.listings().count(),
+            mismatches: self.mismatches(book, members, now),
             refused: self.refusals,
         });
         self.cancel(now, out);

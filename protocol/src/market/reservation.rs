@@ -170,6 +170,13 @@ impl Hold {
         }
     }
 
+    /// `user` holds nothing any more, whatever for.
+    pub(crate) fn dismiss(&mut self, user: &PeerId) {
+        if matches!(self, Self::Reserved { by, .. } if by == user) {
+            *self = Self::Free;
+        }
+    }
+
     pub(crate) fn expire(&mut self, now: Time) {
         if matches!(self, Self::Reserved { until, .. } if *until <= now) {
             *self = Self::Free;

@@ -299,7 +299,8 @@ impl AllReduce {
 
     /// Everything stands: what lost ranks owed is sent by those who hold it.
     pub fn keep(&mut self, handovers: &[Handover]) {
-        for handover in handovers {
+        // A view comes from the network: it may name a rank that is not there.
+        for handover in handovers.iter().filter(|handover| usize::from(handover.by) < self.plan.ranks()) {
             let by = usize::from(handover.by);
             for chunk in handover.first..handover.first.saturating_add(handover.count).min(self.plan.chunks()) {
                 self.moved.insert(chunk, by);

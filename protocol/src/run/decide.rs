@@ -42,14 +42,15 @@ pub(crate) fn next_view(known: &Knowledge<'_>) -> Option<View> {
     let live: BTreeMap<PeerId, u64> = staying.iter().filter_map(|peer| Some((*peer, known.live(peer)?))).collect();
     match live.values().min() {
         Some(exchange) => known.goes_on(*exchange, &live, &staying),
-        None if known.patient => Some(known.from_checkpoint(&staying)),
+        None if known.patient => known.from_checkpoint(&staying),
         None => None,
     }
 }
 
 impl Knowledge<'_> {
     /// Members that answered and are not accused, without those that one of the
-    /// rest cannot reach: of two the one with the higher id goes.
+    /// rest cannot reach: a listener before a full member, for it has no part in
+    /// the work yet; of two alike the one with the higher id goes.
     fn staying(&self) -> Vec<PeerId> {
         let answered = |member: &&Member| self.answers.contains_key(&member.contact.peer);
         let members = self.view.members.iter().filter(answered).map(|member| member.contact.peer);
@@ -57,10 +58,12 @@ impl Knowledge<'_> {
         loop {
             let cut = |a: &PeerId, b: &PeerId| a != b && (self.cannot_reach(a, b) || self.cannot_reach(b, a));
             let cuts = |peer: &PeerId| staying.iter().filter(|other| cut(peer, other)).count();
-            let Some(worst) = staying.iter().map(|peer| (cuts(peer), *peer)).max().filter(|(cuts, _)| *cuts > 0) else {
+            let listens = |peer: &PeerId| self.view.role(peer) == Some(Role::Listener);
+            let cut_off = staying.iter().filter(|peer| cuts(peer) > 0);
+            let Some(worst) = cut_off.max_by_key(|peer| (listens(peer), cuts(peer), **peer)).copied() else {
                 return staying;
             };
-            staying.retain(|peer| *peer != worst.1);
+            staying.retain(|peer| *peer != worst);
         }
     }
 
@@ -75,7 +78,7 @@ impl Knowledge<'_> {
 
     fn may_go_on(&self, staying: &[PeerId]) -> bool {
         let left = self.full_staying(staying).count();
-        left > 1 || self.view.full().count() == 1 || (left == 1 && self.spec.solo)
+        left > 1 || (left == 1 && (self.spec.solo || self.view.full().count() == 1))
     }
 
     /// The exchange that a full member is in.
@@ -151,20 +154,21 @@ impl Knowledge<'_> {
         }
     }
 
-    /// Everyone has lost what it held: the newest checkpoint is the state.
-    fn from_checkpoint(&self, staying: &[PeerId]) -> View {
+    /// Everyone has lost what it held: the newest checkpoint is the state. `None`
+    /// if nobody has one, nor could begin anew.
+    fn from_checkpoint(&self, staying: &[PeerId]) -> Option<View> {
         let start = || Checkpoint { exchange: 0, ledger: Ledger::new(self.view.ledger.target) };
         let of = |peer: &PeerId| match &self.answers.get(peer)?.holding {
             Holding::Restarted { checkpoint } => Some(checkpoint.clone().unwrap_or_else(start)),
             _ => None,
         };
         let newest = self.full_staying(staying).filter_map(of).max_by_key(|checkpoint| checkpoint.exchange);
-        let Checkpoint { exchange, ledger } = newest.unwrap_or_else(start);
+        let Checkpoint { exchange, ledger } = newest?;
         let role = |peer: &PeerId| {
             let has = self.view.role(peer) == Some(Role::Full) && of(peer).is_some_and(|at| at.exchange == exchange);
             if has { Role::Full } else { Role::Listener }
         };
-        self.view_of(exchange, Fate::Fresh, ledger, staying, role)
+        Some(self.view_of(exchange, Fate::Fresh, ledger, staying, role))
     }
 
     fn view_of(
@@ -208,3 +212,6 @@ impl Knowledge<'_> {
         member.role == Role::Listener && self.joins.contains_key(&member.contact.peer)
     }
 }
+
+#[cfg(test)]
+mod tests;

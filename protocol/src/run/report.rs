@@ -76,6 +76,8 @@ pub enum AbortReason {
     /// Parameters differ, and no majority of the members holds the same: who is
     /// wrong cannot be told, so the culprit is only one of those who differ.
     NoMajority,
+    /// The member may not see the run's data any more: its permission has ended.
+    NotAllowed,
 }
 
 impl AbortReason {
@@ -101,6 +103,7 @@ impl AbortReason {
             Self::BadGradient => "a member sent a bad gradient",
             Self::NotReady => "a member was not ready in time",
             Self::Stalled => "a member is alive but delivers nothing",
+            Self::NotAllowed => "a member may not see the data any more",
             Self::NoMajority => "members' parameters differ, and no majority of them agrees",
         }
     }

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// Exchanges of a run, at most: all rounds of the longest spec, many times over.
 const EXCHANGES_MAX: u64 = 1 << 40;
+/// Views of a run, at most: more changes than any run sees.
+const VIEWS_MAX: u32 = 1 << 30;
 /// Pieces in which the chunks of lost members are handed to others.
 pub const HANDOVERS_MAX: usize = 512;
 
@@ -376,6 +378,9 @@ impl Body for View {
         }
         if self.full().next().is_none() {
             return Err("a view without a full member".into());
+        }
+        if self.number > VIEWS_MAX {
+            return Err(format!("view {}, at most {VIEWS_MAX}", self.number));
         }
         let late = |member: &&Member| member.since > self.number;
         if self.plan > self.number || self.members.iter().any(|member| late(&member)) {

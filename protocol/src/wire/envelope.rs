@@ -116,8 +116,14 @@ impl Identity {
             expires_at,
             body: message.encode_body(),
         };
-        let signature = Signature(self.key.sign(&digest(&unsigned)).to_bytes());
+        let signature = self.sign(SIGNING_DOMAIN, &codec::encode(&unsigned));
         codec::encode(&Signed { unsigned, signature })
+    }
+
+    /// Signs `bytes` for one purpose: the ed25519 signature over their blake3
+    /// hash in key-derivation mode with `domain`.
+    pub(crate) fn sign(&self, domain: &str, bytes: &[u8]) -> Signature {
+        Signature(self.key.sign(&blake3::derive_key(domain, bytes)).to_bytes())
     }
 }
 
@@ -143,15 +149,19 @@ impl Envelope {
         }
         let kind = Kind::from_number(unsigned.kind).ok_or(EnvelopeError::UnknownKind(unsigned.kind))?;
         let author = unsigned.author;
-        VerifyingKey::from_bytes(author.as_bytes())
-            .and_then(|key| key.verify_strict(&digest(&unsigned), &signature.0.into()))
-            .map_err(|_| EnvelopeError::BadSignature(author))?;
+        if !is_signed_by(&author, SIGNING_DOMAIN, &codec::encode(&unsigned), &signature) {
+            return Err(EnvelopeError::BadSignature(author));
+        }
         let message = Message::decode_body(kind, &unsigned.body)?;
         message.validate().map_err(|problem| EnvelopeError::Invalid { kind, problem })?;
         Ok(Self { id: Hash::of(bytes), author, seq: unsigned.seq, expires_at: unsigned.expires_at, message })
     }
 }
 
-fn digest(unsigned: &Unsigned) -> [u8; 32] {
-    blake3::derive_key(SIGNING_DOMAIN, &codec::encode(unsigned))
+/// Whether `signature` is `signer`'s over `bytes` for this purpose. Small-order
+/// keys and malleable signatures are not.
+pub(crate) fn is_signed_by(signer: &PeerId, domain: &str, bytes: &[u8], signature: &Signature) -> bool {
+    VerifyingKey::from_bytes(signer.as_bytes())
+        .and_then(|key| key.verify_strict(&blake3::derive_key(domain, bytes), &signature.0.into()))
+        .is_ok()
 }

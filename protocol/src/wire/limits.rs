@@ -21,6 +21,21 @@ pub const DEMANDS_PER_AUTHOR_MAX: usize = 8;
 pub const WORDS_MAX: usize = 1024;
 /// Peers that our offer was said again for, lately.
 pub const ANSWERED_MAX: usize = 1024;
+/// Credentials that one peer shows at a time.
+pub const CREDENTIALS_MAX: usize = 8;
+/// Peers whose credentials are remembered.
+pub const MEMBERS_KNOWN_MAX: usize = 4096;
+/// Peers that one permission admits at a time: a ticket that leaked cannot fill the table.
+pub const PEERS_PER_PERMISSION_MAX: usize = 64;
+/// Revocations of one issuer that are remembered, and so the most that an issuer
+/// makes before the first of them is out of date.
+pub const REVOCATIONS_MAX: usize = 1024;
+/// Revocations in one message.
+pub const REVOCATIONS_PER_MESSAGE_MAX: usize = 256;
+/// Connected peers that have shown no credential yet, in an invite-only swarm.
+pub const STRANGERS_MAX: usize = 256;
+/// Longest life of a permission.
+pub const PERMISSION_LIFETIME_MAX: Duration = Duration::from_s(10 * 365 * 86_400);
 /// Shortest time between two accepted gossip messages of one author and kind.
 pub const GOSSIP_INTERVAL_MIN: Duration = Duration::from_ms(100);
 /// Devices in one listing.

@@ -5,6 +5,7 @@ use super::limits::ENVELOPE_BYTES_MAX;
 use crate::market::demand::Demand;
 use crate::market::listing::{Listing, Withdrawal};
 use crate::market::reservation::{Confirm, Release, Reserve, ReserveReply};
+use crate::membership::{Hello, Presence, Revocations};
 use crate::run::report::{Abort, Heartbeat, Ready, RoundReport};
 use crate::run::view::{
     CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
@@ -86,6 +87,10 @@ messages! {
     Withdrawal(Withdrawal) = 2,
     /// Gossip: a peer looks for machines (a bid).
     Demand(Demand) = 3,
+    /// Gossip: a peer shows who has admitted it.
+    Presence(Presence) = 4,
+    /// Gossip: permissions that their issuer has taken back.
+    Revocations(Revocations) = 5,
     /// Frame: hold your machine for my run.
     Reserve(Reserve) = 10,
     /// Frame: held, or why not.
@@ -94,6 +99,8 @@ messages! {
     Confirm(Confirm) = 12,
     /// Frame: the reservation is not needed any more.
     Release(Release) = 13,
+    /// Frame: what a peer shows to one that it has met.
+    Hello(Hello) = 14,
     /// Frame: this member has the data and the model.
     Ready(Ready) = 20,
     /// Frame: what this member holds after a round.
@@ -127,6 +134,6 @@ messages! {
 impl Kind {
     /// Whether the message is for everyone (gossip) or for one peer (a frame).
     pub fn is_gossip(self) -> bool {
-        matches!(self, Self::Listing | Self::Withdrawal | Self::Demand)
+        matches!(self, Self::Listing | Self::Withdrawal | Self::Demand | Self::Presence | Self::Revocations)
     }
 }

@@ -3,6 +3,7 @@
 use crate::samples::{NOW, identity, network, peer};
 use manta_protocol::input::Command;
 use manta_protocol::market::listing::Listing;
+use manta_protocol::membership::Charter;
 use manta_protocol::wire::{Envelope, Message};
 use manta_protocol::{Config, Duration, Effect, Event, Input, Node, PeerId, Time};
 use std::collections::BTreeMap;
@@ -18,8 +19,14 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with_charter(Charter::default())
+    }
+
+    /// A node that knows this much of membership.
+    pub(crate) fn with_charter(charter: Charter) -> Self {
         let config = Config { network: network(), identity: identity(1) };
-        Self { node: Node::new(config, NOW), now: NOW, seq: NOW.as_unix_ms() - 50_000, requests: BTreeMap::new() }
+        let node = Node::with_charter(config, charter, NOW);
+        Self { node, now: NOW, seq: NOW.as_unix_ms() - 50_000, requests: BTreeMap::new() }
     }
 
     /// A node that offers `listing`.

@@ -2,6 +2,7 @@
 //! any of them is a change of the protocol.
 
 use crate::samples::{NOW, confirm, identity, messages, network, peer, spec};
+use manta_protocol::membership::Genesis;
 use manta_protocol::wire::{Envelope, Message};
 use manta_protocol::{Hash, NetworkId, Seed, Time};
 use std::fmt::Write;
@@ -52,6 +53,10 @@ fn derived_names_have_exactly_these_values() {
         (NetworkId::from_name("manta").to_string(), "1b2d3d22e775a13793e7cced99dd2b64400d8fc4e6c58f4e8064e9fd07d73057"),
         (spec().hash().to_string(), "a8c115b8c6736da91b0b1be71ee08df1043bd08e5acc0a50a0ffe95daf4c9518"),
         (confirm(&[1, 2]).run_id().to_string(), "c89e4d3bf9165e9b368f72c788daf94990f358acea491b443e36759b29953979"),
+        (
+            Genesis { name: "lab".into(), founder: peer(1) }.network_id().to_string(),
+            "ead1d7ab2435c51ef0f8a042a305d696a7154bc0b58b01ba7d67267d98879913",
+        ),
         (Seed::from_number(7).0.to_string(), "d214258ea15b800a2c7e65a0458131f1fa48537d8354f5666d41ed8a9ab847bd"),
         (
             Seed::from_number(7).child("batch", 3).0.to_string(),

@@ -6,6 +6,7 @@ use crate::samples::{NOW, demand, identity, listing, network, peer, reserve, spe
 use manta_protocol::effect::Verdict;
 use manta_protocol::input::{Command, Wish};
 use manta_protocol::market::book::{Change, OrderBook};
+use manta_protocol::market::demand::Share;
 use manta_protocol::market::listing::{Listing, Withdrawal};
 use manta_protocol::market::matching::{self, Mismatch};
 use manta_protocol::market::reservation::{Answer, RESERVATION_MAX, Release, Reserve, ReserveReply};
@@ -110,7 +111,7 @@ fn an_authors_demands_make_room_for_each_other_only() {
 
 #[test]
 fn a_listing_serves_a_demand_or_says_the_first_reason_why_not() {
-    let demand = demand();
+    let (demand, someone) = (demand(), peer(2));
     let cases = [
         (Ok(()), listing()),
         (Err(Mismatch::Busy), Listing { busy: true, arithmetic_version: 9, ..listing() }),
@@ -120,13 +121,13 @@ fn a_listing_serves_a_demand_or_says_the_first_reason_why_not() {
         (Err(Mismatch::Duration), Listing { duration_max_s: demand.duration_s - 1, ..listing() }),
     ];
     for (expected, listing) in &cases {
-        assert_eq!(matching::check(&demand, listing), *expected);
+        assert_eq!(matching::check(&demand, listing, true), *expected);
     }
-    let reasons = matching::explain(&demand, cases.iter().map(|(_, listing)| listing));
+    let reasons = matching::explain(&demand, cases.iter().map(|(_, listing)| (&someone, listing)), |_| true);
     assert_eq!(reasons.values().sum::<usize>(), 5);
     let listings = [(peer(2), of_speed(5)), (peer(3), of_speed(9)), (peer(4), of_speed(5))];
     let tie = [peer(2), peer(4)].into_iter().min();
-    let ranked = matching::rank(&demand, listings.iter().map(|(peer, listing)| (peer, listing)));
+    let ranked = matching::rank(&demand, listings.iter().map(|(peer, listing)| (peer, listing)), |_| true);
     assert_eq!((ranked[0], Some(ranked[1])), (peer(3), tie), "the fastest first, ties by id");
 }
 
@@ -236,6 +237,7 @@ fn wish(members_min: u16, members_max: u16) -> Wish {
         duration_s: 600,
         patience_ms: 5_000,
         deadline_ms: 30_000,
+        share: Share::Open,
     }
 }
 

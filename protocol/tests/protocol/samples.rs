@@ -1,18 +1,19 @@
 //! One value of each kind of message, from fixed identities.
 
-use manta_protocol::market::demand::Demand;
+use manta_protocol::market::demand::{Demand, Share};
 use manta_protocol::market::listing::{Address, Contact, Device, DeviceKind, Listing, Withdrawal};
 use manta_protocol::market::reservation::{Answer, Confirm, Release, Reserve, ReserveReply};
-use manta_protocol::run::RunSpec;
+use manta_protocol::membership::{Credential, Hello, Presence, Revocation, Revocations, Role, SignedPermission};
 use manta_protocol::run::ledger::{Ledger, Span};
 use manta_protocol::run::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
 use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec};
 use manta_protocol::run::view::{
-    Accepted, Ballot, CaughtUp, Departure, Fate, Finished, Handover, Holding, Join, Member, Role, StateOffer, Suspect,
-    View, ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
+    Accepted, Ballot, CaughtUp, Departure, Fate, Finished, Handover, Holding, Join, Member, StateOffer, Suspect, View,
+    ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
 };
+use manta_protocol::run::{RunSpec, view};
 use manta_protocol::wire::{Identity, Message};
-use manta_protocol::{Hash, NetworkId, PeerId, RunId, Seed, Time};
+use manta_protocol::{Duration, Hash, NetworkId, PeerId, RunId, Seed, Serial, Time};
 
 /// The time of all samples.
 pub(crate) const NOW: Time = Time(1_790_000_000_000_000_000);
@@ -60,6 +61,7 @@ pub(crate) fn demand() -> Demand {
         duration_s: 600,
         arithmetic_version: 1,
         deadline: Time(NOW.0 + 60_000_000_000),
+        share: Share::Open,
     }
 }
 
@@ -117,9 +119,10 @@ pub(crate) fn ledger() -> Ledger {
 }
 
 /// The successor of a view of the identities 1, 2 and 3: 3 is lost, 4 listens.
-pub(crate) fn view() -> View {
+pub(crate) fn sample_view() -> View {
     let member = |number, role, since| Member { contact: contact(number), role, since, share: 4 };
-    let mut members = vec![member(1, Role::Full, 0), member(2, Role::Full, 0), member(4, Role::Listener, 3)];
+    let mut members =
+        vec![member(1, view::Role::Full, 0), member(2, view::Role::Full, 0), member(4, view::Role::Listener, 3)];
     members.sort_by_key(|member| member.contact.peer);
     View {
         number: 3,
@@ -144,6 +147,30 @@ pub(crate) fn reserve() -> Reserve {
     Reserve { spec: spec().hash(), memory_bytes: 1 << 28, duration_s: 600, hold_ms: 20_000 }
 }
 
+/// A permission by `issuer` whose serial and bearer secret are made of `number`,
+/// for ten days.
+pub(crate) fn permitted(issuer: u8, role: Role, number: u8) -> SignedPermission {
+    let serial = Serial([number; 16]);
+    let expires_at = NOW + Duration::from_s(10 * 86_400);
+    SignedPermission::issue(&identity(issuer), network(), serial, role, bearer(number).peer_id(), expires_at)
+}
+
+/// The bearer key of the permission of this number.
+pub(crate) fn bearer(number: u8) -> Identity {
+    Identity::from_secret([number.wrapping_add(100); 32])
+}
+
+/// The credential of `holder` by [`permitted`].
+pub(crate) fn credential(issuer: u8, role: Role, number: u8, holder: u8) -> Credential {
+    Credential::bind(permitted(issuer, role, number), &bearer(number), peer(holder)).expect("the right bearer")
+}
+
+/// Takes back [`permitted`].
+pub(crate) fn revocation(issuer: u8, number: u8) -> Revocation {
+    let expires_at = permitted(issuer, Role::Guest, number).permission.expires_at;
+    Revocation::sign(&identity(issuer), network(), Serial([number; 16]), expires_at)
+}
+
 /// One message of each kind, in order of the kinds' numbers.
 pub(crate) fn messages() -> Vec<Message> {
     let run = RunId([7; 32]);
@@ -154,10 +181,16 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Listing(listing()),
         Message::Withdrawal(Withdrawal {}),
         Message::Demand(demand()),
+        Message::Presence(Presence { credentials: vec![credential(2, Role::Guest, 5, 1)] }),
+        Message::Revocations(Revocations { revocations: vec![revocation(1, 6)] }),
         Message::Reserve(reserve()),
         Message::ReserveReply(ReserveReply { spec: spec().hash(), request: 9, answer: Answer::BeyondTerms }),
         Message::Confirm(confirm(&[1, 2])),
         Message::Release(Release { spec: spec().hash() }),
+        Message::Hello(Hello {
+            credentials: vec![credential(2, Role::Own, 7, 1)],
+            revocations: vec![revocation(2, 8)],
+        }),
         Message::Ready(Ready { run, parameter_hash }),
         Message::RoundReport(RoundReport {
             run,
@@ -178,13 +211,13 @@ pub(crate) fn messages() -> Vec<Message> {
             run,
             view: 2,
             ballot,
-            accepted: Some(Box::new(Accepted { ballot, view: view() })),
+            accepted: Some(Box::new(Accepted { ballot, view: sample_view() })),
             unreachable: 4,
             holding: Holding::Live { exchange: 6, ledger: ledger(), sums: vec![0b101], whole: 3 },
         })),
-        Message::ViewPropose(Box::new(ViewPropose { run, ballot, next: view() })),
+        Message::ViewPropose(Box::new(ViewPropose { run, ballot, next: sample_view() })),
         Message::ViewAccept(ViewAccept { run, view: 2, ballot }),
-        Message::ViewInstall(Box::new(ViewInstall { run, view: view() })),
+        Message::ViewInstall(Box::new(ViewInstall { run, view: sample_view() })),
         Message::StateOffer(StateOffer { run, exchange: 7, root: Hash::of(b"state"), ledger: ledger() }),
         Message::CaughtUp(CaughtUp { run, since: 3, exchange: 8 }),
         Message::Finished(Finished { run, root: Hash::of(b"model") }),

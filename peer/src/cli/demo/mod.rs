@@ -20,6 +20,7 @@ use crate::device::{Chosen, Wanted, cache_of};
 use crate::status::{OrderState, RunStatus, Status};
 use clap::Args;
 use devices::DemoDevice;
+use manta_protocol::market::demand::Share;
 use manta_protocol::wire::limits::MEMBERS_MAX;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -179,6 +180,8 @@ impl Demo<'_> {
             seed: recipe.seed,
             patience_ms: deadline_ms,
             deadline_ms,
+            // Every peer of the demo runs on this machine, in a swarm of its own.
+            share: Share::Open,
         })
     }
 

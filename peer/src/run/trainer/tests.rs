@@ -52,6 +52,7 @@ fn start() -> Arc<RunStart> {
         seed: 11,
         patience_ms: 0,
         deadline_ms: 0,
+        share: manta_protocol::market::demand::Share::Own,
     };
     let preset = Preset { sequence_length: 16, micro_batches: 2, ..Preset::find("nano").expect("a preset") };
     let mut spec = spec::run_spec(&request, &preset, 256, Hash([0; 32]), 1 << 14);

@@ -226,7 +226,8 @@ impl Machine {
 
     fn begin_attempt(&mut self, now: Time, out: &mut Outbox) {
         let me = self.me();
-        let counter = self.agreement.promised.map_or(0, |ballot| ballot.counter).saturating_add(1);
+        // A promise never goes down: who has heard of the highest ballot proposes no more.
+        let Some(counter) = self.agreement.promised.map_or(0, |ballot| ballot.counter).checked_add(1) else { return };
         let ballot = Ballot { counter, proposer: me };
         self.agreement.promised = Some(ballot);
         self.journal(out);
@@ -415,12 +416,15 @@ impl Machine {
     }
 
     pub(super) fn answered(&mut self, from: PeerId, state: &ViewState, now: Time, out: &mut Outbox) {
-        let member = self.view.member(&from).is_some();
+        // Ballots are counted anew in each view: a late word about the one before is not about this one.
+        let member = self.view.member(&from).is_some() && state.view == self.view.number;
         if let Some(attempt) = self
             .agreement
             .attempt
             .as_mut()
-            .filter(|attempt| member && attempt.ballot == state.ballot && attempt.proposal.is_none())
+            // Ballots are counted anew in each view: one of an earlier view may look the same.
+            .filter(|attempt| member && state.view == self.view.number && attempt.ballot == state.ballot)
+            .filter(|attempt| attempt.proposal.is_none())
         {
             attempt.answers.insert(from, state.clone());
             self.drive_attempt(now, out);
@@ -452,7 +456,7 @@ impl Machine {
     }
 
     pub(super) fn accepted(&mut self, from: PeerId, accept: &ViewAccept, now: Time, out: &mut Outbox) {
-        let full = self.view.role(&from) == Some(Role::Full);
+        let full = self.view.role(&from) == Some(Role::Full) && accept.view == self.view.number;
         let attempt = self.agreement.attempt.as_mut().filter(|attempt| full && attempt.ballot == accept.ballot);
         if let Some((_, accepted)) = attempt.and_then(|attempt| attempt.proposal.as_mut()) {
             accepted.insert(from);

@@ -27,8 +27,7 @@ use super::{Phase, RunSpec};
 use crate::effect::{Effect, Entry, RunFailure, RunStart};
 use crate::ids::{EffectId, Hash, PeerId, RunId};
 use crate::input::Done;
-use crate::market::book::OrderBook;
-use crate::market::demand::Demand;
+use crate::market::demand::{Demand, Share};
 use crate::market::listing::Contact;
 use crate::market::reservation::run_id;
 use crate::outbox::{About, Outbox};
@@ -38,6 +37,7 @@ use agreement::Agreement;
 use balance::Speed;
 use entering::Entering;
 use liveness::{HEARTBEAT_INTERVAL, Other};
+pub(crate) use recruit::Market;
 use recruit::Recruit;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -287,6 +287,30 @@ impl Machine {
         self.heartbeat_at
     }
 
+    /// Whether we have ordered the run.
+    pub(crate) fn is_owner(&self) -> bool {
+        self.start.owner == self.me()
+    }
+
+    /// Whose machines may see the run's data.
+    pub(crate) fn share(&self) -> Share {
+        self.demand.share
+    }
+
+    /// Whether this peer is in the run now.
+    pub(crate) fn is_member(&self, peer: &PeerId) -> bool {
+        self.view.member(peer).is_some()
+    }
+
+    /// A member must leave, for a reason from outside the run.
+    pub(crate) fn exclude(&mut self, peer: PeerId, reason: AbortReason, now: Time, out: &mut Outbox) -> Option<Ended> {
+        if peer == self.me() {
+            return self.fail(reason, peer, now, out);
+        }
+        self.accuse(peer, reason, now, out);
+        None
+    }
+
     /// A message of this run came.
     pub(crate) fn message(&mut self, from: PeerId, message: &Message, now: Time, out: &mut Outbox) -> Option<Ended> {
         self.heard(from, now);
@@ -350,6 +374,11 @@ impl Machine {
     fn abort_heard(&mut self, from: PeerId, abort: &Abort, now: Time, out: &mut Outbox) -> Option<Ended> {
         // The last round is agreed: there is nothing left to stop.
         if self.is_agreed() {
+            return None;
+        }
+        // A stranger's word counts for nothing; who comes in again may know an old view only.
+        let began = || self.start.members.iter().any(|member| member.peer == from);
+        if self.view.member(&from).is_none() && !(self.stage == Stage::Entering && began()) {
             return None;
         }
         let owner_stops = abort.reason == AbortReason::Stopped && abort.culprit == self.start.owner;
@@ -455,7 +484,7 @@ impl Machine {
     }
 
     /// Heartbeats, what must be said again, and what follows from silence.
-    pub(crate) fn tick(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(crate) fn tick(&mut self, market: &Market<'_>, now: Time, out: &mut Outbox) -> Option<Ended> {
         if now < self.heartbeat_at {
             return None;
         }
@@ -476,7 +505,7 @@ impl Machine {
             self.look_for_stalls(now, out);
             self.say_caught_up(now, out);
             self.offer_state(now, out);
-            self.recruit(book, now, out);
+            self.recruit(market, now, out);
         }
         self.agree(now, out);
         self.compare(now, out)

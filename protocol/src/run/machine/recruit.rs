@@ -3,11 +3,14 @@
 //! The first full member of the view asks the best free machine that it knows,
 //! one at a time, as long as the run takes more members: to hold itself, then
 //! to come in. It lets it read the data, and proposes it when it asks to join.
+//! Where the data is not for everybody, only the owner knows whom it trusts, so
+//! only the owner looks.
 
 use super::{Machine, Stage};
 use crate::effect::Effect;
 use crate::ids::PeerId;
 use crate::market::book::OrderBook;
+use crate::market::demand::Share;
 use crate::market::listing::Contact;
 use crate::market::matching;
 use crate::market::order::contact;
@@ -27,6 +30,13 @@ const HOLD_MS: u32 = 20_000;
 const AVOIDED: Duration = Duration::from_s(20);
 /// A machine that was taken has so long to ask to join.
 const JOIN_MAX: Duration = Duration::from_s(15 * 60);
+
+/// What a run sees of the market.
+pub(crate) struct Market<'a> {
+    pub(crate) book: &'a OrderBook,
+    /// Whether a peer may see data of ours that is shared so.
+    pub(crate) may_see: &'a dyn Fn(Share, &PeerId) -> bool,
+}
 
 /// Who is asked, and who was.
 #[derive(Debug)]
@@ -52,7 +62,7 @@ impl Recruit {
 
 impl Machine {
     /// Asks for another machine, if the run takes one more.
-    pub(super) fn recruit(&mut self, book: &OrderBook, now: Time, out: &mut Outbox) {
+    pub(super) fn recruit(&mut self, market: &Market<'_>, now: Time, out: &mut Outbox) {
         self.recruit.avoided.retain(|_, until| *until > now);
         self.dismiss_the_late(now, out);
         if let Some((_, until, asked)) = &self.recruit.asked
@@ -61,7 +71,11 @@ impl Machine {
             self.recruit.avoided.insert(asked.peer, now + AVOIDED);
             self.recruit.asked = None;
         }
-        let first = self.view.full().next().is_some_and(|member| member.contact.peer == self.me());
+        let (me, share) = (self.me(), self.demand.share);
+        let first = match share {
+            Share::Open => self.view.full().next().is_some_and(|member| member.contact.peer == me),
+            Share::Own | Share::Invited => self.start.owner == me,
+        };
         let begun = !matches!(self.stage, Stage::Preparing | Stage::Gathering | Stage::Entering);
         let coming = self.recruit.invited.keys().filter(|peer| self.view.member(peer).is_none()).count();
         let room = self.view.members.len() + coming < usize::from(self.demand.members_max);
@@ -70,7 +84,7 @@ impl Machine {
             return;
         }
         self.recruit.look_at = now + LOOK_INTERVAL;
-        let ranked = matching::rank(&self.demand, book.listings());
+        let ranked = matching::rank(&self.demand, market.book.listings(), |peer| (market.may_see)(share, peer));
         let new = |peer: &PeerId| {
             self.view.member(peer).is_none()
                 && !self.recruit.avoided.contains_key(peer)
@@ -85,7 +99,7 @@ impl Machine {
             hold_ms: HOLD_MS,
         };
         let request = out.send(peer, Message::Reserve(reserve), About::Run(self.run()), now).seq;
-        self.recruit.asked = Some((request, now + REPLY_MAX, contact(book, peer)));
+        self.recruit.asked = Some((request, now + REPLY_MAX, contact(market.book, peer)));
     }
 
     /// The machine that was asked answers.

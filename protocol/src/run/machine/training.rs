@@ -13,6 +13,9 @@ use crate::time::Time;
 use crate::wire::Message;
 use crate::wire::limits::LISTEN_AHEAD_MAX;
 
+/// Reports of one member that are kept: of two rounds, of a few plans.
+const REPORTS_MAX: usize = 8;
+
 impl Machine {
     pub(super) fn say_ready(&mut self, parameter_hash: Hash, now: Time, out: &mut Outbox) {
         self.ready.insert(self.me(), parameter_hash);
@@ -213,7 +216,8 @@ impl Machine {
         let (round, _) = self.ended_round();
         // Those who are quicker are one round ahead; a member says one thing once.
         let near = report.round >= round && report.round <= round.saturating_add(1);
-        let bounded = self.reports.len() < 8 * crate::wire::limits::MEMBERS_MAX;
+        // Each has its own room: nobody's reports crowd out another's.
+        let bounded = self.reports.keys().filter(|(_, _, peer)| *peer == from).count() < REPORTS_MAX;
         if near && bounded {
             self.patience.progress(now);
             self.reports.entry((report.round, report.plan, from)).or_insert_with(|| report.clone());

@@ -1,0 +1,78 @@
+//! The largest messages that all limits allow fit an envelope.
+
+use crate::samples::{NOW, identity, network, peer};
+use manta_protocol::market::listing::{Address, Contact};
+use manta_protocol::run::ledger::{Ledger, SPANS_MAX, Span};
+use manta_protocol::run::report::AbortReason;
+use manta_protocol::run::view::{
+    Accepted, Ballot, Checkpoint, Departure, Fate, HANDOVERS_MAX, Handover, Holding, Member, Role, StateOffer, View,
+    ViewInstall, ViewPropose, ViewState,
+};
+use manta_protocol::wire::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, CHUNKS_MAX, ENVELOPE_BYTES_MAX, MEMBERS_MAX};
+use manta_protocol::wire::{Envelope, Message};
+use manta_protocol::{Duration, Hash, RunId};
+
+/// Numbers that take the most bytes.
+const LONG: u64 = u64::MAX;
+const EXCHANGE: u64 = 1 << 40;
+const VIEW: u32 = 1 << 30;
+
+fn ledger() -> Ledger {
+    let pieces = SPANS_MAX as u64;
+    let returned = (0..pieces).map(|piece| Span { first: LONG / 2 + piece * (1 << 40), count: 1 << 33 }).collect();
+    Ledger { target: LONG, next: LONG - 1, returned }
+}
+
+fn contacts() -> Vec<Contact> {
+    let address = Address(vec![255; ADDRESS_BYTES_MAX]);
+    let contact =
+        |number| Contact { peer: peer(number), bulk_port: u16::MAX, addresses: vec![address.clone(); ADDRESSES_MAX] };
+    let mut contacts: Vec<_> = (1..=MEMBERS_MAX as u8).map(contact).collect();
+    contacts.sort_by_key(|contact| contact.peer);
+    contacts
+}
+
+fn view() -> View {
+    let member = |contact| Member { contact, role: Role::Listener, since: VIEW, share: 1 << 24 };
+    let mut members: Vec<_> = contacts().into_iter().map(member).collect();
+    members[0].role = Role::Full;
+    let handover = |index| Handover { first: (CHUNKS_MAX / 2 + index) as u32, count: 300, by: u16::MAX };
+    let left = (1..=MEMBERS_MAX as u8).map(|number| Departure { peer: peer(number), reason: AbortReason::NoMajority });
+    View {
+        number: VIEW,
+        plan: VIEW,
+        from: EXCHANGE,
+        members,
+        fate: Fate::Kept { handovers: (0..HANDOVERS_MAX).map(handover).collect() },
+        ledger: ledger(),
+        left: left.collect(),
+    }
+}
+
+#[test]
+fn the_largest_messages_about_views_fit_an_envelope() {
+    let run = RunId([255; 32]);
+    let ballot = Ballot { counter: u32::MAX, proposer: peer(1) };
+    let state = |holding| {
+        let accepted = Some(Box::new(Accepted { ballot, view: view() }));
+        Message::ViewState(Box::new(ViewState { run, view: VIEW, ballot, accepted, unreachable: u16::MAX, holding }))
+    };
+    let sums = vec![255; CHUNKS_MAX / 8];
+    let checkpoint = Checkpoint { exchange: EXCHANGE, ledger: ledger() };
+    let messages = [
+        ("install", Message::ViewInstall(Box::new(ViewInstall { run, view: view() }))),
+        ("propose", Message::ViewPropose(Box::new(ViewPropose { run, ballot, next: view() }))),
+        ("live", state(Holding::Live { exchange: EXCHANGE, ledger: ledger(), sums, whole: u16::MAX })),
+        ("restarted", state(Holding::Restarted { checkpoint: Some(checkpoint) })),
+        (
+            "offer",
+            Message::StateOffer(StateOffer { run, exchange: EXCHANGE, root: Hash::of(b"state"), ledger: ledger() }),
+        ),
+    ];
+    for (what, message) in messages {
+        let bytes = identity(1).seal(network(), NOW.as_unix_ms(), NOW + Duration::from_s(60), &message);
+        assert!(bytes.len() <= ENVELOPE_BYTES_MAX, "{what}: {} bytes, at most {ENVELOPE_BYTES_MAX}", bytes.len());
+        let opened = Envelope::open(&bytes, network()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(opened.message, message, "{what}");
+    }
+}
