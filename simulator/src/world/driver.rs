@@ -100,6 +100,10 @@ impl World {
                 let by = self.hosts[host].peer;
                 self.checkers.violation(format!("{by:?} blames {peer:?}: {what}"));
             }
+            Effect::Disconnect { peer, why } => {
+                let by = self.hosts[host].peer;
+                self.checkers.violation(format!("{by:?} shuts {peer:?} out of an open swarm: {why:?}"));
+            }
             Effect::ChunkVerdict { transfer, keep } => self.chunk_judged(host, transfer, keep),
             Effect::SendChunk { run, to, view, exchange, phase, chunk } => {
                 let name = crate::transport::ChunkName { run, view, exchange, phase, chunk };

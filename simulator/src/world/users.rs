@@ -150,7 +150,11 @@ impl World {
                 self.checkers.judge(judgement);
                 self.summary.rounds_done += 1;
             }
+            Event::Admitted { .. } | Event::Revoked(_) | Event::Dismissed => {
+                self.checkers.violation(format!("{peer:?} speaks of permissions in an open swarm: {event:?}"));
+            }
             Event::ListingHeard { .. }
+            | Event::LeftOut { .. }
             | Event::DemandHeard { .. }
             | Event::MemberReady { .. }
             | Event::ReservationAnswered { .. } => {}
@@ -220,7 +224,10 @@ impl World {
             AbortReason::MemberLost | AbortReason::NotReady | AbortReason::Stalled | AbortReason::CannotCompute => {
                 !self.setup.is_calm()
             }
-            AbortReason::ParametersDiffer | AbortReason::BadGradient | AbortReason::NoMajority => false,
+            AbortReason::ParametersDiffer
+            | AbortReason::BadGradient
+            | AbortReason::NoMajority
+            | AbortReason::NotAllowed => false,
         };
         if self.setup.broken.is_none() && !excused {
             self.checkers.violation(format!("{peer:?} ended an honest run: {failure:?}"));
