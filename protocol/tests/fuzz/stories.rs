@@ -70,7 +70,10 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         }),
         ("short-run", story(56, &[&rounds(2), &[WORK, 0, LANDED, 0, JUMP, 4, 0]])),
         ("restarts", story(1, &[&rounds(1), &[RESTART, 2, WORK, 0, PASS, 200], &AGREE, &zeros, &[JUMP, 3, 0], &AGREE])),
-        ("all-restart", story(1, &[&rounds(1), &[RESTART, 2, WORK, 0, JUMP, 3, 0, ANSWER, 0, 5, 5, 0, 0, 5, 5, ANSWER, 0]])),
+        (
+            "all-restart",
+            story(1, &[&rounds(1), &[RESTART, 2, WORK, 0, JUMP, 3, 0, ANSWER, 0, 5, 5, 0, 0, 5, 5, ANSWER, 0]]),
+        ),
         ("another-proposes", {
             let (ask, propose) = (word(0, VIEW_ASK, &[0, 0, 0]), word(0, VIEW_PROPOSE, &[0, 0, 0, 4, 0, 0, 0, 0]));
             story(1, &[&rounds(1), &ask, &propose, &word(0, VIEW_INSTALL, &[0, 4, 0, 0, 0, 0, 0]), &rounds(1)])
@@ -90,7 +93,8 @@ pub(crate) fn change(dice: &mut Dice, story: &[u8]) -> Option<Vec<u8>> {
         2 => vec![JUMP, dice.below(14) as u8, 0],
         3 => rounds(1),
         _ => {
-            let mut fields: Vec<u8> = (0..dice.below(24)).map(|_| (dice.below(3) / 2 * dice.below(256)) as u8).collect();
+            let mut fields: Vec<u8> =
+                (0..dice.below(24)).map(|_| (dice.below(3) / 2 * dice.below(256)) as u8).collect();
             fields.resize(fields.len() + dice.below(4), 0);
             word(dice.below(5) as u8, dice.below(24) as u8, &fields)
         }
