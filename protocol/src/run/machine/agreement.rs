@@ -422,9 +422,7 @@ impl Machine {
             .agreement
             .attempt
             .as_mut()
-            // Ballots are counted anew in each view: one of an earlier view may look the same.
-            .filter(|attempt| member && state.view == self.view.number && attempt.ballot == state.ballot)
-            .filter(|attempt| attempt.proposal.is_none())
+            .filter(|attempt| member && attempt.ballot == state.ballot && attempt.proposal.is_none())
         {
             attempt.answers.insert(from, state.clone());
             self.drive_attempt(now, out);

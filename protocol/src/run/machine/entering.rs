@@ -291,7 +291,9 @@ impl Machine {
             // A last report will never come, but it came to another: all is agreed.
             self.begin_exchange(now, out);
         }
-        if !member || self.stage != Stage::Entering {
+        // Who looks in vain for a next view may be cut off from those who found it, and the end, without it.
+        let waits = self.stage == Stage::Entering || (self.agreement.is_open() && !self.is_agreed());
+        if !member || !waits {
             return None;
         }
         out.push(Effect::Journal { run, record: None });
