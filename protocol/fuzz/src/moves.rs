@@ -6,9 +6,10 @@ use crate::player::{Asked, Player};
 use crate::samples::{contact, demand, identity, listing, network, peer, spec};
 use crate::views::{self, PLAYERS, someone};
 use manta_protocol::input::{Command, Done, Wish};
-use manta_protocol::market::demand::Demand;
+use manta_protocol::market::demand::{Demand, Share};
 use manta_protocol::market::reservation::{Answer, Confirm, Release, Reserve, ReserveReply};
 use manta_protocol::run::report::{Abort, Heartbeat, LossSum, Ready, RoundReport};
+use manta_protocol::run::spec::{F32Bits, OuterSpec};
 use manta_protocol::run::view::{
     CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk, ViewInstall, ViewPropose,
 };
@@ -39,8 +40,17 @@ pub(crate) fn play(bytes: &[u8]) -> Player {
     player
 }
 
-fn run_spec(seldom: bool) -> RunSpec {
-    RunSpec { rounds: if seldom { 1 } else { 40 }, solo: !seldom, ..spec() }
+/// Short runs, runs of local steps, or runs that go on for the whole story.
+fn run_spec(kind: u8) -> RunSpec {
+    let bits = F32Bits::from;
+    match kind {
+        6 => RunSpec { rounds: 1, solo: false, ..spec() },
+        7 => {
+            let outer = Some(OuterSpec { learning_rate: bits(0.7), momentum: bits(0.9) });
+            RunSpec { rounds: 40, micro_batches: 64, outer, ..spec() }
+        }
+        _ => RunSpec { rounds: 40, ..spec() },
+    }
 }
 
 /// The node offers its machine and is taken into a run in one of four ways.
@@ -53,7 +63,7 @@ fn begin(bytes: &mut Cursor<'_>, player: &mut Player) {
     let others = 2 + how % 3;
     let mut members: Vec<_> = (1..=others).filter(|identity| !late || *identity != 1).map(contact).collect();
     members.sort_by_key(|contact| contact.peer);
-    let spec = run_spec(how >> 3 & 7 == 7);
+    let spec = run_spec(how >> 3 & 7);
     let author = if late { 2 } else { owner };
     let demand = Demand { spec: spec.hash(), members_max: u16::from(PLAYERS), ..demand() };
     let issued_at_ms = player.now.as_unix_ms();
@@ -248,7 +258,7 @@ fn others_go_on(bytes: &mut Cursor<'_>, player: &mut Player) {
     let ready = Ready { run: name, parameter_hash: views::hash(bytes) };
     let round = u32::try_from(exchange.saturating_sub(1) / 2).unwrap_or(u32::MAX);
     let (loss, parameter_hash) = (LossSum { fixed: 1, tokens: 1 }, manta_protocol::Hash::of(&exchange.to_le_bytes()));
-    let report = RoundReport { run: name, round, plan, parameter_hash, loss, compute_ms: 1, reduce_ms: 1 };
+    let report = RoundReport { run: name, round, plan, parameter_hash, loss, batches: 2, compute_ms: 1, reduce_ms: 1 };
     for from in others {
         if exchange == 0 {
             player.frame(from, Kind::Ready, &codec::encode(&ready));
@@ -274,6 +284,7 @@ fn word(bytes: &mut Cursor<'_>, player: &mut Player) {
                 plan: bytes.number32(run.view.plan),
                 parameter_hash: views::hash(bytes),
                 loss: LossSum { fixed: bytes.number(1) as i64, tokens: bytes.number(1) },
+                batches: bytes.number32(1),
                 compute_ms: bytes.number(1),
                 reduce_ms: bytes.number(1),
             };
@@ -329,7 +340,7 @@ fn word(bytes: &mut Cursor<'_>, player: &mut Player) {
 
 /// Listings, demands and words about the machine.
 fn market_word(bytes: &mut Cursor<'_>, player: &mut Player, from: u8) {
-    let hash = run_spec(false).hash();
+    let hash = run_spec(0).hash();
     match bytes.below(5) {
         0 => {
             let reserve = Reserve { spec: hash, memory_bytes: 1, duration_s: 1, hold_ms: bytes.number32(9_000) };
@@ -367,6 +378,7 @@ fn command(bytes: &mut Cursor<'_>, player: &mut Player) {
                 duration_s: bytes.number(60),
                 patience_ms: bytes.number(2_000),
                 deadline_ms: bytes.number(20_000),
+                share: [Share::Own, Share::Invited, Share::Open][usize::from(bytes.below(3))],
             };
             let spec = RunSpec { rounds: 1 + u32::from(bytes.below(2)), ..spec() };
             Command::Order { order, spec: Box::new(spec), wish }

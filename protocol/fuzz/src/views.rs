@@ -75,7 +75,7 @@ fn member(bytes: &mut Cursor<'_>, number: u8, view: u32, known: Option<&Member>)
 
 fn fate(bytes: &mut Cursor<'_>) -> Fate {
     match bytes.below(8) {
-        0..=1 => Fate::Kept(Vec::new()),
+        0..=1 => Fate::Kept { handovers: Vec::new() },
         2..=4 => Fate::Reduced,
         5 => Fate::Fresh,
         _ => {
@@ -85,7 +85,7 @@ fn fate(bytes: &mut Cursor<'_>) -> Fate {
                 count: bytes.number32(2),
                 by: bytes.number32(1).min(u32::from(u16::MAX)) as u16,
             };
-            Fate::Kept((0..pieces).map(piece).collect())
+            Fate::Kept { handovers: (0..pieces).map(piece).collect() }
         }
     }
 }

@@ -68,18 +68,26 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             let join = word(3, JOIN, &[0, 0]);
             story(1, &[&rounds(1), &join, &AGREE, &zeros, &rounds(1), &word(3, CAUGHT_UP, &[0, 0]), &AGREE, &zeros])
         }),
-        ("short-run", story(56, &[&rounds(2), &[WORK, 0, LANDED, 0, JUMP, 4, 0]])),
+        ("local-steps", story(57, &[&rounds(4), &AGREE, &zeros])),
+        ("short-run", story(48, &[&rounds(2), &[WORK, 0, LANDED, 0, JUMP, 4, 0]])),
         ("restarts", story(1, &[&rounds(1), &[RESTART, 2, WORK, 0, PASS, 200], &AGREE, &zeros, &[JUMP, 3, 0], &AGREE])),
-        (
-            "all-restart",
-            story(1, &[&rounds(1), &[RESTART, 2, WORK, 0, JUMP, 3, 0, ANSWER, 0, 5, 5, 0, 0, 5, 5, ANSWER, 0]]),
-        ),
+        ("all-restart", story(1, &[&rounds(1), &[RESTART, 2, WORK, 0, JUMP, 3, 0, ANSWER, 0, 5, 5, 0, 0, 5, 5, ANSWER, 0]])),
         ("another-proposes", {
             let (ask, propose) = (word(0, VIEW_ASK, &[0, 0, 0]), word(0, VIEW_PROPOSE, &[0, 0, 0, 4, 0, 0, 0, 0]));
             story(1, &[&rounds(1), &ask, &propose, &word(0, VIEW_INSTALL, &[0, 4, 0, 0, 0, 0, 0]), &rounds(1)])
         }),
         ("market", story(192, &[&[COMMAND, 6, 1, 0, 0, 0, 0, 0, 0, 0, PASS, 255, ANSWER, 0, PASS, 255, COMMAND, 2]])),
         ("wild-chunks", story(1, &[&rounds(1), &[CHUNK, 0, 130, 0, 1, 1, 0, 0, CHUNK, 0, 240, 240, 2, 1, 240, 240]])),
+        ("last-view", {
+            // A view of the highest number there is, then reasons for the next one.
+            let install = word(0, VIEW_INSTALL, &[251, 0, 0, 0, 0, 0]);
+            story(1, &[&rounds(1), &install, &word(3, JOIN, &[0, 0]), &lost(0, 1), &AGREE, &zeros, &[JUMP, 3, 0], &AGREE])
+        }),
+        ("last-exchange", {
+            // A view for the highest exchange there is, and work from there on.
+            let install = word(0, VIEW_INSTALL, &[0, 4, 0, 0, 0, 0, 248, 40, 0]);
+            story(1, &[&rounds(1), &install, &rounds(1), &word(3, CAUGHT_UP, &[0, 240]), &lost(0, 1), &AGREE, &zeros])
+        }),
         ("noise", story(1, &[&[NOISE, 40], &[0xa2; 40], &[CONNECTION, 0, 0, PASS, 40]])),
     ]
 }
@@ -93,9 +101,14 @@ pub(crate) fn change(dice: &mut Dice, story: &[u8]) -> Option<Vec<u8>> {
         2 => vec![JUMP, dice.below(14) as u8, 0],
         3 => rounds(1),
         _ => {
-            let mut fields: Vec<u8> =
-                (0..dice.below(24)).map(|_| (dice.below(3) / 2 * dice.below(256)) as u8).collect();
-            fields.resize(fields.len() + dice.below(4), 0);
+            // The truth, a choice, a number that breaks things, or anything.
+            let field = |dice: &mut Dice| match dice.below(8) {
+                0..=4 => 0,
+                5 => dice.below(8) as u8,
+                6 => 240 + dice.below(16) as u8,
+                _ => dice.below(256) as u8,
+            };
+            let fields: Vec<u8> = (0..dice.below(28)).map(|_| field(dice)).collect();
             word(dice.below(5) as u8, dice.below(24) as u8, &fields)
         }
     };
