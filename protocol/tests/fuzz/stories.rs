@@ -71,7 +71,10 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("local-steps", story(57, &[&rounds(4), &AGREE, &zeros])),
         ("short-run", story(48, &[&rounds(2), &[WORK, 0, LANDED, 0, JUMP, 4, 0]])),
         ("restarts", story(1, &[&rounds(1), &[RESTART, 2, WORK, 0, PASS, 200], &AGREE, &zeros, &[JUMP, 3, 0], &AGREE])),
-        ("all-restart", story(1, &[&rounds(1), &[RESTART, 2, WORK, 0, JUMP, 3, 0, ANSWER, 0, 5, 5, 0, 0, 5, 5, ANSWER, 0]])),
+        (
+            "all-restart",
+            story(1, &[&rounds(1), &[RESTART, 2, WORK, 0, JUMP, 3, 0, ANSWER, 0, 5, 5, 0, 0, 5, 5, ANSWER, 0]]),
+        ),
         ("another-proposes", {
             let (ask, propose) = (word(0, VIEW_ASK, &[0, 0, 0]), word(0, VIEW_PROPOSE, &[0, 0, 0, 4, 0, 0, 0, 0]));
             story(1, &[&rounds(1), &ask, &propose, &word(0, VIEW_INSTALL, &[0, 4, 0, 0, 0, 0, 0]), &rounds(1)])
@@ -81,7 +84,10 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("last-view", {
             // A view of the highest number there is, then reasons for the next one.
             let install = word(0, VIEW_INSTALL, &[251, 0, 0, 0, 0, 0]);
-            story(1, &[&rounds(1), &install, &word(3, JOIN, &[0, 0]), &lost(0, 1), &AGREE, &zeros, &[JUMP, 3, 0], &AGREE])
+            story(
+                1,
+                &[&rounds(1), &install, &word(3, JOIN, &[0, 0]), &lost(0, 1), &AGREE, &zeros, &[JUMP, 3, 0], &AGREE],
+            )
         }),
         ("last-exchange", {
             // A view for the highest exchange there is, and work from there on.
