@@ -8,8 +8,8 @@ use crate::tamper::Break;
 use crate::transport::FrameParcel;
 use manta_protocol::run::Phase;
 use manta_protocol::run::ledger::Span;
-use manta_protocol::run::view::{Ballot, Departure, Fate, View, ViewAsk, ViewInstall};
 use manta_protocol::run::report::AbortReason;
+use manta_protocol::run::view::{Ballot, Departure, Fate, View, ViewAsk, ViewInstall};
 use manta_protocol::wire::Message;
 use manta_protocol::{Duration, Input, NetworkId, RunId};
 use std::sync::Arc;
@@ -114,9 +114,9 @@ impl World {
             return self.after(asked, Happening::Forge { host, run });
         }
         let Some((view, promised)) = self.checkers.agreement.latest_promise(run, self.hosts[host].peer) else { return };
-        let Some(asker) = (0..self.hosts.len()).find(|other| {
-            *other != host && self.hosts[*other].training_of(run).is_some()
-        }) else {
+        let Some(asker) =
+            (0..self.hosts.len()).find(|other| *other != host && self.hosts[*other].training_of(run).is_some())
+        else {
             return;
         };
         let ballot = Ballot { counter: promised.counter.saturating_sub(1), proposer: self.hosts[asker].peer };
@@ -130,7 +130,8 @@ impl World {
             return;
         }
         let Some(view) = self.checkers.agreement.latest(run).cloned() else { return };
-        let Some(victim) = view.members.iter().map(|member| member.contact.peer).find(|peer| *peer != self.hosts[host].peer)
+        let Some(victim) =
+            view.members.iter().map(|member| member.contact.peer).find(|peer| *peer != self.hosts[host].peer)
         else {
             return;
         };
