@@ -23,6 +23,10 @@ pub(crate) struct OrderRequest {
     pub(crate) peers_max: u16,
     pub(crate) rounds: u32,
     pub(crate) steps_per_round: u32,
+    /// Whether members make the steps of a round by themselves, and average then.
+    pub(crate) local: bool,
+    /// Whether the last of two members goes on alone.
+    pub(crate) solo: bool,
     pub(crate) seed: u64,
     /// How long to look for `peers_max` members before taking fewer.
     pub(crate) patience_ms: u64,

@@ -4,13 +4,16 @@ use crate::device::Machine;
 use crate::net::bulk::BulkCounters;
 use crate::net::swarm::NetCounters;
 use crate::status::{
-    ListingStatus, MemberStatus, OrderState, OrderStatus, Relation, RunState, RunStatus, Status, Traffic,
+    DepartureStatus, ListingStatus, MemberRole, MemberStatus, OrderState, OrderStatus, Relation, RunState, RunStatus,
+    Status, Traffic,
 };
-use manta_protocol::effect::{RunFailure, RunStart};
+use manta_protocol::effect::{Pause, RunFailure, RunStart};
 use manta_protocol::market::demand::Share;
-use manta_protocol::market::listing::Listing;
+use manta_protocol::market::listing::{Contact, Listing};
 use manta_protocol::market::matching::Mismatch;
+use manta_protocol::run::ledger::Ledger;
 use manta_protocol::run::report::{AbortReason, LossSum, RoundReport};
+use manta_protocol::run::view::{Member, Role, View};
 use manta_protocol::{Hash, OrderId, PeerId, RunId, Time};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const HISTORY: usize = 16;
 /// Rounds whose losses are remembered: beyond it every second one is dropped.
 const LOSSES_MAX: usize = 4096;
+/// Departures of a run that are remembered.
+const DEPARTURES_MAX: usize = 64;
 
 /// The present state of the peer, for people.
 #[derive(Debug)]
@@ -27,12 +32,14 @@ pub(crate) struct Board {
     me: PeerId,
     round_began: Time,
     training_began: Time,
+    /// Optimiser steps of the present run.
+    steps: u64,
 }
 
 impl Board {
     /// A board that shows `status` to begin with.
     pub(crate) fn new(me: PeerId, status: Status) -> Self {
-        Self { status, me, round_began: Time(0), training_began: Time(0) }
+        Self { status, me, round_began: Time(0), training_began: Time(0), steps: 0 }
     }
 
     /// Replaces the offers that were heard; `relation` says what their peers are to this one.
@@ -102,28 +109,33 @@ impl Board {
         }
     }
 
-    /// A run begins here.
+    /// A run begins here, or begins again.
     pub(crate) fn run_began(&mut self, start: &RunStart, now: Time) {
-        let members = start
-            .members
-            .iter()
-            .map(|member| MemberStatus { peer: member.peer.to_string(), ..MemberStatus::default() });
+        let run = start.run.to_string();
+        let before = self.status.runs.iter().position(|status| status.run == run);
+        let before = before.map(|place| self.status.runs.remove(place)).unwrap_or_default();
+        let member = |contact: &Contact| MemberStatus { peer: contact.peer.to_string(), ..MemberStatus::default() };
         if self.status.runs.len() >= HISTORY {
             self.status.runs.remove(0);
         }
         self.status.runs.push(RunStatus {
-            run: start.run.to_string(),
+            run,
             owner: start.owner.to_string(),
+            state: RunState::Preparing,
             rounds: start.spec.rounds,
             steps: start.spec.steps(),
             parameters: start.spec.model.parameters().unwrap_or(0),
             data_root: start.spec.data_root.to_string(),
             data_bytes: start.spec.data_bytes,
-            members: members.collect(),
+            members: start.members.iter().map(member).collect(),
             parameter_hashes_equal: true,
+            failure: None,
+            culprit: None,
+            paused: None,
             started_at_ms: now.as_unix_ms(),
-            ..RunStatus::default()
+            ..before
         });
+        self.steps = start.spec.steps();
     }
 
     /// The run of this name, if it is remembered.
@@ -156,30 +168,71 @@ impl Board {
         }
     }
 
-    /// A step begins.
-    pub(crate) fn step_began(&mut self, run: RunId, step: u64, now: Time) {
-        if step == 0 {
+    /// Work for an exchange begins.
+    pub(crate) fn exchange_began(&mut self, run: RunId, now: Time) {
+        if self.training_began.0 == 0 {
             self.training_began = now;
             self.round_began = now;
         }
         self.run_is(run, RunState::Training);
     }
 
-    /// A step is done.
-    pub(crate) fn step_done(&mut self, run: RunId, step: u64) {
+    /// The step that follows an exchange is made.
+    pub(crate) fn exchange_done(&mut self, run: RunId, exchange: u64, ledger: &Ledger) {
+        let (done, target, steps) = (ledger.done(), ledger.target, self.steps);
         if let Some(status) = self.run(run) {
-            status.steps_done = step + 1;
+            status.exchanges_done = exchange + 1;
+            (status.batches_done, status.batches_target) = (done, target);
+            status.steps_done = (u128::from(done) * u128::from(steps) / u128::from(target.max(1))) as u64;
+            status.paused = None;
+        }
+    }
+
+    /// The run has other members.
+    pub(crate) fn view_changed(&mut self, run: RunId, view: &View, now: Time) {
+        let Some(status) = self.run(run) else { return };
+        status.view = view.number;
+        status.paused = None;
+        (status.batches_done, status.batches_target) = (view.ledger.done(), view.ledger.target);
+        let departed = view.left.iter().map(|departure| DepartureStatus {
+            peer: departure.peer.to_string(),
+            reason: departure.reason.describe().into(),
+            view: view.number,
+            at_ms: now.as_unix_ms(),
+        });
+        status.left.extend(departed);
+        let surplus = status.left.len().saturating_sub(DEPARTURES_MAX);
+        status.left.drain(..surplus);
+        let before = std::mem::take(&mut status.members);
+        let member = |member: &Member| {
+            let peer = member.contact.peer.to_string();
+            let known = before.iter().find(|known| known.peer == peer).cloned();
+            let role = match member.role {
+                Role::Full => MemberRole::Full,
+                Role::Listener => MemberRole::Listening,
+            };
+            // Who is in a later view than the first has shown that it can.
+            let ready = known.as_ref().is_some_and(|known| known.ready) || view.number > 0;
+            MemberStatus { peer, role, ready, ..known.unwrap_or_default() }
+        };
+        status.members = view.members.iter().map(member).collect();
+    }
+
+    /// Nothing goes on for now.
+    pub(crate) fn run_paused(&mut self, run: RunId, why: Pause) {
+        if let Some(status) = self.run(run) {
+            status.paused = Some(describe_pause(why).into());
         }
     }
 
     /// All members have reported a round.
-    pub(crate) fn round_done(&mut self, run: RunId, reports: &[RoundReport], now: Time) {
+    pub(crate) fn round_done(&mut self, run: RunId, reports: &[(PeerId, RoundReport)], now: Time) {
         let took_s = now.since(self.round_began).0.max(1) as f64 / 1e9;
         self.round_began = now;
         let training_ms = now.since(self.training_began).as_ms();
         let Some(status) = self.run(run) else { return };
-        let sum = reports.iter().fold(LossSum::default(), |sum, report| sum.plus(report.loss));
-        status.rounds_done += 1;
+        let sum = reports.iter().fold(LossSum::default(), |sum, (_, report)| sum.plus(report.loss));
+        status.rounds_done = reports.first().map_or(0, |(_, report)| report.round.saturating_add(1));
         status.tokens = status.tokens.saturating_add(sum.tokens);
         // A moving average over about four rounds: steady to look at, quick to follow.
         let rate = sum.tokens as f64 / took_s;
@@ -192,11 +245,13 @@ impl Board {
         }
         status.losses.extend(sum.nats_per_token());
         status.parameter_hashes_equal &=
-            reports.iter().all(|report| report.parameter_hash == reports[0].parameter_hash);
-        if let Some(report) = reports.first() {
+            reports.iter().all(|(_, report)| report.parameter_hash == reports[0].1.parameter_hash);
+        if let Some((_, report)) = reports.first() {
             status.parameter_hash = report.parameter_hash.to_string();
         }
-        for (member, report) in status.members.iter_mut().zip(reports) {
+        for (peer, report) in reports {
+            let name = peer.to_string();
+            let Some(member) = status.members.iter_mut().find(|member| member.peer == name) else { continue };
             let busy_ms = report.compute_ms.saturating_add(report.reduce_ms).max(1);
             member.rounds_done = report.round.saturating_add(1);
             member.tokens_per_s = report.loss.tokens as f64 * 1e3 / busy_ms as f64;
@@ -254,6 +309,7 @@ pub(crate) fn describe_failure(failure: RunFailure, me: PeerId, detail: Option<&
             "; have the machines checked (memory, overclocking), and start again, with at least 3 to tell who is wrong"
         }
         AbortReason::Stalled => "; look at its log, or start again without it",
+        AbortReason::NotAllowed => "; whoever revoked its permission knows why",
     };
     let detail = detail.map_or_else(String::new, |detail| format!(": {detail}"));
     format!("{what} ({who}{source}){detail}{advice}")
@@ -273,6 +329,15 @@ pub(crate) fn describe_left_out(peers: usize, share: Share) -> String {
         ),
         // They are no members of the swarm, or not any more.
         Share::Open => format!("{subject} left out because the swarm does not admit {object}"),
+    }
+}
+
+/// Why a run waits here, in words.
+fn describe_pause(why: Pause) -> &'static str {
+    match why {
+        Pause::NoMajority => "waits until more than half of its members can be reached",
+        Pause::LeftBehind => "the others went on without this peer; it comes in again",
+        Pause::Restarted => "this peer was restarted; it comes in again",
     }
 }
 

@@ -18,6 +18,9 @@ pub(crate) struct Preset {
     /// Micro-batches of one member in one step.
     pub(crate) micro_batches: u32,
     pub(crate) learning_rate: f32,
+    /// Of the outer optimiser of local training.
+    pub(crate) outer_learning_rate: f32,
+    pub(crate) outer_momentum: f32,
 }
 
 /// All presets, smallest first.
@@ -34,6 +37,8 @@ pub(crate) const PRESETS: [Preset; 3] = [
         micro_batch_sequences: 4,
         micro_batches: 1,
         learning_rate: 4e-3,
+        outer_learning_rate: 0.7,
+        outer_momentum: 0.9,
     },
     Preset {
         name: "tiny",
@@ -47,6 +52,8 @@ pub(crate) const PRESETS: [Preset; 3] = [
         micro_batch_sequences: 8,
         micro_batches: 1,
         learning_rate: 3e-3,
+        outer_learning_rate: 0.7,
+        outer_momentum: 0.9,
     },
     Preset {
         name: "small",
@@ -60,6 +67,8 @@ pub(crate) const PRESETS: [Preset; 3] = [
         micro_batch_sequences: 4,
         micro_batches: 4,
         learning_rate: 1e-3,
+        outer_learning_rate: 0.7,
+        outer_momentum: 0.9,
     },
 ];
 

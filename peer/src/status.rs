@@ -172,11 +172,22 @@ pub(crate) struct RunStatus {
     pub(crate) rounds: u32,
     pub(crate) steps_done: u64,
     pub(crate) steps: u64,
+    /// Batches that count, and how many shall.
+    pub(crate) batches_done: u64,
+    pub(crate) batches_target: u64,
+    /// Exchanges (all-reduces) that are done.
+    pub(crate) exchanges_done: u64,
+    /// Number of the list of members that holds now.
+    pub(crate) view: u32,
+    /// Who has left, newest last, at most 64.
+    pub(crate) left: Vec<DepartureStatus>,
+    /// Why nothing goes on for now.
+    pub(crate) paused: Option<String>,
     pub(crate) parameters: u64,
     /// Hash of the data set's manifest, and the bytes of its text.
     pub(crate) data_root: String,
     pub(crate) data_bytes: u64,
-    /// In rank order.
+    /// Present members, by id.
     pub(crate) members: Vec<MemberStatus>,
     /// Training loss of each agreed round, over all members.
     pub(crate) losses: Vec<f64>,
@@ -203,15 +214,38 @@ pub(crate) struct RunStatus {
     pub(crate) device_trouble: Option<String>,
     /// Why it failed, whose doing it was, what to do.
     pub(crate) failure: Option<String>,
-    /// Who was lost or sent wrong things.
+    /// Who it ended for.
     pub(crate) culprit: Option<String>,
     pub(crate) started_at_ms: u64,
+}
+
+/// A member that has left a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DepartureStatus {
+    pub(crate) peer: String,
+    /// In words.
+    pub(crate) reason: String,
+    /// Number of the first view without it.
+    pub(crate) view: u32,
+    pub(crate) at_ms: u64,
+}
+
+/// What a member does, as in a view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum MemberRole {
+    /// Computes and adds up.
+    #[default]
+    Full,
+    /// Fetches the state and follows, to become full.
+    Listening,
 }
 
 /// A member as it reported the last round.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MemberStatus {
     pub(crate) peer: String,
+    pub(crate) role: MemberRole,
     pub(crate) ready: bool,
     /// Rounds that it has reported.
     pub(crate) rounds_done: u32,

@@ -10,10 +10,12 @@ use crate::net::bulk::{BulkConfig, BulkHandle, Congestion};
 use crate::net::swarm::{self, DEFAULT_TARGET_CONNECTIONS, Net, NetCommand, NetConfig, NetEvent};
 use crate::net::ticket::Ticket;
 use crate::papers::Papers;
-use crate::run::fetch::{Library, source};
+use crate::run::keeper::Keeper;
+use crate::run::library::{Library, source};
 use crate::run::trainer::Trainer;
 use crate::status::{MembershipStatus, Status};
 use crate::store::blobs::BlobStore;
+use crate::store::state_file::StateFolder;
 use crate::store::tables::Tables;
 use crate::{host, http};
 use libp2p::Multiaddr;
@@ -65,6 +67,8 @@ pub(crate) struct UpOptions {
     pub(crate) offer: bool,
     /// The congestion controller of the bulk transport.
     pub(crate) congestion: Congestion,
+    /// Whether to write down what each exchange of a run counted.
+    pub(crate) diary: bool,
     /// Longest run that is accepted, in seconds.
     pub(crate) duration_max_s: u64,
 }
@@ -96,6 +100,8 @@ pub(crate) async fn run(
     let (chosen, machine) = choose(&options, data_dir).await?;
     let store = Arc::new(BlobStore::open(&data_dir.join("blobs"), free / DISK_SHARE)?);
     let tables = Tables::open(&data_dir.join("tables"))?;
+    let keeper = Keeper::open(&data_dir.join("journal"))?;
+    let states = StateFolder::open(&data_dir.join("runs"))?;
     let library = Arc::new(Library::default());
     let http_listener = http::bind(options.http).await?;
 
@@ -166,6 +172,9 @@ pub(crate) async fn run(
         store,
         library,
         tables,
+        keeper,
+        states,
+        diaries: options.diary.then(|| data_dir.join("diaries")),
         models: data_dir.join("models"),
         listing,
         offer_public: options.offer,
@@ -175,7 +184,7 @@ pub(crate) async fn run(
     };
     let driver = Driver::new(parts);
     ready(&peer_file, &status);
-    driver.run(Sources { early, net: net.events, bulk: bulk_events, control: controls }, stop).await;
+    let outcome = driver.run(Sources { early, net: net.events, bulk: bulk_events, control: controls }, stop).await;
 
     server.abort();
     if let Err(error) = peer_file.remove(data_dir) {
@@ -183,7 +192,7 @@ pub(crate) async fn run(
     }
     // The network task ends by itself after its farewells; it must not hold us.
     let _ = tokio::time::timeout(Duration::from_secs(2), net.task).await;
-    Ok(())
+    outcome.map_err(UpError::from)
 }
 
 /// What computes, chosen and measured: its driver, and tests where it is new, take their time.

@@ -80,6 +80,8 @@ pub enum Effect {
         exchange: u64,
         /// Number of the view whose plan it is; told apart in the answer.
         plan: u32,
+        /// For how many members the contribution is cut into chunks.
+        ranks: u16,
         /// Which batches; may be none, then the contribution is zero.
         batches: Vec<Span>,
         /// Where the learning-rate schedule stands, in steps.

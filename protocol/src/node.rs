@@ -434,8 +434,13 @@ impl Node {
                 Err(format!("the journal's record of a run is of another peer, {}", record.contact.peer))
             }
             Ok(_) if self.run.is_some() => Err("another run goes on here".into()),
-            Ok(record) => Machine::again(record, now, &mut self.out)
-                .ok_or_else(|| "the vector of the journal's run cannot be cut for so many members".into()),
+            // After a restart we may be elsewhere.
+            Ok(record) => Machine::again(
+                Record { contact: self.offer.as_ref().map_or(record.contact.clone(), |_| self.contact()), ..record },
+                now,
+                &mut self.out,
+            )
+            .ok_or_else(|| "the vector of the journal's run cannot be cut for so many members".into()),
         };
         match machine {
             Ok(machine) => {

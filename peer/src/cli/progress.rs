@@ -2,13 +2,15 @@
 
 use super::format;
 use crate::metrics::state_name;
-use crate::status::RunStatus;
+use crate::status::{MemberRole, RunState, RunStatus};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Departures that a line tells of.
+const DEPARTURES_SHOWN: usize = 3;
 
 /// What is shown of one member.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,24 +27,35 @@ pub(super) struct MemberLine {
 pub(super) struct View {
     pub(super) state: &'static str,
     pub(super) rounds_done: u32,
-    pub(super) rounds: u32,
+    /// Batches that count, and how many shall.
+    pub(super) done: u64,
+    pub(super) target: u64,
     pub(super) loss: Option<f64>,
     pub(super) tokens_per_s: f64,
     /// Time left, once it can be told.
     pub(super) left: Option<Duration>,
     pub(super) members: Vec<MemberLine>,
+    /// What people should know besides: who has left, why nothing goes on.
+    pub(super) notes: Vec<String>,
 }
 
 impl View {
     /// The run as one member sees it; `label` names members for people.
     pub(super) fn of(run: &RunStatus, label: impl Fn(&str) -> String) -> Self {
-        let per_round_ms = run.training_ms.checked_div(run.rounds_done.into());
-        let rounds_left = u64::from(run.rounds.saturating_sub(run.rounds_done));
+        let (done, target) = (run.batches_done, run.batches_target);
+        // What was done before this peer came is not in its time.
+        let left_ms = (run.state == RunState::Training && run.rounds_done > 0 && done > 0).then(|| {
+            let left = u128::from(target.saturating_sub(done));
+            u64::try_from(u128::from(run.training_ms) * left / u128::from(done)).unwrap_or(u64::MAX)
+        });
+        let departures = run.left.iter().rev().take(DEPARTURES_SHOWN);
+        let departures = departures.map(|departure| format!("{} left: {}", label(&departure.peer), departure.reason));
         let member = |member: &crate::status::MemberStatus| MemberLine {
             label: label(&member.peer),
-            state: match member.ready {
-                true => state_name(run.state),
-                false => "preparing",
+            state: match (member.role, member.ready) {
+                (MemberRole::Listening, _) => "listening",
+                (MemberRole::Full, true) => state_name(run.state),
+                (MemberRole::Full, false) => "preparing",
             },
             rounds_done: member.rounds_done,
             tokens_per_s: member.tokens_per_s,
@@ -51,11 +64,13 @@ impl View {
         Self {
             state: state_name(run.state),
             rounds_done: run.rounds_done,
-            rounds: run.rounds,
+            done,
+            target,
             loss: run.losses.last().copied(),
             tokens_per_s: run.tokens_per_s,
-            left: per_round_ms.map(|ms| Duration::from_millis(ms.saturating_mul(rounds_left))),
+            left: left_ms.map(Duration::from_millis),
             members: run.members.iter().map(member).collect(),
+            notes: run.paused.iter().cloned().chain(departures).collect(),
         }
     }
 
@@ -71,8 +86,10 @@ impl View {
             format!("{label} {state} {rounds_done} ({} tokens/s)", format::rate(*tokens_per_s))
         };
         let members: Vec<String> = self.members.iter().map(member).collect();
-        let Self { state, rounds_done, rounds, .. } = self;
-        format!("{state}: round {rounds_done} of {rounds}  {}  | {}", self.overall(), members.join(", "))
+        let Self { state, done, target, rounds_done, .. } = self;
+        let notes: Vec<String> = self.notes.iter().map(|note| format!("  | {note}")).collect();
+        let (overall, members, notes) = (self.overall(), members.join(", "), notes.concat());
+        format!("{state}: {done} of {target} batches, round {rounds_done}  {overall}  | {members}{notes}")
     }
 }
 
@@ -96,13 +113,16 @@ struct Bars {
     all: MultiProgress,
     overall: Option<ProgressBar>,
     members: Vec<ProgressBar>,
+    /// Notes that were shown.
+    told: Vec<String>,
 }
 
 impl Progress {
     /// To standard error, as suits it.
     pub(super) fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let bars = terminal.then(|| Bars { all: MultiProgress::new(), overall: None, members: Vec::new() });
+        let bars =
+            terminal.then(|| Bars { all: MultiProgress::new(), overall: None, members: Vec::new(), told: Vec::new() });
         Self { bars, shown_at: None, shown: String::new(), pending: None }
     }
 
@@ -151,25 +171,34 @@ impl Progress {
 
 impl Bars {
     fn show(&mut self, view: &View) {
-        let length = u64::from(view.rounds.max(1));
+        let length = view.target.max(1);
         for (index, member) in view.members.iter().enumerate() {
             if index == self.members.len() {
-                let bar = self.all.insert(index, bar("{prefix:16} [{bar:20}] {pos:>4}/{len}  {msg}"));
+                let bar = self.all.insert(index, bar("{prefix:16} round {pos:>4}  {msg}"));
                 self.members.push(bar);
             }
             let bar = &self.members[index];
-            bar.set_length(length);
             bar.set_prefix(member.label.clone());
             bar.set_position(member.rounds_done.into());
             bar.set_message(member.message());
         }
+        // Those who have left make room.
+        for bar in self.members.drain(view.members.len().min(self.members.len())..) {
+            bar.finish_and_clear();
+            self.all.remove(&bar);
+        }
+        for note in view.notes.iter().filter(|note| !self.told.contains(note)) {
+            // Without its terminal there is nobody to tell.
+            drop(self.all.println(note));
+        }
+        self.told.clone_from(&view.notes);
         let overall = self.overall.get_or_insert_with(|| {
-            let bar = self.all.add(bar("{prefix:16} [{bar:20}] {pos:>4}/{len}  {msg}"));
+            let bar = self.all.add(bar("{prefix:16} [{bar:20}] {pos:>4}/{len} batches  {msg}"));
             bar.set_prefix("all");
             bar
         });
         overall.set_length(length);
-        overall.set_position(view.rounds_done.into());
+        overall.set_position(view.done);
         overall.set_message(format!("{:<10} {}", view.state, view.overall()));
     }
 }
@@ -182,13 +211,15 @@ fn bar(template: &str) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{MemberStatus, RunState};
+    use crate::status::{DepartureStatus, MemberStatus};
 
     fn run() -> RunStatus {
         RunStatus {
             state: RunState::Training,
             rounds_done: 10,
             rounds: 40,
+            batches_done: 200,
+            batches_target: 800,
             losses: vec![5.0, 3.25],
             tokens_per_s: 9876.4,
             training_ms: 20_000,
@@ -201,7 +232,13 @@ mod tests {
                     ..MemberStatus::default()
                 },
                 MemberStatus { peer: "bb".into(), ..MemberStatus::default() },
+                MemberStatus { peer: "cc".into(), role: MemberRole::Listening, ..MemberStatus::default() },
             ],
+            left: vec![DepartureStatus {
+                peer: "dd".into(),
+                reason: "a member was lost".into(),
+                ..DepartureStatus::default()
+            }],
             ..RunStatus::default()
         }
     }
@@ -211,16 +248,17 @@ mod tests {
         let view = View::of(&run(), |peer| format!("peer {peer}"));
         assert_eq!(
             view.line(),
-            "training: round 10 of 40  loss 3.250  9,876 tokens/s  1 min 0 s left  \
-             | peer aa training 10 (2,500 tokens/s), peer bb preparing 0 (– tokens/s)"
+            "training: 200 of 800 batches, round 10  loss 3.250  9,876 tokens/s  1 min 0 s left  \
+             | peer aa training 10 (2,500 tokens/s), peer bb preparing 0 (– tokens/s), \
+             peer cc listening 0 (– tokens/s)  | peer dd left: a member was lost"
         );
         assert_eq!(view.members[0].message(), "training       2,500 tokens/s  loss –");
     }
 
     #[test]
     fn before_the_first_round_nothing_is_guessed() {
-        let view = View::of(&RunStatus { rounds: 4, ..RunStatus::default() }, str::to_owned);
-        assert_eq!(view.line(), "preparing: round 0 of 4  loss –  – tokens/s  – left  | ");
+        let view = View::of(&RunStatus { batches_target: 4, ..RunStatus::default() }, str::to_owned);
+        assert_eq!(view.line(), "preparing: 0 of 4 batches, round 0  loss –  – tokens/s  – left  | ");
     }
 
     #[test]

@@ -20,6 +20,11 @@ pub(super) struct Recipe {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) steps_per_round: u32,
 
+    /// Let every machine take N optimiser steps by itself, then average how far they
+    /// went: N times less traffic (DiLoCo). A round is then one such exchange
+    #[arg(long, value_name = "N", conflicts_with = "steps_per_round", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(super) local_steps: Option<u32>,
+
     #[arg(long, value_name = "NAME", default_value = "tiny", value_parser = preset, help = preset_help())]
     pub(super) preset: Preset,
 
@@ -33,6 +38,11 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
+    /// Optimiser steps of a round.
+    pub(super) fn steps(&self) -> u32 {
+        self.local_steps.unwrap_or(self.steps_per_round)
+    }
+
     /// The data as another process would name it.
     ///
     /// # Errors

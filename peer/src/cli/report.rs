@@ -36,6 +36,12 @@ pub(super) struct Report {
     pub(super) parameter_hashes_equal: bool,
     pub(super) parameter_hash: String,
     pub(super) peers_lost: usize,
+    /// What became of members and batches, where that was counted.
+    #[serde(flatten)]
+    pub(super) survival: Option<serde_json::Value>,
+    /// The same for people.
+    #[serde(skip)]
+    pub(super) members: String,
     /// Where the model is, if it is kept.
     pub(super) out: Option<String>,
     /// What went wrong although it did not fail.
@@ -83,6 +89,7 @@ impl Report {
         };
         let rows = [
             ("peers", format!("{}, {} lost", self.peers, self.peers_lost)),
+            ("members", self.members.clone()),
             ("model", format!("{} parameters", format::grouped(self.parameters))),
             ("data", format!("{}, blake3 root {}", format::bytes(self.data_bytes), self.data_root)),
             (
@@ -107,7 +114,8 @@ impl Report {
                 ),
             ),
         ];
-        let rows: String = rows.iter().map(|(name, value)| format!("{name:<16} {value}\n")).collect();
+        let rows = rows.iter().filter(|(_, value)| !value.is_empty());
+        let rows: String = rows.map(|(name, value)| format!("{name:<16} {value}\n")).collect();
         let warning = self.warning.as_ref().map_or_else(String::new, |warning| format!("\nwarning: {warning}\n"));
         curve + &rows + &warning
     }

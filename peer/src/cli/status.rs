@@ -4,12 +4,15 @@ use super::{Error, format, invite};
 use crate::api::PeerFile;
 use crate::http::client::PeerClient;
 use crate::metrics::state_name;
-use crate::status::{MembershipStatus, OrderState, Relation, Status};
+use crate::status::{MemberRole, MembershipStatus, OrderState, Relation, RunStatus, Status};
 use clap::Args;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
+
+/// Departures of a run that are shown.
+const DEPARTURES_SHOWN: usize = 5;
 
 /// Show what the running peer knows and does.
 #[derive(Args, Debug)]
@@ -118,14 +121,23 @@ fn write_work(text: &mut String, status: &Status) -> std::fmt::Result {
         let loss = format::loss(run.losses.last().copied());
         writeln!(
             text,
-            "  {}  {}  round {} of {}  loss {loss}  {} tokens/s  {} members",
+            "  {}  {}  {} of {} batches, round {}  loss {loss}  {} tokens/s  view {}: {}",
             format::short(&run.run),
             state_name(run.state),
+            run.batches_done,
+            run.batches_target,
             run.rounds_done,
-            run.rounds,
             format::rate(run.tokens_per_s),
-            run.members.len(),
+            run.view,
+            members(run),
         )?;
+        for departure in run.left.iter().rev().take(DEPARTURES_SHOWN).rev() {
+            let (peer, view) = (format::short(&departure.peer), departure.view);
+            writeln!(text, "            {peer} left before view {view}: {}", departure.reason)?;
+        }
+        if let Some(paused) = &run.paused {
+            writeln!(text, "            {paused}")?;
+        }
         if let Some(trouble) = &run.device_trouble {
             writeln!(text, "            {trouble}")?;
         }
@@ -136,10 +148,17 @@ fn write_work(text: &mut String, status: &Status) -> std::fmt::Result {
     Ok(())
 }
 
+/// How many take part, and how many come in.
+fn members(run: &RunStatus) -> String {
+    let listening = run.members.iter().filter(|member| member.role == MemberRole::Listening).count();
+    let full = run.members.len() - listening;
+    if listening == 0 { format!("{full} members") } else { format!("{full} members, {listening} listening") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{InvitationStatus, ListingStatus, OrderStatus, RunState, RunStatus};
+    use crate::status::{DepartureStatus, InvitationStatus, ListingStatus, MemberStatus, OrderStatus, RunState};
     use manta_protocol::membership::Role;
 
     #[test]
@@ -179,7 +198,20 @@ mod tests {
                 run: "0123456789".into(),
                 state: RunState::Failed,
                 rounds_done: 2,
-                rounds: 40,
+                batches_done: 30,
+                batches_target: 600,
+                view: 3,
+                members: vec![
+                    MemberStatus::default(),
+                    MemberStatus { role: MemberRole::Listening, ..MemberStatus::default() },
+                ],
+                left: vec![DepartureStatus {
+                    peer: "ccccccccdd".into(),
+                    reason: "a member was lost".into(),
+                    view: 3,
+                    at_ms: 0,
+                }],
+                paused: Some("waits until more".into()),
                 losses: vec![5.0, 4.5],
                 failure: Some("peer bbbb was lost".into()),
                 ..RunStatus::default()
@@ -193,7 +225,10 @@ mod tests {
             "aaaaaaaa  busy",
             "(this peer)",
             "3  reading    waiting for 2 more",
-            "01234567  failed  round 2 of 40  loss 4.500",
+            "01234567  failed  30 of 600 batches, round 2  loss 4.500",
+            "view 3: 1 members, 1 listening",
+            "cccccccc left before view 3: a member was lost",
+            "waits until more",
             "peer bbbb was lost",
         ] {
             assert!(text.contains(part), "`{part}` in\n{text}");

@@ -7,9 +7,12 @@ use crate::status::Status;
 use clap::Args;
 use std::path::Path;
 
-/// Stop a run or an order.
+/// Stop a run or an order, or leave somebody else's run.
 #[derive(Args, Debug)]
-#[command(after_help = "`manta status` lists runs and orders.")]
+#[command(after_help = "\
+A run that was ordered here ends for all its members; what it has learnt is saved.
+Somebody else's run goes on without this machine.
+`manta status` lists runs and orders.")]
 pub(super) struct StopArgs {
     /// Id of a run (its beginning is enough), or number of an order
     #[arg(value_name = "RUN|ORDER")]

@@ -37,7 +37,9 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Members of the run, this machine included: a number, or a range as in 2..8
+    /// Members of the run, this machine included: a number, or a range as in 2..8.
+    /// Machines that come free later are taken in up to the most; with a least of 1
+    /// the run also goes on when only one is left
     #[arg(long, value_name = "N|MIN..MAX", default_value = "1..16", value_parser = parse::peer_range)]
     peers: PeerRange,
 
@@ -77,7 +79,10 @@ impl TrainArgs {
             peers_min: self.peers.min,
             peers_max: self.peers.max,
             rounds: self.recipe.rounds,
-            steps_per_round: self.recipe.steps_per_round,
+            steps_per_round: self.recipe.steps(),
+            local: self.recipe.local_steps.is_some(),
+            // Who starts with one machine also goes on with one.
+            solo: self.peers.min == 1,
             seed: self.recipe.seed,
             patience_ms: milliseconds(self.patience),
             deadline_ms: milliseconds(self.deadline),
@@ -120,7 +125,7 @@ fn show(arguments: &TrainArgs, status: &Status, run: &RunStatus) -> Result<(), E
         preset: arguments.recipe.preset.name.into(),
         seed: arguments.recipe.seed,
         bytes_sent: status.traffic.bytes_sent(),
-        peers_lost: usize::from(run.culprit.is_some()),
+        peers_lost: run.left.len(),
         ..Report::of(run)
     };
     if arguments.json {

@@ -86,6 +86,10 @@ pub(super) struct UpArgs {
     #[arg(long)]
     json: bool,
 
+    /// Write down what each exchange of a run counted, in DATA/diaries
+    #[arg(long, hide = true)]
+    diary: bool,
+
     /// End when standard input is closed
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -164,6 +168,7 @@ impl UpArgs {
             threads: self.threads,
             offer: !self.no_offer,
             congestion: self.congestion,
+            diary: self.diary,
             duration_max_s: self.duration_max.as_secs(),
         }
     }

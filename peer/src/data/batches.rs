@@ -2,44 +2,35 @@
 //! judged.
 //!
 //! The draw is a pure function of the run's seed and of integers, so every
-//! member (and every later auditor) can tell any member's batch. The sequences
-//! of one micro-batch of all ranks are numbered through; each number draws its
-//! own start by a keyed hash, uniformly over all starts that leave room for a
-//! whole window. Draws are *with* replacement: windows may overlap or repeat, in
-//! one step as well as across steps, as chance has it; no epoch is kept. Ranks
-//! draw independently, so none has data that another could not draw.
+//! member (and every later auditor) can tell any batch. A run's batches are
+//! numbered through from 0; each sequence of each batch draws its own start by a
+//! keyed hash, uniformly over all starts that leave room for a whole window.
+//! Draws are *with* replacement: windows may overlap or repeat as chance has it;
+//! no epoch is kept. Who computes a batch, and when, changes nothing about it.
 
 use serde::{Deserialize, Serialize};
 
-/// Most sequences of one micro-batch.
+/// Most sequences of one batch.
 pub(crate) const SEQUENCES_MAX: usize = 65_536;
 /// Most validation windows, whatever the caller asks for.
 pub(crate) const VALIDATION_WINDOWS_MAX: usize = 1 << 20;
 
-/// The shape of one micro-batch.
+/// The shape of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BatchShape {
-    /// Sequences in a micro-batch.
+    /// Sequences in a batch.
     pub(crate) sequences: usize,
     /// Tokens that each sequence predicts; a window has one more.
     pub(crate) length: usize,
 }
 
-/// Which micro-batch of a run.
+/// Which batch of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchKey {
     /// The run's seed.
     pub(crate) seed: [u8; 32],
-    /// Round of the run.
-    pub(crate) round: u64,
-    /// Step within the round.
-    pub(crate) step: u64,
-    /// Micro-batch within the step.
-    pub(crate) micro_batch: u64,
-    /// The member, below `ranks`.
-    pub(crate) rank: u64,
-    /// Members of the run.
-    pub(crate) ranks: u64,
+    /// The batch's number in the run, from 0.
+    pub(crate) batch: u64,
 }
 
 /// Why there is no such batch.
@@ -53,45 +44,31 @@ pub(crate) enum BatchError {
         "a batch of {sequences} sequences of {length} tokens; 1 to {SEQUENCES_MAX} sequences of 1 token or more are accepted"
     )]
     Shape { sequences: usize, length: usize },
-    #[error("rank {rank} of {ranks}; ranks are counted from 0")]
-    Rank { rank: u64, ranks: u64 },
-    #[error("micro-batch {micro_batch} of {ranks} ranks is beyond what can be numbered")]
-    Overflow { micro_batch: u64, ranks: u64 },
 }
 
-/// Where the sequences of one micro-batch of one rank start in the training part.
+/// Where the sequences of one batch start in the training part.
 ///
 /// # Errors
-/// [`BatchError`] if the part is shorter than a window or the key or shape makes no sense.
+/// [`BatchError`] if the part is shorter than a window or the shape makes no sense.
 pub(crate) fn window_starts(
     training_bytes: usize,
     key: &BatchKey,
     shape: BatchShape,
 ) -> Result<Vec<usize>, BatchError> {
-    let &BatchKey { seed, round, step, micro_batch, rank, ranks } = key;
     let BatchShape { sequences, length } = shape;
     if !(1..=SEQUENCES_MAX).contains(&sequences) || length == 0 {
         return Err(BatchError::Shape { sequences, length });
     }
-    if rank >= ranks {
-        return Err(BatchError::Rank { rank, ranks });
-    }
     let starts = number_of_starts("training", training_bytes, length)?;
-    let first = micro_batch
-        .checked_mul(ranks)
-        .and_then(|index| index.checked_add(rank))
-        .and_then(|index| index.checked_mul(sequences as u64))
-        .filter(|index| index.checked_add(sequences as u64).is_some())
-        .ok_or(BatchError::Overflow { micro_batch, ranks })?;
-    let mut hasher = blake3::Hasher::new_keyed(&seed);
-    hasher.update(b"manta training window v1").update(&round.to_le_bytes()).update(&step.to_le_bytes());
+    let mut hasher = blake3::Hasher::new_keyed(&key.seed);
+    hasher.update(b"manta training window v2").update(&key.batch.to_le_bytes());
     let draw = |index: u64| {
         let mut word = [0; 8];
         hasher.clone().update(&index.to_le_bytes()).finalize_xof().fill(&mut word);
         // The high word of a 64 × 64 bit product: uniform up to starts / 2⁶⁴.
         ((u128::from(u64::from_le_bytes(word)) * starts as u128) >> 64) as usize
     };
-    Ok((first..first + sequences as u64).map(draw).collect())
+    Ok((0..sequences as u64).map(draw).collect())
 }
 
 /// The windows of the validation part: one after the other, each predicting the
@@ -152,44 +129,31 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KEY: BatchKey = BatchKey { seed: [3; 32], round: 1, step: 2, micro_batch: 0, rank: 0, ranks: 4 };
+    const KEY: BatchKey = BatchKey { seed: [3; 32], batch: 6 };
     const SHAPE: BatchShape = BatchShape { sequences: 4, length: 16 };
 
     #[test]
     fn the_draw_is_pinned() {
-        assert_eq!(window_starts(1_000_000, &KEY, SHAPE).unwrap(), [118_978, 849_431, 819_165, 871_214]);
+        assert_eq!(window_starts(1_000_000, &KEY, SHAPE).unwrap(), [987_438, 403_003, 985_479, 543_636]);
         assert_eq!(
-            window_starts(1 << 32, &BatchKey { rank: 3, ..KEY }, SHAPE).unwrap(),
-            [2_246_542_339, 730_380_493, 2_628_054_570, 4_139_948_261]
+            window_starts(1 << 32, &BatchKey { batch: u64::MAX, ..KEY }, SHAPE).unwrap(),
+            [3_043_784_832, 3_425_657_447, 2_720_688_954, 4_137_964_196]
         );
     }
 
     #[test]
     fn every_part_of_the_key_changes_the_draw() {
         let starts = |key: BatchKey| window_starts(1_000_000, &key, SHAPE).unwrap();
-        let keys = [
-            KEY,
-            BatchKey { seed: [4; 32], ..KEY },
-            BatchKey { round: 2, ..KEY },
-            BatchKey { step: 1, ..KEY },
-            BatchKey { round: 2, step: 1, ..KEY },
-            BatchKey { micro_batch: 1, ..KEY },
-            BatchKey { rank: 1, ..KEY },
-        ];
+        let keys =
+            [KEY, BatchKey { seed: [4; 32], ..KEY }, BatchKey { batch: 7, ..KEY }, BatchKey { batch: 6 << 32, ..KEY }];
         let draws: std::collections::BTreeSet<Vec<usize>> = keys.into_iter().map(starts).collect();
         assert_eq!(draws.len(), keys.len());
     }
 
     #[test]
-    fn a_batch_does_not_depend_on_how_it_is_shared_out() {
-        let all = |ranks: u64, micro_batches: u64| -> Vec<usize> {
-            (0..micro_batches)
-                .flat_map(|micro_batch| (0..ranks).map(move |rank| BatchKey { micro_batch, rank, ranks, ..KEY }))
-                .flat_map(|key| window_starts(1_000_000, &key, SHAPE).unwrap())
-                .collect()
-        };
-        assert_eq!(all(4, 1), all(1, 4));
-        assert_eq!(all(4, 1), all(2, 2));
+    fn a_longer_batch_begins_like_a_shorter_one() {
+        let of = |sequences| window_starts(1_000_000, &KEY, BatchShape { sequences, ..SHAPE }).unwrap();
+        assert_eq!(of(9)[..4], of(4));
     }
 
     #[test]
@@ -214,9 +178,6 @@ mod tests {
             let shape = BatchShape { sequences, length };
             assert_eq!(window_starts(100, &KEY, shape), Err(BatchError::Shape { sequences, length }));
         }
-        assert!(matches!(window_starts(100, &BatchKey { rank: 4, ..KEY }, SHAPE), Err(BatchError::Rank { .. })));
-        let far = BatchKey { micro_batch: u64::MAX / 2, ..KEY };
-        assert!(matches!(window_starts(100, &far, SHAPE), Err(BatchError::Overflow { .. })));
         assert!(matches!(validation_starts(16, 16, 10), Err(BatchError::PartTooShort { part: "validation", .. })));
         assert!(matches!(validation_starts(16, 0, 10), Err(BatchError::Shape { .. })));
     }
@@ -250,11 +211,10 @@ mod tests {
         fn windows_lie_within_the_text(
             text in prop::collection::vec(any::<u8>(), 2..500),
             length in 1..400_usize,
-            step in any::<u64>(),
-            rank in 0..4_u64,
+            batch in any::<u64>(),
         ) {
             let shape = BatchShape { sequences: 8, length };
-            let key = BatchKey { step, rank, ..KEY };
+            let key = BatchKey { batch, ..KEY };
             match window_starts(text.len(), &key, shape) {
                 Ok(starts) => {
                     let ids = tokens(&text, &starts, length);

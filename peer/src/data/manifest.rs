@@ -12,7 +12,7 @@ use super::DataSet;
 use super::corpus::CORPUS_BYTES_MAX;
 use super::tokenizer::TokenizerKind;
 use crate::store::blobs::{BlobStore, StoreError};
-use manta_protocol::ids::{Hash, PeerId};
+use manta_protocol::ids::Hash;
 use manta_protocol::wire::codec::{self, CodecError};
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +47,8 @@ pub(crate) enum ManifestError {
     Size { training: u64, validation: u64 },
     #[error("data manifest: {found} chunks; its sizes need {expected}")]
     ChunkCount { found: usize, expected: u64 },
-    #[error("the data cannot be fetched from its owner {}: {problem}", .owner.short())]
-    NotFetched { owner: PeerId, problem: String },
+    #[error("the data cannot be fetched: {0}")]
+    NotFetched(String),
     #[error("a file task ended early; see the log")]
     Interrupted,
     #[error("chunk {index} ({hash}) of the data is not here; it must be fetched again")]

@@ -1,19 +1,15 @@
 //! What the node wants done, carried out.
 
-use super::{Driver, OpenRun, TOPIC, TaskDone};
+use super::{Driver, Judged, TOPIC};
 use crate::board::{describe_left_out, describe_no_match};
-use crate::net::addresses;
 use crate::net::bulk::ChunkHeader;
 use crate::net::swarm::{self, NetCommand};
-use crate::run::desk::Desk;
-use crate::run::fetch::fetch;
-use crate::run::trainer::Work;
+use crate::run::keeper::KeptOrder;
+use crate::run::library::Shelf;
+use crate::run::trainer::{Purpose, Work};
 use crate::status::OrderState;
-use manta_protocol::effect::{RunStart, Verdict};
-use manta_protocol::run::Phase;
-use manta_protocol::{Effect, Event, PeerId, RunId};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use manta_protocol::effect::Verdict;
+use manta_protocol::{Effect, Event, OrderId, PeerId, RunId};
 
 impl Driver {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -34,70 +30,90 @@ impl Driver {
             }
             Effect::Disconnect { peer, why } => self.shut_out(peer, why),
             Effect::Prepare(start) => self.prepare(start),
-            Effect::ComputeGradient { run, step } => {
+            Effect::Admit { run, contact } => self.admit(run, &contact),
+            Effect::Dismiss { run, peer } => self.dismiss(run, peer),
+            Effect::Journal { run, record } => self.keep_record(run, record.as_deref()),
+            Effect::Notify(event) => self.event(event),
+            Effect::Close { run, failure } => self.closed(run, failure),
+            of_run => self.work(of_run),
+        }
+    }
+
+    /// The work of a run.
+    fn work(&mut self, effect: Effect) {
+        match effect {
+            Effect::Compute { run, exchange, plan, ranks, batches, schedule_step } => {
                 let now = self.last_now;
-                self.board.step_began(run, step, now);
-                self.ask(run, Work::Gradient { run, step });
+                self.board.exchange_began(run, now);
+                if let Some(open) = self.open_run(run) {
+                    open.assigned(exchange, plan, ranks, &batches);
+                }
+                self.ask(run, Work::Compute { run, exchange, plan, batches, schedule_step });
             }
-            Effect::ChunkVerdict { keep, .. } => {
-                if let (true, Some((step, phase, chunk, rank, bytes))) = (keep, self.arriving.take())
-                    && let Some(open) = &mut self.run
+            Effect::ChunkVerdict { transfer, keep } => {
+                if let Some(open) = &mut self.run
+                    && let Some(chunk) = open.waiting.remove(&transfer).filter(|_| keep)
                 {
-                    open.desk.keep(step, phase, chunk, rank, bytes);
+                    open.desk.keep(chunk.exchange, chunk.phase, chunk.chunk, chunk.from, chunk.bytes);
                 }
             }
-            Effect::SendChunk { run, to, step, phase, chunk } => self.send_chunk(run, to, step, phase, chunk),
-            Effect::Reduce { run, step, chunk } => {
-                let contributions = self.run.as_ref().map(|open| open.desk.contributions(step, chunk));
-                self.ask(run, Work::Reduce { run, step, chunk, contributions: contributions.unwrap_or_default() });
+            Effect::SendChunk { run, to, view, exchange, phase, chunk } => {
+                self.send_chunk(to, ChunkHeader { run, exchange, view, phase, index: chunk });
             }
-            Effect::Apply { run, step } => {
-                let sums = self.run.as_mut().map(|open| open.desk.finish(step)).unwrap_or_default();
-                self.ask(run, Work::Apply { run, step, sums });
+            Effect::Reduce { run, exchange, view, chunk, contributors } => {
+                self.reduce(run, exchange, view, chunk, &contributors);
             }
-            Effect::HashParameters { run, round } => self.ask(run, Work::Hash { run, round }),
-            Effect::Save { run } => self.begin_saving(run),
-            Effect::Close { run, failure } => self.closed(run, failure),
-            Effect::Notify(event) => self.event(event),
+            Effect::DropSums { run, exchange } => {
+                if let Some(open) = self.open_run(run) {
+                    open.desk.drop_sums(exchange);
+                }
+            }
+            Effect::DropExchange { run, exchange } => {
+                if let Some(open) = self.open_run(run) {
+                    open.drop_exchange(exchange);
+                }
+            }
+            Effect::Apply { run, exchange, batches, schedule_step } => {
+                let sums = self.open_run(run).map(|open| open.desk.apply(exchange)).unwrap_or_default();
+                self.ask(run, Work::Apply { run, exchange, batches, schedule_step, sums });
+            }
+            Effect::HashParameters { run, exchange } => self.ask(run, Work::Hash { run, exchange }),
+            Effect::Snapshot { run, exchange } => {
+                self.ask(run, Work::State { run, exchange, purpose: Purpose::Snapshot });
+            }
+            Effect::Checkpoint { run, exchange } => {
+                self.ask(run, Work::State { run, exchange, purpose: Purpose::Checkpoint });
+            }
+            Effect::DropSnapshot { run } => self.parts.library.close(Shelf::State(run)),
+            Effect::FetchState { run, exchange, root, donors } => self.fetch_state(run, exchange, root, donors),
+            Effect::FetchResult { run, root, from } => self.fetch_result(run, root, from),
+            Effect::Save { run, for_owner } => self.begin_saving(run, for_owner),
+            elsewhere => unreachable!("{elsewhere:?} is no work of a run"),
         }
     }
 
-    pub(super) fn prepare(&mut self, start: Arc<RunStart>) {
-        let now = self.last_now;
-        tracing::info!(run = %start.run.short(), members = start.members.len(), rank = start.rank, "a run begins");
-        self.board.run_began(&start, now);
-        for member in start.members.iter().filter(|member| member.peer != start.me()) {
-            let known_at: Vec<Vec<u8>> = member.addresses.iter().map(|address| address.0.clone()).collect();
-            let known = self.connected.get(&member.peer).copied().flatten();
-            let ips = known
-                .into_iter()
-                .chain(known_at.iter().filter_map(|bytes| addresses::ip(&addresses::from_bytes(bytes)?)));
-            let sockets = dedup(ips.map(|ip| SocketAddr::new(ip, member.bulk_port)));
-            self.parts.bulk.set_peer_addresses(member.peer, sockets);
-            self.command(NetCommand::AddAddresses { peer: member.peer, addresses: known_at.clone() });
-            self.command(NetCommand::Guard { peer: member.peer, addresses: known_at });
+    fn reduce(&mut self, run: RunId, exchange: u64, view: u32, chunk: u32, contributors: &[PeerId]) {
+        let Some(open) = self.open_run(run) else { return };
+        match open.desk.contributions(exchange, chunk, contributors) {
+            Ok(contributions) => self.ask(run, Work::Reduce { run, exchange, view, chunk, contributions }),
+            Err(missing) => {
+                let problem = format!("the values of {} for chunk {chunk} are not here", missing.short());
+                tracing::error!(run = %run.short(), exchange, problem, "a chunk cannot be added up");
+                // Not handled within the effects of the input that led here.
+                self.input_later(manta_protocol::Input::TrainerFailed { run, culprit: None });
+            }
         }
-        self.run = Some(OpenRun { start: start.clone(), desk: Desk::default(), problem: None, failure: None });
-        let (bulk, store, library) = (self.parts.bulk.clone(), self.parts.store.clone(), self.parts.library.clone());
-        self.spawn(async move { TaskDone::DataFetched(start.clone(), fetch(start, bulk, store, library).await) });
     }
 
-    pub(super) fn send_chunk(&mut self, run: RunId, to: PeerId, step: u64, phase: Phase, chunk: u32) {
-        let Some(open) = self.run.as_ref() else { return };
-        let steps_per_round = u64::from(open.start.spec.steps_per_round);
-        let header = ChunkHeader {
-            run,
-            round: u32::try_from(step / steps_per_round).unwrap_or(u32::MAX),
-            step: u32::try_from(step % steps_per_round).unwrap_or(u32::MAX),
-            phase,
-            index: chunk,
-        };
-        let sent = match open.desk.outgoing(step, phase, chunk, open.start.rank) {
+    fn send_chunk(&mut self, to: PeerId, header: ChunkHeader) {
+        let Some(open) = self.open_run(header.run) else { return };
+        let me = open.start.me;
+        let sent = match open.desk.outgoing(header.exchange, header.phase, header.index, me) {
             Some(bytes) => self.parts.bulk.send_chunk(to, header, bytes).map_err(|error| error.to_string()),
             None => Err("the chunk is not here".into()),
         };
         if let Err(problem) = sent {
-            tracing::error!(peer = %to.short(), problem, "a chunk cannot be sent");
+            tracing::error!(peer = %to.short(), ?header, problem, "a chunk cannot be sent");
         }
     }
 
@@ -120,16 +136,11 @@ impl Driver {
             Event::ReservationAnswered { order, peer, answer } => {
                 tracing::info!(order = order.0, peer = %peer.short(), ?answer, "a reservation was answered");
             }
-            Event::OrderMatched { order, run } => {
-                self.board.order_matched(order, run);
-                if let Some(open) = self.orders.get_mut(&order) {
-                    open.run = Some(run);
-                }
-            }
+            Event::OrderMatched { order, run } => self.order_matched(order, run),
             Event::RunNotBegun { run, why } => {
                 tracing::error!(run = %run.short(), why, "a run cannot begin on this machine");
-                if let Some(order) = self.orders.iter().find(|(_, open)| open.run == Some(run)).map(|(order, _)| *order)
-                {
+                self.forget_kept_order(run);
+                if let Some(order) = self.order_of(run) {
                     self.orders.remove(&order);
                     let message = format!("the run could not begin: {why}; order again");
                     self.board.order_is(order, OrderState::Failed, message);
@@ -148,15 +159,64 @@ impl Driver {
             Event::Admitted { peer, permission } => self.admitted(peer, &permission),
             Event::Revoked(revocation) => self.revocation_heard(*revocation),
             Event::Dismissed => self.dismissed(),
+            of_run => self.run_event(of_run),
+        }
+    }
+
+    /// What happened in a run.
+    fn run_event(&mut self, event: Event) {
+        let now = self.last_now;
+        match event {
             Event::MemberReady { run, peer } => self.board.member_ready(run, peer),
-            Event::StepDone { run, step } => self.board.step_done(run, step),
+            Event::ExchangeDone { run, exchange, view, contributors, ledger } => {
+                self.board.exchange_done(run, exchange, &ledger);
+                if let Some(open) = self.open_run(run) {
+                    open.diary.exchange_done(now, exchange, view, &contributors, &ledger);
+                }
+            }
+            Event::ViewChanged { run, view } => {
+                for departure in &view.left {
+                    let (peer, reason) = (departure.peer.short(), departure.reason.describe());
+                    tracing::warn!(run = %run.short(), peer, reason, view = view.number, "a member has left the run");
+                }
+                let members = view.members.len();
+                tracing::info!(run = %run.short(), view = view.number, members, fate = ?view.fate, "the run has a new view");
+                self.board.view_changed(run, &view, now);
+                if let Some(open) = self.open_run(run) {
+                    open.diary.view_changed(now, &view);
+                }
+            }
+            Event::RunPaused { run, why } => {
+                tracing::warn!(run = %run.short(), ?why, "the run waits");
+                self.board.run_paused(run, why);
+            }
             Event::RoundDone { run, reports } => {
-                let now = self.last_now;
                 self.board.round_done(run, &reports, now);
                 let last = self.board.run(run).and_then(|status| status.losses.last().copied());
-                tracing::info!(run = %run.short(), round = reports.first().map(|report| report.round), loss = last, "round done");
+                let round = reports.first().map(|(_, report)| report.round);
+                tracing::info!(run = %run.short(), round, loss = last, "round done");
             }
+            elsewhere => unreachable!("{elsewhere:?} is no event of a run"),
         }
+    }
+
+    /// An order has become a run: what its end needs must outlive a restart.
+    fn order_matched(&mut self, order: OrderId, run: RunId) {
+        self.board.order_matched(order, run);
+        let Some(open) = self.orders.get_mut(&order) else { return };
+        open.run = Some(run);
+        let Some(Judged { tokenizer, unigram_loss }) = open.judged else { return };
+        let kept = KeptOrder { request: open.request.clone(), tokenizer, unigram_loss };
+        let keeper = &mut self.parts.keeper;
+        if let Err(error) = tokio::task::block_in_place(|| keeper.order(run, Some(&kept))) {
+            tracing::error!(%error, "this peer stops, for it cannot keep its promises");
+            self.fatal = Some(error.to_string());
+        }
+    }
+
+    /// The order that became this run.
+    pub(super) fn order_of(&self, run: RunId) -> Option<OrderId> {
+        self.orders.iter().find(|(_, order)| order.run == Some(run)).map(|(order, _)| *order)
     }
 }
 
@@ -166,14 +226,4 @@ fn verdict_of(verdict: Verdict) -> swarm::Verdict {
         Verdict::Ignore => swarm::Verdict::Ignore,
         Verdict::Reject => swarm::Verdict::Reject,
     }
-}
-
-fn dedup(sockets: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let mut kept = Vec::new();
-    for socket in sockets.filter(|socket| socket.port() != 0) {
-        if !kept.contains(&socket) {
-            kept.push(socket);
-        }
-    }
-    kept
 }

@@ -1,14 +1,17 @@
 //! What comes in from the network, the trainer and finished tasks, as inputs of the node.
 
+use super::open_run::Waiting;
 use super::{Driver, TaskDone};
 use crate::net::bulk::{BulkEvent, ChunkHeader};
 use crate::net::frame::FrameAnswer;
 use crate::net::swarm::{NetCommand, NetEvent};
-use crate::run::fetch::Shelf;
+use crate::run::fetch::Fetched;
+use crate::run::library::Shelf;
+use crate::run::state::RunState;
 use crate::run::trainer::{Answer, Work};
 use crate::status::OrderState;
 use bytes::Bytes;
-use manta_protocol::effect::RunStart;
+use manta_protocol::effect::{Entry, RunStart};
 use manta_protocol::input::Done;
 use manta_protocol::run::Phase;
 use manta_protocol::{Command, Input, PeerId, RunId};
@@ -72,54 +75,58 @@ impl Driver {
             BulkEvent::Chunk { from, header, bytes } => self.chunk_arrived(from, header, bytes),
             BulkEvent::ChunkDelivered { to, header } => tracing::trace!(peer = %to.short(), ?header, "chunk delivered"),
             BulkEvent::ChunkFailed { to, header, failure } => {
-                tracing::warn!(peer = %to.short(), %failure, "a chunk was not delivered");
-                self.input(Input::BulkFailed { run: header.run, peer: to });
+                tracing::debug!(peer = %to.short(), %failure, "a chunk was not delivered");
+                let ChunkHeader { run, exchange, phase, index: chunk, .. } = header;
+                self.input(Input::BulkFailed { run, peer: to, exchange, phase, chunk });
             }
         }
     }
 
     pub(super) fn chunk_arrived(&mut self, from: PeerId, header: ChunkHeader, bytes: Bytes) {
-        let Some(open) = self.run.as_ref().filter(|open| open.start.run == header.run) else { return };
-        let Some(rank) = open.start.rank_of(&from) else { return };
-        let Some(step) = global_step(&open.start, header.round, header.step) else { return };
+        let ChunkHeader { run, exchange, view, phase, index: chunk } = header;
+        let Some(open) = self.open_run(run) else { return };
         // A broken length is left to the node to name: one more than whole values is never the planned length.
         let elements = (bytes.len() as u64).div_ceil(4) + u64::from(!bytes.len().is_multiple_of(4));
-        self.next_transfer += 1;
-        let (transfer, chunk, phase) = (self.next_transfer, header.index, header.phase);
-        self.arriving = Some((step, phase, chunk, rank, bytes));
-        self.input(Input::ChunkArrived { transfer, from, run: header.run, step, phase, chunk, elements });
-        self.arriving = None;
+        open.next_transfer += 1;
+        let transfer = open.next_transfer;
+        open.waiting.insert(transfer, Waiting { exchange, phase, chunk, from, bytes });
+        self.input(Input::ChunkArrived { transfer, from, run, view, exchange, phase, chunk, elements });
     }
 
     pub(super) fn trainer_answer(&mut self, run: RunId, answer: Answer) {
+        let now = self.now();
         let Some(open) = self.run.as_mut().filter(|open| open.start.run == run) else { return };
+        let me = open.start.me;
         let done = match answer {
+            Answer::StateNotLoaded { exchange, problem } => return self.state_not_loaded(run, exchange, &problem),
+            Answer::StateLoaded { exchange } => Done::StateLoaded { exchange },
             Answer::Prepared { parameter_hash } => {
+                open.prepared = true;
+                if let Some(state) = open.result.take() {
+                    self.ask(run, Work::LoadResult { run, state });
+                }
                 self.board.prepared(run, parameter_hash);
                 Done::Prepared { parameter_hash }
             }
-            Answer::Gradient { step, loss, compute_ms, chunks } => {
-                let rank = open.start.rank;
-                for (chunk, bytes) in (0..).zip(chunks) {
-                    open.desk.keep(step, Phase::Contribution, chunk, rank, bytes);
+            Answer::Computed { exchange, plan, loss, compute_ms, values } => {
+                if !open.computed(exchange, plan, &values, now) {
+                    return;
                 }
-                Done::Gradient { step, loss, compute_ms }
+                Done::Computed { exchange, plan, loss, compute_ms }
             }
-            Answer::Reduced { step, chunk, sum } => {
-                let rank = open.start.rank;
-                open.desk.keep(step, Phase::Sum, chunk, rank, sum);
-                Done::Reduced { step, chunk }
+            Answer::Reduced { exchange, view, chunk, sum } => {
+                open.desk.keep(exchange, Phase::Sum, chunk, me, sum);
+                Done::Reduced { exchange, view, chunk }
             }
-            Answer::Applied { step } => Done::Applied { step },
-            Answer::Hashed { round, parameter_hash } => Done::Hashed { round, parameter_hash },
+            Answer::Applied { exchange } => Done::Applied { exchange },
+            Answer::Hashed { exchange, parameter_hash } => Done::Hashed { exchange, parameter_hash },
+            Answer::State { purpose, state } => return self.state_given(run, purpose, state),
+            Answer::ResultLoaded => return self.ask(run, Work::Export { run, evaluate: true }),
             Answer::DeviceFailed { problem, gone, rescued } => {
                 return self.device_failed(run, &problem, gone, rescued);
             }
-            Answer::Exported(export) => return self.save(run, *export),
-            Answer::Failed { problem, culprit } => {
-                let culprit = culprit.map(|rank| open.start.members[rank].peer);
-                return self.cannot_compute(run, problem, culprit);
-            }
+            Answer::Exported(export) => return self.exported(run, *export),
+            Answer::Failed { problem, culprit } => return self.cannot_compute(run, problem, culprit),
         };
         self.input(Input::Trainer { run, done });
     }
@@ -162,24 +169,31 @@ impl Driver {
                 self.forget_order(order);
                 self.board.order_is(order, OrderState::Failed, problem);
             }
-            TaskDone::DataFetched(start, Ok(data)) => {
-                if self.run.as_ref().is_some_and(|open| open.start.run == start.run) {
-                    self.ask(start.run, Work::Prepare { start: start.clone(), data: Arc::new(data) });
-                } else {
-                    // The run was closed meanwhile; what the fetching has opened is closed after it.
-                    self.parts.bulk.release(&start.run);
-                    self.parts.library.close(Shelf::Run(start.run));
-                }
-            }
+            TaskDone::DataFetched(start, Ok((fetched, state))) => self.data_fetched(start, fetched, state),
             TaskDone::DataFetched(start, Err(problem)) => self.cannot_compute(start.run, problem, None),
+            TaskDone::StateCut(run, number, exchange, cut) => self.state_cut(run, number, exchange, cut),
+            TaskDone::StateFetched(run, exchange, fetched) => self.state_fetched(run, exchange, fetched),
+            TaskDone::Checkpointed(run, exchange, written) => self.checkpointed(run, exchange, written),
+            TaskDone::ResultFetched(run, fetched) => self.result_fetched(run, fetched),
             TaskDone::Saved(run, saved) => self.saved(run, saved),
+            TaskDone::Kept(run, root, kept) => self.result_kept(run, root, kept),
         }
     }
-}
 
-/// The step of the run, from the round and the step within it that a stranger
-/// named; `None` if there is no such step in a round.
-fn global_step(start: &RunStart, round: u32, step: u32) -> Option<u64> {
-    let per_round = start.spec.steps_per_round;
-    (step < per_round).then(|| u64::from(round) * u64::from(per_round) + u64::from(step))
+    /// The data of a run is here; what the engine begins with follows from how we come to it.
+    fn data_fetched(&mut self, start: Arc<RunStart>, fetched: Fetched, state: Option<RunState>) {
+        let run = start.run;
+        let Some(open) = self.open_run(run) else {
+            // The run was closed meanwhile; what the fetching has opened is closed after it.
+            return self.parts.library.close(Shelf::Data(run));
+        };
+        open.tokenizer = fetched.tokenizer;
+        // Who came or went while the data was fetched.
+        let admitted = open.admitted.clone();
+        self.parts.library.set_readers(run, &admitted);
+        if let (Entry::Again { checkpoint: Some(exchange) }, None) = (start.entry, &state) {
+            self.state_not_loaded(run, exchange, "the own checkpoint is not there any more");
+        }
+        self.ask(run, Work::Prepare { start, data: Arc::new(fetched.data), state });
+    }
 }

@@ -1,42 +1,49 @@
 //! The only loop: what happens → the node → what it wants done.
 //!
 //! The node decides; this module carries out: [`inputs`] brings what happens to
-//! it, [`effects`] does what it wants, [`orders`] and [`ending`] stand at both
-//! ends of a run. It owns the chunks that wait
-//! ([`Desk`]) and tells the board what to show. File work and fetching run as
-//! tasks that report back through `tasks`.
+//! it, [`effects`] does what it wants; [`members`] lets members in and out,
+//! [`recovery`] moves whole states; [`orders`] and [`ending`] stand at both ends
+//! of a run. It owns the chunks that wait ([`OpenRun`]) and tells the board what
+//! to show. File work and fetching run as tasks that report back through `tasks`.
+//!
+//! Fail-stop: once a promise cannot be made durable, nothing is said any more.
 
 mod effects;
 mod ending;
 mod inputs;
 mod invitations;
+mod members;
+mod open_run;
 mod orders;
+mod recovery;
 
 use crate::api::{Control, OrderRequest};
 use crate::board::Board;
-use crate::data::DataSet;
+use crate::data::tokenizer::TokenizerKind;
 use crate::device::Machine;
 use crate::net::bulk::{BulkEvent, BulkHandle};
 use crate::net::swarm::{GossipMessageId, NetCommand, NetEvent, NetHandle, NetSnapshot};
 use crate::net::ticket::Ticket;
 use crate::papers::Papers;
-use crate::run::desk::Desk;
-use crate::run::fetch::Library;
+use crate::run::fetch::Fetched;
+use crate::run::keeper::{Found, Keeper, KeptOrder};
+use crate::run::library::Library;
 use crate::run::order::Prepared;
 use crate::run::save::Saved;
+use crate::run::state::{Cut, RunState};
 use crate::run::trainer::{Trainer, Work};
 use crate::status::Status;
 use crate::store::blobs::BlobStore;
+use crate::store::state_file::StateFolder;
 use crate::store::tables::Tables;
-use bytes::Bytes;
-use manta_protocol::effect::{RunFailure, RunStart};
+use manta_protocol::effect::RunStart;
 use manta_protocol::market::listing::{Address, Listing};
-use manta_protocol::run::Phase;
 use manta_protocol::run::report::AbortReason;
 use manta_protocol::wire::Identity;
 use manta_protocol::wire::limits::ADDRESSES_MAX;
-use manta_protocol::{Command, Input, NetworkId, Node, OrderId, PeerId, RunId, Time};
-use std::collections::BTreeMap;
+use manta_protocol::{Command, Hash, Input, NetworkId, Node, OrderId, PeerId, RunId, Time};
+use open_run::OpenRun;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,27 +63,32 @@ pub(crate) const TOPIC: &str = "market";
 #[derive(Debug)]
 pub(crate) enum TaskDone {
     OrderRead(OrderId, Result<Box<Prepared>, String>),
-    DataFetched(Arc<RunStart>, Result<DataSet, String>),
+    /// The data, and the own state where the run goes on after a restart.
+    DataFetched(Arc<RunStart>, Result<(Fetched, Option<RunState>), String>),
+    /// A state that newcomers may fetch; the number tells the latest.
+    StateCut(RunId, u64, u64, Result<Cut, String>),
+    StateFetched(RunId, u64, Result<RunState, String>),
+    Checkpointed(RunId, u64, Result<(), String>),
+    ResultFetched(RunId, Result<RunState, String>),
     Saved(RunId, Result<Saved, String>),
+    /// The result is kept for its owner.
+    Kept(RunId, Hash, Result<(), String>),
 }
 
 /// An order until its run has ended.
 #[derive(Debug)]
 struct OpenOrder {
     request: OrderRequest,
-    prepared: Option<Box<Prepared>>,
+    /// What its data was found to be.
+    judged: Option<Judged>,
     run: Option<RunId>,
 }
 
-/// The run that goes on here.
-#[derive(Debug)]
-struct OpenRun {
-    start: Arc<RunStart>,
-    desk: Desk,
-    /// What went wrong here, for the message to people.
-    problem: Option<String>,
-    /// Why it has ended early; the parameters may still be on their way to disk.
-    failure: Option<RunFailure>,
+/// What is known of an order's data.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    tokenizer: TokenizerKind,
+    unigram_loss: f64,
 }
 
 /// What the driver works with.
@@ -96,6 +108,10 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<BlobStore>,
     pub(crate) library: Arc<Library>,
     pub(crate) tables: Tables,
+    pub(crate) keeper: Keeper,
+    pub(crate) states: StateFolder,
+    /// Where diaries of runs are kept, if at all.
+    pub(crate) diaries: Option<PathBuf>,
     /// Models are saved below this folder if they cannot go where they should.
     pub(crate) models: PathBuf,
     /// What is offered.
@@ -124,16 +140,17 @@ pub(crate) struct Driver {
     tasks_done: mpsc::Receiver<TaskDone>,
     gossip: BTreeMap<u64, GossipMessageId>,
     next_gossip: u64,
-    /// The chunk that the node is being asked about.
-    arriving: Option<(u64, Phase, u32, usize, Bytes)>,
-    next_transfer: u64,
     connected: BTreeMap<PeerId, Option<IpAddr>>,
     orders: BTreeMap<OrderId, OpenOrder>,
     next_order: u64,
     addresses_changed: bool,
     run: Option<OpenRun>,
+    /// Runs whose results are kept here for their owners, oldest first.
+    results: VecDeque<RunId>,
     /// The machine can compute nothing any more.
     withdrawn: bool,
+    /// Why nothing may be promised any more.
+    fatal: Option<String>,
     last_now: Time,
 }
 
@@ -149,14 +166,14 @@ impl Driver {
             tasks_done,
             gossip: BTreeMap::new(),
             next_gossip: 0,
-            arriving: None,
-            next_transfer: 0,
             connected: BTreeMap::new(),
             orders: BTreeMap::new(),
             next_order: 1,
             addresses_changed: false,
             run: None,
+            results: VecDeque::new(),
             withdrawn: false,
+            fatal: None,
             last_now: Time(0),
         }
     }
@@ -176,20 +193,31 @@ impl Driver {
         let now = self.now();
         self.parts.node.handle(input, now);
         while let Some(effect) = self.parts.node.poll_effect() {
-            self.perform(effect);
+            // What comes after a promise that could not be kept must not be done.
+            if self.fatal.is_none() {
+                self.perform(effect);
+            }
         }
     }
 
     /// Runs until `stop` is done; then leaves the run and withdraws the offer.
-    pub(crate) async fn run(mut self, mut sources: Sources, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// Why nothing can be promised any more.
+    pub(crate) async fn run(mut self, mut sources: Sources, stop: impl Future<Output = ()>) -> Result<(), String> {
         tokio::pin!(stop);
         for event in std::mem::take(&mut sources.early) {
             self.net_event(event);
         }
+        // The offer says where we are, for those whom we come back to.
         self.offer();
+        self.resume();
         let mut show = tokio::time::interval(SHOW_INTERVAL);
         let mut remember = tokio::time::interval(REMEMBER_INTERVAL);
         loop {
+            if let Some(fatal) = self.fatal {
+                return Err(fatal);
+            }
             let wait = self.parts.node.poll_timeout().since(self.now());
             tokio::select! {
                 () = &mut stop => break,
@@ -200,6 +228,7 @@ impl Driver {
                 Some(control) = sources.control.recv() => self.control(control),
                 _ = show.tick() => {
                     self.follow_addresses().await;
+                    self.let_go_of_fetched_results();
                     self.show();
                 }
                 _ = remember.tick() => self.remember().await,
@@ -207,10 +236,12 @@ impl Driver {
             }
         }
         self.leave(&mut sources).await;
+        Ok(())
     }
 
     async fn leave(&mut self, sources: &mut Sources) {
-        if let Some(run) = self.run.as_ref().map(|run| run.start.run) {
+        // An own run goes on without us, and we with it after the next start.
+        if let Some(run) = self.run.as_ref().filter(|open| !self.is_own(open.start.run)).map(|open| open.start.run) {
             self.input(Input::Command(Command::StopRun { run, reason: AbortReason::Stopped }));
         }
         self.input(Input::Command(Command::Withdraw));
@@ -229,6 +260,28 @@ impl Driver {
         self.show();
         self.command(NetCommand::Shutdown);
         self.parts.bulk.shutdown().await;
+    }
+
+    /// Goes on with what was going on before a restart.
+    fn resume(&mut self) {
+        let Found { records, orders } = self.parts.keeper.found();
+        for (run, KeptOrder { request, tokenizer, unigram_loss }) in orders {
+            let order = OrderId(self.next_order);
+            self.next_order += 1;
+            self.board.order_placed(order);
+            self.board.order_matched(order, run);
+            let judged = Some(Judged { tokenizer, unigram_loss });
+            self.orders.insert(order, OpenOrder { request, judged, run: Some(run) });
+        }
+        for (run, record) in records {
+            tracing::info!(run = %run.short(), "goes on with a run after a restart");
+            self.input(Input::Command(Command::Resume { record }));
+        }
+    }
+
+    /// Whether a run came of an order of this peer.
+    fn is_own(&self, run: RunId) -> bool {
+        self.orders.values().any(|order| order.run == Some(run))
     }
 
     /// Unix time, never backwards.

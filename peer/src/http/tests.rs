@@ -104,6 +104,8 @@ fn order(preset: &str) -> OrderRequest {
         peers_max: 4,
         rounds: 2,
         steps_per_round: 3,
+        local: false,
+        solo: false,
         seed: 1,
         patience_ms: 1000,
         deadline_ms: 2000,

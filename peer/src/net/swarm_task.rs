@@ -112,7 +112,7 @@ impl SwarmTask {
                     self.guards.unguard(&name);
                 }
             }
-            NetCommand::Disconnect { peer } => self.disconnect(&peer),
+            NetCommand::Disconnect { peer } => self.shut_out(&peer),
             NetCommand::Snapshot { reply } => {
                 // The asker may have gone, which is no concern of ours.
                 let _ = reply.send(self.snapshot());
@@ -204,12 +204,11 @@ impl SwarmTask {
     }
 
     /// What is on its way to the peer is lost with its connections.
-    fn disconnect(&mut self, peer: &PeerId) {
+    fn shut_out(&mut self, peer: &PeerId) {
         let Some(name) = to_libp2p(peer) else { return };
         self.discovery.failed(name);
         self.swarm.behaviour_mut().kad.remove_peer(&name);
-        // Nothing to do if it is gone already.
-        let _ = self.swarm.disconnect_peer_id(name);
+        self.disconnect(name);
     }
 
     /// Whether this peer can be reached from its own machine only, as in a demo.

@@ -1,12 +1,15 @@
 //! The engine of a run, on whatever computes; it outlives its device.
 //!
 //! A device may go at any moment, with all that it holds. So next to an engine
-//! on a device, the host keeps a [`Journal`]: parameters and moments as they
-//! were a few steps ago, and the gradient sums of the steps since, which came
-//! through the host anyway. When the device fails, the native engine is set to
-//! the former and takes the optimiser's steps with the latter: element-wise
-//! work of milliseconds that gives the very bits that the device held. Then
-//! what has failed is done again natively.
+//! on a device, the host keeps a [`Past`]: parameters and moments as they were a
+//! few steps ago, and the gradient sums of the steps since, which came through
+//! the host anyway. When the device fails, the native engine is set to the
+//! former and takes the optimiser's steps with the latter: element-wise work of
+//! milliseconds that gives the very bits that the device held. Then what has
+//! failed is done again natively.
+//!
+//! Where members take steps of their own, the past is where they began, and
+//! also what [`RunEngine::rewind`] goes back to.
 
 use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_gpu_kernels::device::DeviceError;
@@ -18,7 +21,7 @@ use std::borrow::Cow;
 
 /// Optimiser steps after which parameters and moments are read back. Reading
 /// moves 12 bytes a parameter, so 3 a step, beside 8 for gradient and sum.
-const JOURNAL_STEPS: usize = 4;
+const PAST_STEPS: usize = 4;
 
 /// What an engine is built from.
 #[derive(Clone, Debug)]
@@ -59,6 +62,27 @@ impl AnyEngine {
             Self::Gpu(engine) => engine.initialize(run_seed)?,
         }
         Ok(())
+    }
+
+    pub(crate) fn set_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError> {
+        match self {
+            Self::Native(engine) => engine.set_parameters(flat),
+            Self::Gpu(engine) => engine.set_parameters(flat),
+        }
+    }
+
+    fn state(&self) -> Result<TrainingState, EngineError> {
+        match self {
+            Self::Native(engine) => Ok(engine.state()),
+            Self::Gpu(engine) => engine.state(),
+        }
+    }
+
+    fn load_state(&mut self, state: &TrainingState) -> Result<(), EngineError> {
+        match self {
+            Self::Native(engine) => engine.load_state(state.clone()),
+            Self::Gpu(engine) => engine.load_state(state),
+        }
     }
 
     pub(crate) fn load_parameters(&mut self, flat: Vec<f32>) -> Result<(), EngineError> {
@@ -115,6 +139,17 @@ impl AnyEngine {
         }
     }
 
+    pub(crate) fn apply_own_gradient(
+        &mut self,
+        micro_batches: u32,
+        step: StepNumbers,
+    ) -> Result<StepReport, EngineError> {
+        match self {
+            Self::Native(engine) => engine.apply_own_gradient(micro_batches, step),
+            Self::Gpu(engine) => engine.apply_own_gradient(micro_batches, step),
+        }
+    }
+
     pub(crate) fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError> {
         match self {
             Self::Native(engine) => engine.evaluate(tokens, sequences),
@@ -144,9 +179,9 @@ struct Taken {
     sum: Vec<f32>,
 }
 
-/// What a device's state can be computed from again.
+/// What an engine's state can be computed from again.
 #[derive(Default)]
-struct Journal {
+struct Past {
     /// `None`: the initial values.
     base: Option<TrainingState>,
     /// The steps since.
@@ -158,7 +193,7 @@ pub(crate) struct RunEngine {
     recipe: Recipe,
     run_seed: [u8; 32],
     engine: AnyEngine,
-    journal: Journal,
+    past: Past,
     /// Why the device was given up, until somebody asks.
     trouble: Option<DeviceError>,
 }
@@ -185,7 +220,7 @@ impl RunEngine {
             }
             started => (started?, None),
         };
-        Ok(Self { recipe, run_seed, engine, journal: Journal::default(), trouble })
+        Ok(Self { recipe, run_seed, engine, past: Past::default(), trouble })
     }
 
     /// Why the device was given up, told once.
@@ -201,7 +236,8 @@ impl RunEngine {
     /// Does `work`; if the device fails, does all of it again natively.
     ///
     /// `work` must begin anew whenever it is called: nothing but parameters
-    /// and moments outlives a device.
+    /// and moments outlives a device, and of these what was settled or came by
+    /// [`Self::apply_gradient`].
     ///
     /// # Errors
     /// The work's own, or that the machine cannot go on natively.
@@ -229,29 +265,73 @@ impl RunEngine {
         step: StepNumbers,
     ) -> Result<(), EngineError> {
         self.run(|engine| engine.apply_gradient(sum, micro_batches, step))?;
-        let AnyEngine::Gpu(engine) = &self.engine else { return Ok(()) };
-        self.journal.steps.push(Taken { step, micro_batches, sum: sum.to_vec() });
-        if self.journal.steps.len() < JOURNAL_STEPS {
+        let AnyEngine::Gpu(engine) = &self.engine else {
+            self.past = Past::default();
+            return Ok(());
+        };
+        self.past.steps.push(Taken { step, micro_batches, sum: sum.to_vec() });
+        if self.past.steps.len() < PAST_STEPS {
             return Ok(());
         }
         match engine.state() {
-            Ok(state) => self.journal = Journal { base: Some(state), steps: Vec::with_capacity(JOURNAL_STEPS) },
+            Ok(state) => self.past = Past { base: Some(state), steps: Vec::with_capacity(PAST_STEPS) },
             Err(EngineError::Device(trouble)) => self.fall_back(trouble)?,
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Goes on natively from the journal.
+    /// Parameters and moments.
+    ///
+    /// # Errors
+    /// A machine that cannot go on natively after its device has failed.
+    pub(crate) fn state(&mut self) -> Result<TrainingState, EngineError> {
+        self.run(|engine| engine.state())
+    }
+
+    /// Goes on from `state`.
+    ///
+    /// # Errors
+    /// The state of another model, or one that no step leaves behind; or as [`Self::run`].
+    pub(crate) fn load_state(&mut self, state: TrainingState) -> Result<(), EngineError> {
+        self.run(|engine| engine.load_state(&state))?;
+        self.past = Past { base: (!self.is_native()).then_some(state), steps: Vec::new() };
+        Ok(())
+    }
+
+    /// Remembers this state as the one to [go back](Self::rewind) to.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) fn settle(&mut self) -> Result<(), EngineError> {
+        self.past = Past { base: Some(self.state()?), steps: Vec::new() };
+        Ok(())
+    }
+
+    /// Goes back to where it was last [settled](Self::settle); to the initial values if it never was.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) fn rewind(&mut self) -> Result<(), EngineError> {
+        let base = self.past.base.take();
+        let seed = self.run_seed;
+        let outcome = self.run(|engine| match &base {
+            Some(state) => engine.load_state(state),
+            None => engine.initialize(seed),
+        });
+        self.past.base = base;
+        outcome
+    }
+
+    /// Goes on natively from the past.
     fn fall_back(&mut self, trouble: DeviceError) -> Result<(), EngineError> {
         self.trouble = Some(trouble);
         let mut native = self.recipe.native()?;
-        let Journal { base, steps } = std::mem::take(&mut self.journal);
-        match base {
-            Some(state) => native.load_state(state)?,
+        match &self.past.base {
+            Some(state) => native.load_state(state.clone())?,
             None => native.initialize(self.run_seed),
         }
-        for Taken { step, micro_batches, sum } in steps {
+        for Taken { step, micro_batches, sum } in self.past.steps.drain(..) {
             native.apply_gradient(&sum, micro_batches, step)?;
         }
         self.engine = AnyEngine::Native(Box::new(native));

@@ -2,9 +2,14 @@
 //! chunks that wait, the spec it was ordered by and the model it leaves.
 
 pub(crate) mod desk;
+pub(crate) mod diary;
 pub(crate) mod engine;
 pub(crate) mod fetch;
+pub(crate) mod gather;
+pub(crate) mod keeper;
+pub(crate) mod library;
 pub(crate) mod order;
 pub(crate) mod save;
 pub(crate) mod spec;
+pub(crate) mod state;
 pub(crate) mod trainer;

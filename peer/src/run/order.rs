@@ -10,7 +10,7 @@ use crate::data::tokenizer::TokenizerKind;
 use crate::data::{batches, demo_text};
 use crate::host;
 use crate::preset::Preset;
-use crate::run::fetch::{Library, Shelf};
+use crate::run::library::{Library, Shelf};
 use crate::run::spec::{arithmetic, model_config, run_spec};
 use crate::store::blobs::BlobStore;
 use manta_gpu_kernels::Engine;
@@ -18,6 +18,7 @@ use manta_protocol::OrderId;
 use manta_protocol::input::Wish;
 use manta_protocol::run::RunSpec;
 use manta_protocol::wire::limits::MEMBERS_MAX;
+use std::collections::BTreeSet;
 
 /// What the program and small things need.
 const MEMORY_BASE_BYTES: u64 = 64 << 20;
@@ -62,7 +63,7 @@ pub(crate) fn prepare(
     let manifest = Manifest::of(&data, tokenizer);
     let data_bytes = (data.training.len() + data.validation.len()) as u64;
     // Kept from now on: another run's need for room must not take what is about to be served.
-    library.keep(Shelf::Order(order), manifest.root(), &manifest);
+    library.keep_data(Shelf::Order(order), manifest.root(), &manifest, BTreeSet::new());
     store
         .make_room(data_bytes + MANIFEST_BYTES_MAX as u64, |blob| library.needs(blob))
         .and_then(|()| manifest::publish(&data, tokenizer, store))
@@ -100,8 +101,11 @@ fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wis
     let products = u128::from(parameters) * u128::from(spec.tokens_per_member_step()) * u128::from(spec.steps()) * 3;
     let seconds = products * 10 / u128::from(multiply_adds_per_s.max(1));
     let engine_bytes = Engine::memory_bytes(&model_config(&spec.model), &arithmetic(spec), host::hardware_threads());
-    // The gradient is also here as own values, others' values of the own part, and sums.
-    let transfer_bytes = parameters.saturating_mul(4 * 4);
+    // A vector is also here as own values, others' values of the own part and the
+    // sums of two exchanges; a state of three as it is cut for newcomers, and as
+    // it goes to the disk. Local training keeps anchor, momentum and a past of three.
+    let vectors = 5 + 2 * 3 + if request.local { 5 } else { 0 };
+    let transfer_bytes = parameters.saturating_mul(4 * vectors);
     Wish {
         members_min: request.peers_min,
         members_max: request.peers_max,

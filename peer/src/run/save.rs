@@ -1,12 +1,17 @@
-//! Writes the model of a run that this peer has ordered, with the run's record.
+//! Writes the model of a run: into the folder of its order, or into the store
+//! for an owner who may come for it.
 
 use crate::api::OrderRequest;
 use crate::checkpoint::write::{Foreign, Model, write};
 use crate::data::tokenizer::TokenizerKind;
+use crate::run::library::Library;
 use crate::run::spec;
+use crate::run::state::RunState;
 use crate::run::trainer::Export;
+use crate::store::blobs::BlobStore;
 use manta_protocol::effect::RunStart;
-use serde_json::json;
+use manta_protocol::{Hash, PeerId};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,11 +19,12 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) start: Arc<RunStart>,
-    pub(crate) request: OrderRequest,
-    /// Where the model goes if it cannot go where the request says.
+    /// The order, if it is ours.
+    pub(crate) request: Option<OrderRequest>,
+    /// Where the model goes if it cannot go where the request says, or there is none.
     pub(crate) refuge: PathBuf,
     pub(crate) tokenizer: TokenizerKind,
-    pub(crate) unigram_loss: f64,
+    pub(crate) unigram_loss: Option<f64>,
     /// Training loss of each round.
     pub(crate) losses: Vec<f64>,
     /// Why the run ended early, if it did.
@@ -30,48 +36,102 @@ pub(crate) struct Job {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Saved {
     pub(crate) out: PathBuf,
+    pub(crate) parameter_hash: Hash,
     /// Nats a token.
     pub(crate) val_loss: Option<f64>,
-    pub(crate) unigram_loss: f64,
+    pub(crate) unigram_loss: Option<f64>,
     /// What went wrong on the way.
     pub(crate) warning: Option<String>,
 }
 
-/// Writes the model folder.
+impl Job {
+    fn val_loss(&self) -> Option<f64> {
+        self.export.validation.and_then(|loss| loss.nats_per_token())
+    }
+
+    /// The run's record, kept beside the model.
+    fn record(&self) -> Value {
+        let (start, run_spec) = (&self.start, &self.start.spec);
+        let steps = self.export.exchange * u64::from(run_spec.steps_per_round / run_spec.exchanges_per_round().max(1));
+        json!({
+            "run": start.run,
+            "owner": start.owner,
+            "members": start.members.iter().map(|member| member.peer).collect::<Vec<_>>(),
+            "arithmetic_version": run_spec.arithmetic_version,
+            "preset": self.request.as_ref().map(|request| &request.preset),
+            "seed": self.request.as_ref().map(|request| request.seed),
+            "data_root": run_spec.data_root,
+            "data_bytes": run_spec.data_bytes,
+            "rounds": run_spec.rounds,
+            "steps_per_round": run_spec.steps_per_round,
+            "local_steps": run_spec.outer.is_some(),
+            "steps_done": steps,
+            "exchanges_done": self.export.exchange,
+            "sequence_length": run_spec.sequence_length,
+            "micro_batch_sequences": run_spec.micro_batch_sequences,
+            "micro_batches": run_spec.micro_batches,
+            "spec_hash": run_spec.hash(),
+            "parameter_hash": self.export.parameter_hash,
+            "loss_by_round": self.losses,
+            "val_loss": self.val_loss(),
+            "unigram_loss": self.unigram_loss,
+            "ended_early": self.failure,
+        })
+    }
+
+    /// Writes to `wanted`, else to the refuge.
+    fn write(&self, wanted: &Path, foreign: Foreign) -> Result<(PathBuf, Option<String>), String> {
+        let (config, record) = (spec::model_config(&self.start.spec.model), self.record());
+        let parameters = &self.export.parameters;
+        let model = Model { config: &config, parameters, tokenizer: self.tokenizer, run: &record };
+        write_somewhere(wanted, foreign, &self.refuge, model)
+    }
+}
+
+/// Writes the model folder of an own order.
 ///
 /// # Errors
 /// What could not be written where, and what to do.
 pub(crate) fn save(job: Job) -> Result<Saved, String> {
-    let Job { start, request, refuge, tokenizer, unigram_loss, losses, failure, export } = job;
-    let run_spec = &start.spec;
-    let val_loss = export.validation.and_then(|loss| loss.nats_per_token());
-    let record = json!({
-        "run": start.run,
-        "owner": start.owner,
-        "members": start.members.iter().map(|member| member.peer).collect::<Vec<_>>(),
-        "arithmetic_version": run_spec.arithmetic_version,
-        "preset": request.preset,
-        "seed": request.seed,
-        "data_root": run_spec.data_root,
-        "data_bytes": run_spec.data_bytes,
-        "rounds": run_spec.rounds,
-        "steps_per_round": run_spec.steps_per_round,
-        "steps_done": export.steps,
-        "sequence_length": run_spec.sequence_length,
-        "micro_batch_sequences": run_spec.micro_batch_sequences,
-        "micro_batches": run_spec.micro_batches,
-        "spec_hash": run_spec.hash(),
-        "parameter_hash": export.parameter_hash,
-        "loss_by_round": losses,
-        "val_loss": val_loss,
-        "unigram_loss": unigram_loss,
-        "ended_early": failure,
-    });
-    let config = spec::model_config(&run_spec.model);
-    let foreign = if request.overwrite { Foreign::MoveAside } else { Foreign::Refuse };
-    let model = Model { config: &config, parameters: &export.parameters, tokenizer, run: &record };
-    let (out, warning) = write_somewhere(&request.out, foreign, &refuge, model)?;
-    Ok(Saved { out, val_loss, unigram_loss, warning })
+    let overwrite = job.request.as_ref().is_some_and(|request| request.overwrite);
+    let wanted = job.request.as_ref().map_or(&job.refuge, |request| &request.out);
+    let foreign = if overwrite { Foreign::MoveAside } else { Foreign::Refuse };
+    let (out, warning) = job.write(wanted, foreign)?;
+    let Job { unigram_loss, ref export, .. } = job;
+    Ok(Saved { out, parameter_hash: export.parameter_hash, val_loss: job.val_loss(), unigram_loss, warning })
+}
+
+/// Keeps the model of somebody else's run: as blobs that the owner can fetch by
+/// the hash that is returned, and if it is gone (`folder`) also as a model folder.
+///
+/// # Errors
+/// Beside the hash: what does not fit where.
+pub(crate) fn keep(
+    job: Job,
+    owner: PeerId,
+    folder: bool,
+    store: &BlobStore,
+    library: &Library,
+) -> (Hash, Result<(), String>) {
+    let run = job.start.run;
+    let parameters = job.export.parameters.clone();
+    let cut = RunState { exchange: job.export.exchange, vectors: vec![parameters] }.cut(run);
+    let kept = || -> Result<(), String> {
+        let bytes: usize = cut.blobs.values().map(bytes::Bytes::len).sum();
+        // Shown first: what is about to be written must not make room for itself.
+        library.show_result(run, cut.blobs.keys().copied().collect(), owner, folder);
+        let put = || {
+            store.make_room(bytes as u64, |blob| library.needs(blob) || cut.blobs.contains_key(blob))?;
+            cut.blobs.values().try_for_each(|blob| store.put(blob).map(drop))
+        };
+        put().map_err(|error| error.to_string())?;
+        if folder {
+            job.write(&job.refuge, Foreign::MoveAside)?;
+        }
+        Ok(())
+    };
+    let kept = kept().inspect_err(|_| library.close(crate::run::library::Shelf::Result(run)));
+    (cut.root, kept)
 }
 
 /// Writes to `wanted`, or if that fails (a full disk, a folder that changed

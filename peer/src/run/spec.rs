@@ -2,9 +2,9 @@
 
 use crate::api::OrderRequest;
 use crate::preset::Preset;
-use manta_gpu_kernels::{ARITHMETIC_VERSION, ArithmeticSpec, ModelConfig, OptimizerConfig};
+use manta_gpu_kernels::{ARITHMETIC_VERSION, ArithmeticSpec, ModelConfig, OptimizerConfig, OuterConfig};
 use manta_protocol::run::RunSpec;
-use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec};
+use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec, OuterSpec};
 use manta_protocol::{Hash, Seed};
 
 /// Elements of one chunk of the all-reduce: 256 KiB, small enough that a link
@@ -54,7 +54,12 @@ pub(crate) fn run_spec(
         micro_batches: preset.micro_batches,
         rounds: request.rounds,
         steps_per_round: request.steps_per_round,
+        outer: request.local.then(|| OuterSpec {
+            learning_rate: preset.outer_learning_rate.into(),
+            momentum: preset.outer_momentum.into(),
+        }),
         chunk_elements: CHUNK_ELEMENTS,
+        solo: request.solo,
     }
 }
 
@@ -104,6 +109,12 @@ pub(crate) fn optimizer(spec: &RunSpec) -> OptimizerConfig {
         total_steps: spec.steps(),
         final_fraction: spec.optimizer.final_fraction.value(),
     }
+}
+
+/// The outer optimiser as the kernels take it; `None` where gradients are averaged.
+pub(crate) fn outer(spec: &RunSpec) -> Option<OuterConfig> {
+    let outer = spec.outer.as_ref()?;
+    Some(OuterConfig { learning_rate: outer.learning_rate.value(), momentum: outer.momentum.value() })
 }
 
 fn model_spec(model: &ModelConfig) -> ModelSpec {

@@ -1,9 +1,7 @@
 //! What this peer keeps on disk.
 
 pub(crate) mod blobs;
-#[cfg_attr(not(test), allow(dead_code, reason = "the driver opens it with the recovery of runs"))]
 pub(crate) mod journal;
-#[cfg_attr(not(test), allow(dead_code, reason = "the driver writes them with the recovery of runs"))]
 pub(crate) mod state_file;
 pub(crate) mod tables;
 

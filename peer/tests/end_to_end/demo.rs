@@ -1,18 +1,22 @@
 //! `manta demo`, and `manta generate` with what it leaves.
 
-use crate::support::{last_json, manta, run, sample_file, stderr};
+use crate::support::{assert_refused, last_json, manta, run, sample_file, stderr};
 use serde_json::Value;
 use std::path::Path;
 
 /// Final parameter hash of the demo below. It may change only with the
 /// arithmetic version, or with the presets or the drawing of batches.
-const PARAMETER_HASH: &str = "3e7915c7b978d26afd8850336fc949e30674da9fb5dd93c269f86f5299bddcb2";
+const PARAMETER_HASH: &str = "11beed5f4530b4229255d6bfc398ee04d23c738f7fb94ab98fd728f9edb488fb";
 
 fn demo(folder: &Path, out: &str, peers: &str, seed: &str) -> Value {
+    demo_with(folder, out, &["--rounds", "3", "--steps-per-round", "4", "--peers", peers, "--seed", seed])
+}
+
+fn demo_with(folder: &Path, out: &str, arguments: &[&str]) -> Value {
     let data = sample_file(folder);
     let output = run(manta()
-        .args(["demo", "--json", "--preset", "nano", "--rounds", "3", "--steps-per-round", "4"])
-        .args(["--peers", peers, "--seed", seed])
+        .args(["demo", "--json", "--preset", "nano", "--device", "native"])
+        .args(arguments)
         .arg("--data")
         .arg(data)
         .arg("--out")
@@ -64,4 +68,51 @@ fn the_seed_and_the_number_of_peers_decide_the_bits() {
     assert_eq!(one["parameter_hashes_equal"], true);
     assert_ne!(one["parameter_hash"], other["parameter_hash"]);
     assert_ne!(one["parameter_hash"], PARAMETER_HASH);
+}
+
+/// What every run must have come to, whatever happened to its members.
+fn assert_whole(report: &Value, batches: u64) {
+    assert_eq!(report["failure"], Value::Null, "{report}");
+    assert_eq!(report["parameter_hashes_equal"], true, "{report}");
+    let count = |field: &str| report[field].as_u64().unwrap_or_else(|| panic!("{field} in {report}"));
+    assert_eq!(["batches_total", "batches_lost", "batches_double"].map(count), [batches, 0, 0], "{report}");
+}
+
+#[test]
+fn a_killed_peer_costs_no_batch_and_little_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--rounds", "30", "--steps-per-round", "4", "--peers", "3", "--kill-one"];
+    let report = demo_with(folder.path(), "model", &arguments);
+    assert_whole(&report, 30 * 4 * 3);
+    assert_eq!((&report["peers_lost"], &report["peers_joined"]), (&Value::from(1), &Value::from(0)), "{report}");
+    assert_eq!(report["faults"][0]["kind"], "kill-one");
+    // A few tens of milliseconds; a machine that is busy with other things gets more.
+    assert!(report["recovery_ms"].as_u64().is_some_and(|ms| ms < 5_000), "{report}");
+}
+
+#[test]
+fn a_frozen_peer_is_left_out_and_comes_back_beside_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--rounds", "200", "--steps-per-round", "4", "--peers", "3", "--freeze-one", "--join-late"];
+    let report = demo_with(folder.path(), "model", &arguments);
+    assert_whole(&report, 200 * 4 * 3);
+    assert_eq!((&report["peers_lost"], &report["peers_joined"]), (&Value::from(1), &Value::from(2)), "{report}");
+    assert!(report["recovery_ms"].as_u64().is_some_and(|ms| ms < 15_000), "{report}");
+}
+
+#[test]
+fn a_run_outlives_its_owner_who_gets_the_model_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--rounds", "20", "--local-steps", "3", "--peers", "3", "--kill-owner"];
+    let report = demo_with(folder.path(), "model", &arguments);
+    assert_whole(&report, 20 * 3 * 3);
+    assert_eq!(report["peers_lost"], 1, "{report}");
+    assert!(report["val_loss"].as_f64().is_some_and(|loss| loss > 0.0), "{report}");
+    assert!(folder.path().join("model/model.safetensors").is_file());
+}
+
+#[test]
+fn faults_that_would_leave_nobody_are_refused() {
+    let refused = run(manta().args(["demo", "--peers", "2", "--kill-one"]));
+    assert_refused(&refused, &["--peers 2", "at least 3"]);
 }

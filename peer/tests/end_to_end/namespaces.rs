@@ -114,6 +114,68 @@ fn two_machines_on_one_cable_find_each_other_without_a_ticket() {
     });
 }
 
+#[test]
+fn a_member_behind_a_cut_link_waits_and_comes_back_when_it_heals() {
+    if skipped("netns") {
+        return;
+    }
+    let lab = Lab::new("cut");
+    let folder = tempfile::tempdir().unwrap();
+    let data = sample_file(folder.path());
+    let out = folder.path().join("model");
+    let options = ["--no-mdns", "--threads", "1"];
+    let first = Peer::spawn(lab.manta(0), &folder, "first", &options);
+    let join = [&options[..], &["--join", first.ticket()]].concat();
+    let second = Peer::spawn(lab.manta(0), &folder, "second", &join);
+    let third = Peer::spawn(lab.manta(1), &folder, "third", &join);
+    let command = |side: usize, peer: &Peer, arguments: &[&str]| {
+        run(lab.manta(side).arg("--data-dir").arg(&peer.data_dir).args(arguments))
+    };
+    let status = |side: usize, peer: &Peer| last_json(&command(side, peer, &["status", "--json"]));
+    let run_of = |side: usize, peer: &Peer| status(side, peer)["runs"][0].clone();
+    let ask = || status(0, &first);
+    poll("three offers", ask, |status| (status["listings"].as_array()?.len() == 3).then_some(()));
+    let (data, out_text) = (data.to_str().unwrap(), out.to_str().unwrap());
+    let train =
+        ["train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", "3", "--share", "open", "--yes"];
+    let placed = command(0, &first, &[&train[..], &["--data", data, "--out", out_text]].concat());
+    assert!(placed.status.success(), "{}", stderr(&placed));
+
+    let trains_with = |side: usize, peer: &Peer, members: &[&Peer]| {
+        let full = |run: &serde_json::Value| {
+            let seen = run["members"].as_array()?;
+            let is_full = |peer: &&Peer| seen.iter().any(|m| m["peer"] == peer.id() && m["role"] == "full");
+            (seen.len() == members.len() && members.iter().all(is_full)).then(|| run["batches_done"].as_u64())?
+        };
+        let before = poll("these members", || run_of(side, peer), full);
+        poll("more batches", || run_of(side, peer), |run| (full(run)? > before + 10).then_some(()));
+    };
+    let all = [&first, &second, &third];
+    for (side, peer) in [(0, &first), (0, &second), (1, &third)] {
+        trains_with(side, peer, &all);
+    }
+    let cable = |state: &str| ip(&["-n", &lab.names[1], "link", "set", "cable", state]);
+    cable("down");
+    for peer in [&first, &second] {
+        trains_with(0, peer, &all[..2]);
+        assert_eq!(run_of(0, peer)["left"][0]["peer"], third.id());
+    }
+    // The other side is the smaller one: it waits, and does not go on by itself.
+    let paused = |run: &serde_json::Value| run["paused"].as_str().map(str::to_owned);
+    let why = poll("the pause", || run_of(1, &third), paused);
+    assert!(why.contains("more than half"), "{why}");
+    cable("up");
+    for (side, peer) in [(0, &first), (0, &second), (1, &third)] {
+        trains_with(side, peer, &all);
+    }
+    let id = run_of(0, &first)["run"].as_str().unwrap().to_owned();
+    let stopped = command(0, &first, &["stop", &id]);
+    assert!(stopped.status.success(), "{}", stderr(&stopped));
+    poll("the saved model", || run_of(0, &first), |run| run["out"].as_str().map(|_| ()));
+    assert_eq!(run_of(0, &first)["parameter_hashes_equal"], true);
+    assert!(out.join("model.safetensors").is_file());
+}
+
 /// A command line of the shell with a small disk mounted for it alone.
 fn on_small_disk(mount_point: &Path, bytes: &str) -> Command {
     let mut command = Command::new("unshare");

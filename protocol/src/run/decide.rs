@@ -42,7 +42,7 @@ pub(crate) fn next_view(known: &Knowledge<'_>) -> Option<View> {
     let live: BTreeMap<PeerId, u64> = staying.iter().filter_map(|peer| Some((*peer, known.live(peer)?))).collect();
     match live.values().min() {
         Some(exchange) => known.goes_on(*exchange, &live, &staying),
-        None if known.patient => known.from_checkpoint(&staying),
+        None if known.patient => known.begins_again(&staying),
         None => None,
     }
 }
@@ -156,7 +156,7 @@ impl Knowledge<'_> {
 
     /// Everyone has lost what it held: the newest checkpoint is the state. `None`
     /// if nobody has one, nor could begin anew.
-    fn from_checkpoint(&self, staying: &[PeerId]) -> Option<View> {
+    fn begins_again(&self, staying: &[PeerId]) -> Option<View> {
         let start = || Checkpoint { exchange: 0, ledger: Ledger::new(self.view.ledger.target) };
         let of = |peer: &PeerId| match &self.answers.get(peer)?.holding {
             Holding::Restarted { checkpoint } => Some(checkpoint.clone().unwrap_or_else(start)),
@@ -186,7 +186,9 @@ impl Knowledge<'_> {
             // Who was restarted listens anew, even if it listened before.
             let since = if role == member.role && !self.begins_anew(member) { member.since } else { number };
             let given = self.shares.and_then(|shares| shares.get(&member.contact.peer)).copied();
-            Member { role, since, share: given.unwrap_or(member.share), ..member.clone() }
+            // Who was restarted may be elsewhere now.
+            let contact = self.joins.get(&member.contact.peer).unwrap_or(&member.contact).clone();
+            Member { role, since, contact, share: given.unwrap_or(member.share) }
         });
         let mut members: Vec<Member> = kept.collect();
         let room = self.members_max.clamp(1, MEMBERS_MAX).saturating_sub(members.len());

@@ -137,11 +137,9 @@ fn while_a_view_is_looked_for_nobody_stalls() {
     member.computed();
     member.values(2);
     assert_eq!(seconds_until_accused(&mut member, 28), None);
-    let mut counter = 1;
-    for _ in 0..20 {
+    for counter in 1..=20 {
         // 2 asks again and again: its turn never ends, and 3 may not be blamed for the pause.
         member.ask(2, crate::member::ballot(counter, 2));
-        counter += 1;
         assert_eq!(seconds_until_accused(&mut member, 1), None);
     }
     let view = member.view_without(&[], Fate::Kept { handovers: Vec::new() });

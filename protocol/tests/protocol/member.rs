@@ -228,7 +228,8 @@ impl Member {
 
     pub(crate) fn report_of_plan(&mut self, from: u8, round: u32, plan: u32, parameters: &str) -> Vec<Effect> {
         let (parameter_hash, loss) = (hash(parameters), LossSum { fixed: 1, tokens: 1 });
-        let report = RoundReport { run: self.run(), round, plan, parameter_hash, loss, compute_ms: 1, reduce_ms: 1 };
+        let report =
+            RoundReport { run: self.run(), round, plan, parameter_hash, loss, compute_ms: 1, reduce_ms: 1, batches: 2 };
         self.say(from, &Message::RoundReport(report))
     }
 

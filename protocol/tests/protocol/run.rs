@@ -7,6 +7,7 @@ use crate::member::{
 use crate::samples::{confirm, listing, peer, reserve, spec};
 use manta_protocol::effect::{Entry, RunFailure};
 use manta_protocol::input::{Done, Wish};
+use manta_protocol::market::demand::Share;
 use manta_protocol::market::reservation::Confirm;
 use manta_protocol::run::report::{AbortReason, LossSum, Ready};
 use manta_protocol::run::view::{Fate, Suspect};
@@ -56,6 +57,7 @@ fn a_whole_run_goes_from_confirm_to_close() {
 fn a_user_alone_runs_without_any_network() {
     let mut bench = Bench::offering(listing());
     let wish = Wish {
+        share: Share::Own,
         members_min: 1,
         members_max: 1,
         memory_bytes: 1,

@@ -3,7 +3,9 @@
 //! Starts real peers as child processes, places one order on the first,
 //! follows it at all of them, and cleans up whatever happens.
 
+mod audit;
 mod devices;
+mod faults;
 mod outcome;
 mod swarm;
 
@@ -18,8 +20,10 @@ use crate::api::OrderRequest;
 use crate::checkpoint::write::{Foreign, check_destination};
 use crate::device::{Chosen, Wanted, cache_of};
 use crate::status::{OrderState, RunStatus, Status};
+use audit::Diary;
 use clap::Args;
 use devices::DemoDevice;
+use faults::{FaultArgs, Faults};
 use manta_protocol::market::demand::Share;
 use manta_protocol::wire::limits::MEMBERS_MAX;
 use std::path::{Path, PathBuf};
@@ -34,6 +38,11 @@ const GATHER_TIMEOUT: Duration = Duration::from_secs(60);
 const ORDER_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the others may take to end the run after its owner.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the owner may take, started again, to fetch its model.
+const RESULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time between two looks at the peers while a fault is due: it is to happen at
+/// a moment of the run, and be answered as soon as that can be seen.
+const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 /// After so many missing answers in a row the first peer counts as hung.
 const SILENCES_MAX: u32 = 4;
 /// Length of the sample that the model writes at the end, in tokens.
@@ -47,6 +56,7 @@ Examples:
   manta generate manta-demo-model --prompt 'pub fn '
                                           let the new model write
   manta demo --data book.txt --rounds 200 your own text, longer
+  manta demo --kill-one --join-late       lose a peer and win one in mid-run
   manta demo --json | tail -n 1           the result for a script")]
 pub(super) struct DemoArgs {
     /// Peers to start, each a process of its own
@@ -65,6 +75,9 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "DIR", default_value = "manta-demo-model")]
     out: PathBuf,
 
+    #[command(flatten)]
+    faults: FaultArgs,
+
     /// Print the result as one JSON object, the last line of standard output
     #[arg(long)]
     json: bool,
@@ -75,10 +88,16 @@ pub(super) struct DemoArgs {
 }
 
 /// A run that has ended, and what all peers said at its end.
+#[derive(Default)]
 struct Ended {
     run: RunStatus,
+    /// Of each peer, with its id.
     statuses: Vec<Option<Status>>,
+    peers: Vec<String>,
+    /// Peers that ended without being told to.
     lost: usize,
+    faults: Faults,
+    diaries: Vec<Diary>,
     sample: Option<String>,
 }
 
@@ -88,6 +107,7 @@ pub(super) async fn run(arguments: DemoArgs, data_dir: Option<PathBuf>, log: Opt
     let out = files::absolute(&arguments.out)?;
     let foreign = if arguments.recipe.overwrite { Foreign::MoveAside } else { Foreign::Refuse };
     check_destination(&out, foreign)?;
+    arguments.faults.check(usize::from(arguments.peers))?;
     let device_cache = cache_of(data_dir.as_deref().unwrap_or(folder.path()));
     let mut progress = Progress::new();
     let demo = Demo { arguments: &arguments, folder: folder.path(), out: &out, device_cache: &device_cache, log };
@@ -166,7 +186,7 @@ impl Demo<'_> {
     }
 
     fn order(&self) -> Result<OrderRequest, Error> {
-        let DemoArgs { recipe, peers, .. } = self.arguments;
+        let DemoArgs { recipe, peers, faults, .. } = self.arguments;
         let deadline_ms = u64::try_from(ORDER_DEADLINE.as_millis())?;
         Ok(OrderRequest {
             data: recipe.data()?,
@@ -174,11 +194,15 @@ impl Demo<'_> {
             overwrite: recipe.overwrite,
             preset: recipe.preset.name.into(),
             peers_min: *peers,
-            peers_max: *peers,
+            // Whoever comes late must find room.
+            peers_max: if faults.join_late { peers + 1 } else { *peers },
             rounds: recipe.rounds,
-            steps_per_round: recipe.steps_per_round,
+            steps_per_round: recipe.steps(),
+            local: recipe.local_steps.is_some(),
+            solo: true,
             seed: recipe.seed,
-            patience_ms: deadline_ms,
+            // All that are to begin are there already.
+            patience_ms: 0,
             deadline_ms,
             // Every peer of the demo runs on this machine, in a swarm of its own.
             share: Share::Open,
@@ -208,10 +232,11 @@ impl Demo<'_> {
         }
     }
 
-    /// Shows the run until it has ended at all peers.
+    /// Shows the run until it has ended at all peers, and lets happen to it what is asked for.
     async fn follow(&self, swarm: &mut Swarm, order: u64, progress: &mut Progress) -> Result<Ended, Error> {
-        let peers = swarm.peer_ids();
-        let (mut silences, mut message, mut ended_at) = (0, String::new(), None);
+        let peers = usize::from(self.arguments.peers);
+        let mut faults = Faults::draw(self.arguments.faults, peers, self.arguments.recipe.seed);
+        let (mut silences, mut message, mut run_id, mut ended_at) = (0, String::new(), None, None);
         loop {
             for (index, why) in swarm.newly_ended()? {
                 progress.say(&why);
@@ -220,18 +245,65 @@ impl Demo<'_> {
                 }
             }
             let statuses = swarm.statuses().await;
-            silences = if statuses[0].is_some() { 0 } else { silences + 1 };
+            silences = if statuses[0].is_some() || faults.owner_is_gone() { 0 } else { silences + 1 };
             if silences > SILENCES_MAX {
                 return Err("the first peer runs but does not answer; see its log with --keep".into());
             }
-            if let Some(run) = ordered(&statuses[0], order, &mut message, progress)? {
-                progress.show(&outcome::view(run, &statuses, &peers));
+            if run_id.is_none() {
+                run_id = ordered(&statuses[0], order, &mut message, progress)?;
+            }
+            if let Some(run_id) = &run_id
+                && let Some(run) = outcome::best(&statuses, run_id)
+            {
+                faults.drive(swarm, &statuses, run_id, progress).await?;
+                progress.show(&outcome::view(run, &statuses, &swarm.peer_ids()));
                 let now = Instant::now();
                 let ended_at = has_ended(run.state).then(|| *ended_at.get_or_insert(now));
-                let all_ended = outcome::ended_everywhere(&statuses, &run.run);
+                let all_ended = outcome::ended_everywhere(&statuses, run_id);
                 if ended_at.is_some_and(|ended_at| all_ended || now >= ended_at + SETTLE_TIMEOUT) {
-                    return Ok(Ended { run: run.clone(), lost: swarm.lost(), statuses, sample: None });
+                    let run = run.clone();
+                    return self.ended(swarm, run, statuses, faults, progress).await;
                 }
+            }
+            tokio::time::sleep(if faults.are_pending() { WATCH_INTERVAL } else { POLL_INTERVAL }).await;
+        }
+    }
+
+    /// What a run has come to that has ended at all peers that are there.
+    async fn ended(
+        &self,
+        swarm: &mut Swarm,
+        mut run: RunStatus,
+        mut statuses: Vec<Option<Status>>,
+        faults: Faults,
+        progress: &mut Progress,
+    ) -> Result<Ended, Error> {
+        if faults.owner_is_gone() {
+            progress.say("the others are done; peer 0 is started again, for its model");
+            swarm.restart(0).await?;
+            let own = self.retrieve(swarm, &run.run).await?;
+            run = RunStatus { out: own.out, val_loss: own.val_loss, unigram_loss: own.unigram_loss, ..run };
+            statuses = swarm.statuses().await;
+        }
+        let diaries = swarm.diaries(&run.run)?;
+        Ok(Ended { lost: swarm.lost(), peers: swarm.peer_ids(), run, statuses, faults, diaries, sample: None })
+    }
+
+    /// Waits until the owner, started again, has its model.
+    async fn retrieve(&self, swarm: &mut Swarm, run: &str) -> Result<RunStatus, Error> {
+        let deadline = Instant::now() + RESULT_TIMEOUT;
+        loop {
+            if let Some((_, why)) = swarm.newly_ended()?.into_iter().next() {
+                return Err(why.into());
+            }
+            let statuses = swarm.statuses().await;
+            let own = statuses[0].iter().flat_map(|status| &status.runs).find(|found| found.run == run);
+            if let Some(own) = own.filter(|own| has_ended(own.state) && (has_model(own) || own.failure.is_some())) {
+                return Ok(own.clone());
+            }
+            if Instant::now() >= deadline {
+                let seconds = RESULT_TIMEOUT.as_secs();
+                return Err(format!("peer 0 did not get its model within {seconds} s; see its log with --keep").into());
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -261,7 +333,7 @@ impl Demo<'_> {
             preset: recipe.preset.name.into(),
             seed: recipe.seed,
             out: has_model(&ended.run).then(|| self.out.display().to_string()),
-            ..outcome::report(&ended.run, &ended.statuses, ended.lost)
+            ..outcome::report(ended)
         };
         let json = self.arguments.json;
         // With --json only the object goes to standard output.
@@ -283,13 +355,13 @@ fn has_model(run: &RunStatus) -> bool {
     run.out.is_some()
 }
 
-/// The run of this order, once there is one; says what the order waits for.
-fn ordered<'a>(
-    status: &'a Option<Status>,
+/// The id of this order's run, once there is one; says what the order waits for.
+fn ordered(
+    status: &Option<Status>,
     order: u64,
     message: &mut String,
     progress: &Progress,
-) -> Result<Option<&'a RunStatus>, Error> {
+) -> Result<Option<String>, Error> {
     let Some(status) = status else { return Ok(None) };
     // The status lags a moment behind the acceptance of the order.
     let Some(order) = status.orders.iter().find(|status| status.order == order) else { return Ok(None) };
@@ -300,7 +372,7 @@ fn ordered<'a>(
         progress.say(&order.message);
         message.clone_from(&order.message);
     }
-    Ok(order.run.as_ref().and_then(|id| status.runs.iter().find(|run| run.run == *id)))
+    Ok(order.run.clone())
 }
 
 fn indent(text: &str) -> String {

@@ -3,11 +3,13 @@
 //! Children end when told, when this process ends however it ends (their
 //! standard input closes), and at the latest when [`Child`] is dropped.
 
+use super::audit::Diary;
 use crate::api::PeerFile;
 use crate::cli::Error;
 use crate::cli::up::{Ready, UpEvent};
 use crate::device::Wanted;
 use crate::http::client::PeerClient;
+use crate::run::diary;
 use crate::status::Status;
 use futures::future::{join_all, try_join_all};
 use std::ffi::OsString;
@@ -46,6 +48,7 @@ pub(super) struct SwarmOptions {
 /// A peer in a process of its own.
 pub(super) struct Child {
     index: usize,
+    folder: PathBuf,
     process: tokio::process::Child,
     /// Its end is the child's end.
     stdin: Option<ChildStdin>,
@@ -55,10 +58,14 @@ pub(super) struct Child {
     client: PeerClient,
     log: PathBuf,
     ended: Option<ExitStatus>,
+    /// Whether it ended because it was told to.
+    killed: bool,
+    frozen: bool,
 }
 
 /// All children.
 pub(super) struct Swarm {
+    options: SwarmOptions,
     children: Vec<Child>,
 }
 
@@ -73,7 +80,77 @@ impl Swarm {
         let ticket = first.ready.ticket.clone();
         let others = (1..options.devices.len()).map(|index| Child::start(options, index, Some(&ticket)));
         let others = try_join_all(others).await?;
-        Ok(Self { children: std::iter::once(first).chain(others).collect() })
+        Ok(Self { options: options.clone(), children: std::iter::once(first).chain(others).collect() })
+    }
+
+    /// Starts one more peer, which joins by somebody's ticket.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(super) async fn join(&mut self) -> Result<(), Error> {
+        let child = Child::start(&self.options, self.children.len(), self.ticket().as_deref()).await?;
+        self.children.push(child);
+        Ok(())
+    }
+
+    /// Starts a peer that was killed again, with what is in its folder.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(super) async fn restart(&mut self, index: usize) -> Result<(), Error> {
+        self.children[index] = Child::start(&self.options, index, self.ticket().as_deref()).await?;
+        Ok(())
+    }
+
+    /// Of somebody who is there.
+    fn ticket(&self) -> Option<String> {
+        let there = self.children.iter().find(|child| child.ended.is_none() && !child.frozen);
+        there.map(|child| child.ready.ticket.clone())
+    }
+
+    /// Kills a peer and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub(super) async fn kill(&mut self, index: usize) -> Result<(), Error> {
+        let child = &mut self.children[index];
+        child.process.kill().await?;
+        child.ended = child.process.try_wait()?;
+        child.killed = true;
+        Ok(())
+    }
+
+    /// Stops a peer as it stands: its connections stay open, and silent.
+    ///
+    /// # Errors
+    /// When the system cannot do it.
+    pub(super) fn freeze(&mut self, index: usize) -> Result<(), Error> {
+        self.children[index].freeze(true)
+    }
+
+    /// Lets a frozen peer go on.
+    ///
+    /// # Errors
+    /// When the system cannot do it.
+    pub(super) fn thaw(&mut self, index: usize) -> Result<(), Error> {
+        self.children[index].freeze(false)
+    }
+
+    /// The diary that each peer kept of `run`.
+    ///
+    /// # Errors
+    /// A diary that cannot be read.
+    pub(super) fn diaries(&self, run: &str) -> Result<Vec<Diary>, Error> {
+        let mut diaries = Vec::new();
+        for child in &self.children {
+            let path = child.folder.join("diaries").join(format!("{run}.jsonl"));
+            // Who never got to take part has none.
+            if path.is_file() {
+                let lines = diary::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                diaries.push(Diary { peer: child.ready.peer_id.parse()?, lines });
+            }
+        }
+        Ok(diaries)
     }
 
     /// The peer that the order is placed on.
@@ -106,14 +183,18 @@ impl Swarm {
         Ok(ended)
     }
 
-    /// How many peers have ended.
+    /// How many peers have ended without being told to.
     pub(super) fn lost(&self) -> usize {
-        self.children.iter().filter(|child| child.ended.is_some()).count()
+        self.children.iter().filter(|child| child.ended.is_some() && !child.killed).count()
     }
 
     /// Ends all children: by asking, then by force.
     pub(super) async fn stop(mut self) {
         for child in &mut self.children {
+            // One that is frozen could not hear that it is to end.
+            if child.frozen && child.freeze(false).is_err() {
+                tracing::warn!(peer = child.index, "a frozen peer could not be thawed; it is killed");
+            }
             child.stdin = None;
         }
         let ends = join_all(self.children.iter_mut().map(|child| child.process.wait()));
@@ -129,9 +210,11 @@ impl Child {
         let folder = options.folder.join(format!("peer-{index}"));
         std::fs::create_dir_all(&folder)?;
         let log = folder.join("log");
+        // A peer that is started again goes on with its log.
+        let log_file = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments(options, index, &folder, ticket)).kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log_file);
         // Ctrl-C is for the parent alone, which then ends its children in order.
         #[cfg(unix)]
         command.process_group(0);
@@ -154,7 +237,33 @@ impl Child {
         let UpEvent::Ready(ready) = serde_json::from_str(&line)
             .map_err(|error| format!("peer {index} printed `{}`, not that it is ready: {error}", line.trim_end()))?;
         let client = PeerClient::of(&PeerFile::read(&folder)?);
-        Ok(Self { index, process, stdin, _stdout: stdout, ready, client, log, ended: None })
+        Ok(Self {
+            index,
+            folder,
+            process,
+            stdin,
+            _stdout: stdout,
+            ready,
+            client,
+            log,
+            ended: None,
+            killed: false,
+            frozen: false,
+        })
+    }
+
+    #[cfg(unix)]
+    fn freeze(&mut self, freeze: bool) -> Result<(), Error> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let pid = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed())).ok_or("the peer has ended")?;
+        kill_process(pid, if freeze { Signal::STOP } else { Signal::CONT })?;
+        self.frozen = freeze;
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    fn freeze(&mut self, _: bool) -> Result<(), Error> {
+        Err("this system cannot freeze processes; try --kill-one".into())
     }
 
     pub(super) fn client(&self) -> &PeerClient {
@@ -162,7 +271,7 @@ impl Child {
     }
 
     async fn status(&self) -> Option<Status> {
-        if self.ended.is_some() {
+        if self.ended.is_some() || self.frozen {
             return None;
         }
         self.client.status().await.inspect_err(|error| tracing::warn!(peer = self.index, %error, "no status")).ok()
@@ -171,7 +280,8 @@ impl Child {
 
 /// What `manta` is called with.
 fn arguments(options: &SwarmOptions, index: usize, folder: &Path, ticket: Option<&str>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = ["up", "--json", "--exit-with-stdin", "--no-mdns"].map(Into::into).into();
+    let mut arguments: Vec<OsString> =
+        ["up", "--json", "--exit-with-stdin", "--no-mdns", "--diary"].map(Into::into).into();
     let mut option = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
         arguments.push(name.into());
         arguments.push(value.as_ref().into());
@@ -182,7 +292,9 @@ fn arguments(options: &SwarmOptions, index: usize, folder: &Path, ticket: Option
     option("--http", &"127.0.0.1:0");
     option("--network", &options.network);
     option("--threads", &options.threads.to_string());
-    option("--device", &options.devices[index].to_string());
+    // Whoever comes later computes on what the last one does.
+    let device = options.devices.get(index).or(options.devices.last()).unwrap_or(&Wanted::Auto);
+    option("--device", &device.to_string());
     option("--device-cache", &options.device_cache);
     if let Some(log) = &options.log {
         option("--log", log);
@@ -252,7 +364,7 @@ mod tests {
         };
         assert_eq!(
             text(Some("TICKET")),
-            "up --json --exit-with-stdin --no-mdns --data-dir /tmp/demo/peer-1 --listen /ip4/127.0.0.1/udp/0/quic-v1 \
+            "up --json --exit-with-stdin --no-mdns --diary --data-dir /tmp/demo/peer-1 --listen /ip4/127.0.0.1/udp/0/quic-v1 \
              --listen /ip4/127.0.0.1/tcp/0 --http 127.0.0.1:0 --network demo-1 --threads 1 --device software \
              --device-cache /tmp/devices --log debug --join TICKET"
         );

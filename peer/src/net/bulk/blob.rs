@@ -5,7 +5,6 @@
 //! and, if found, a big-endian `u32` length of at most 4 MiB, the bytes, and the
 //! end of the stream. What is missing and what is forbidden look the same.
 
-use super::chunk::VERSION;
 use super::connections::{broken, connection};
 use super::serve::{STALL_TIMEOUT, payload, read_in_time};
 use super::{BulkFailure, Shared};
@@ -21,7 +20,7 @@ pub(crate) const MAX_BLOB_BYTES: u32 = 4 << 20;
 /// Reads from the source at a time; more requests wait.
 pub(super) const MAX_CONCURRENT_READS: usize = 4;
 /// What a blob request begins with.
-pub(super) const REQUEST_PREFIX: [u8; 8] = [b'M', b'N', b'T', b'B', VERSION, 0, 0, 0];
+pub(super) const REQUEST_PREFIX: [u8; 8] = [b'M', b'N', b'T', b'B', 1, 0, 0, 0];
 
 const FOUND: u8 = 0;
 const NOT_AVAILABLE: u8 = 1;

@@ -6,12 +6,12 @@
 //! | bytes | meaning |
 //! |---|---|
 //! | 4 | `MNTC` |
-//! | 1 | version, 1 |
+//! | 1 | version, 2 |
 //! | 1 | phase: 0 contribution, 1 sum |
 //! | 2 | zero |
 //! | 32 | run id |
-//! | 4 | round |
-//! | 4 | step |
+//! | 8 | exchange, from 0 |
+//! | 4 | number of the view that the sender is in |
 //! | 4 | chunk index |
 //! | 4 | payload length, at most 1 MiB |
 //!
@@ -26,19 +26,19 @@ pub(crate) const MAX_CHUNK_BYTES: u32 = 1 << 20;
 /// The length of magic, version and the three bytes after it, which all streams share.
 pub(super) const PREFIX_BYTES: usize = 8;
 /// The length of a chunk's header, prefix included.
-pub(super) const HEADER_BYTES: usize = 56;
+pub(super) const HEADER_BYTES: usize = 60;
 pub(super) const CHUNK_MAGIC: [u8; 4] = *b"MNTC";
-pub(super) const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Names a chunk within the swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChunkHeader {
     /// The training run.
     pub(crate) run: RunId,
-    /// The round of the run.
-    pub(crate) round: u32,
-    /// The step of the round.
-    pub(crate) step: u32,
+    /// The exchange of the run, from 0.
+    pub(crate) exchange: u64,
+    /// The view that the sender is in.
+    pub(crate) view: u32,
     /// The half of the all-reduce.
     pub(crate) phase: Phase,
     /// The chunk's place in the tensor.
@@ -68,7 +68,8 @@ impl ChunkHeader {
         wire[4] = VERSION;
         wire[5] = self.phase as u8;
         wire[8..40].copy_from_slice(self.run.as_bytes());
-        for (field, value) in wire[40..].chunks_exact_mut(4).zip([self.round, self.step, self.index, payload_bytes]) {
+        wire[40..48].copy_from_slice(&self.exchange.to_be_bytes());
+        for (field, value) in wire[48..].chunks_exact_mut(4).zip([self.view, self.index, payload_bytes]) {
             field.copy_from_slice(&value.to_be_bytes());
         }
         wire
@@ -89,12 +90,15 @@ impl ChunkHeader {
         }
         let mut run = [0; 32];
         run.copy_from_slice(&wire[8..40]);
+        let mut exchange = [0; 8];
+        exchange.copy_from_slice(&wire[40..48]);
+        let exchange = u64::from_be_bytes(exchange);
         let number = |at: usize| u32::from_be_bytes([wire[at], wire[at + 1], wire[at + 2], wire[at + 3]]);
-        let (round, step, index, payload_bytes) = (number(40), number(44), number(48), number(52));
+        let (view, index, payload_bytes) = (number(48), number(52), number(56));
         if payload_bytes > MAX_CHUNK_BYTES {
             return Err(HeaderError::TooLarge(payload_bytes));
         }
-        Ok((Self { run: RunId(run), round, step, phase, index }, payload_bytes))
+        Ok((Self { run: RunId(run), exchange, view, phase, index }, payload_bytes))
     }
 }
 
@@ -130,14 +134,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn header() -> ChunkHeader {
-        ChunkHeader { run: RunId([7; 32]), round: 1, step: 2, phase: Phase::Sum, index: 3 }
+        ChunkHeader { run: RunId([7; 32]), exchange: 1, view: 2, phase: Phase::Sum, index: 3 }
     }
 
     #[test]
     fn the_wire_form_is_fixed() {
         let wire = header().encode(0x0004_0506);
         let expected =
-            [b"MNTC\x01\x01\0\0".as_slice(), &[7; 32], &[0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 4, 5, 6]].concat();
+            [b"MNTC\x02\x01\0\0".as_slice(), &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 4, 5, 6]]
+                .concat();
         assert_eq!(wire.as_slice(), expected);
     }
 
@@ -150,10 +155,10 @@ mod tests {
             ChunkHeader::decode(&wire)
         };
         assert_eq!(with(0, b'X'), Err(HeaderError::Magic(*b"XNTC")));
-        assert_eq!(with(4, 2), Err(HeaderError::Version(2)));
+        assert_eq!(with(4, 1), Err(HeaderError::Version(1)));
         assert_eq!(with(5, 2), Err(HeaderError::Phase(2)));
         assert_eq!(with(7, 1), Err(HeaderError::Reserved));
-        assert_eq!(with(53, 0x10), Err(HeaderError::TooLarge(0x0010_0009)));
+        assert_eq!(with(57, 0x10), Err(HeaderError::TooLarge(0x0010_0009)));
         assert_eq!(ChunkHeader::decode(&header().encode(MAX_CHUNK_BYTES)), Ok((header(), MAX_CHUNK_BYTES)));
     }
 
@@ -161,7 +166,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_panic_and_only_one_way(
             mut wire in proptest::array::uniform32(any::<u8>()).prop_flat_map(|head| {
-                (Just(head), proptest::array::uniform24(any::<u8>()))
+                (Just(head), proptest::array::uniform28(any::<u8>()))
             }).prop_map(|(head, tail)| {
                 let mut wire = [0; HEADER_BYTES];
                 wire[..32].copy_from_slice(&head);
@@ -172,11 +177,11 @@ mod tests {
         ) {
             if plausible {
                 // Random magic is never right: go deeper by giving a good head.
-                wire[..5].copy_from_slice(b"MNTC\x01");
+                wire[..5].copy_from_slice(b"MNTC\x02");
                 wire[5] &= 1;
                 wire[6..8].fill(0);
-                wire[52] = 0;
-                wire[53] &= 0x0F;
+                wire[56] = 0;
+                wire[57] &= 0x0F;
             }
             match ChunkHeader::decode(&wire) {
                 Ok((header, length)) => prop_assert_eq!(header.encode(length), wire),

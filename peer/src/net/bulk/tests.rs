@@ -32,7 +32,7 @@ fn config() -> BulkConfig {
 }
 
 fn header(index: u32) -> ChunkHeader {
-    ChunkHeader { run: RUN, round: 1, step: 2, phase: Phase::Contribution, index }
+    ChunkHeader { run: RUN, exchange: 1, view: 2, phase: Phase::Contribution, index }
 }
 
 impl TestPeer {
@@ -192,11 +192,11 @@ async fn raw(a: &TestPeer, b: &TestPeer, bytes: &[u8]) -> Option<u8> {
 async fn a_length_beyond_all_limits_and_a_wrong_length_are_refused() {
     let (a, mut b) = pair();
     let mut monstrous = header(0).encode(0);
-    monstrous[52..].copy_from_slice(&u32::MAX.to_be_bytes());
+    monstrous[56..].copy_from_slice(&u32::MAX.to_be_bytes());
     assert_eq!(raw(&a, &b, &monstrous).await, Some(Receipt::TooLarge as u8));
     let (short, long) =
         ([header(1).encode(3).as_slice(), b"ab"].concat(), [header(2).encode(3).as_slice(), b"abcd"].concat());
-    for bad in [short.as_slice(), &long, b"MNTX\x01\0\0\0", b"MNTC\x02\0\0\0", &[0; 60]] {
+    for bad in [short.as_slice(), &long, b"MNTX\x01\0\0\0", b"MNTC\x01\0\0\0", &[0; 60]] {
         let receipt = raw(&a, &b, bad).await;
         assert_eq!(receipt, Some(Receipt::Malformed as u8), "{bad:02x?}");
     }

@@ -1,29 +1,34 @@
 //! A run on a device that is lost at any moment ends with the bits of a run
-//! that was never disturbed.
+//! that was never disturbed; and a state that was given out goes on elsewhere
+//! with the very same bits.
 
-use super::{Answer, Trainer, Work};
+use super::{Answer, Purpose, Trainer, Work};
 use crate::api::OrderRequest;
 use crate::data::DataSet;
 use crate::device::{Chosen, Wanted};
 use crate::preset::Preset;
 use crate::run::spec;
-use bytes::Bytes;
+use crate::run::state::RunState;
 use manta_gpu_kernels::admission::AdmittedDevice;
-use manta_protocol::effect::RunStart;
+use manta_protocol::effect::{Entry, RunStart};
 use manta_protocol::market::listing::Contact;
+use manta_protocol::run::ledger::Span;
 use manta_protocol::{Hash, PeerId, RunId};
 use std::path::Path;
 use std::sync::Arc;
 
 const RUN: RunId = RunId([7; 32]);
 /// Enough that the journal is begun anew in between.
-const STEPS: u64 = 6;
+const EXCHANGES: u64 = 6;
+/// Batches of the one member in one exchange.
+const BATCHES: u64 = 4;
+const ME: PeerId = PeerId([1; 32]);
 
 /// Right before which work the device is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     Prepare,
-    Gradient(u64),
+    Compute(u64),
     Apply(u64),
     Hash,
     Export,
@@ -39,7 +44,7 @@ struct Outcome {
 }
 
 /// One member alone, on short sequences of a small model.
-fn start() -> Arc<RunStart> {
+fn start(local: bool) -> Arc<RunStart> {
     let request = OrderRequest {
         data: None,
         out: "model".into(),
@@ -49,6 +54,8 @@ fn start() -> Arc<RunStart> {
         peers_max: 1,
         rounds: 3,
         steps_per_round: 2,
+        local,
+        solo: true,
         seed: 11,
         patience_ms: 0,
         deadline_ms: 0,
@@ -57,9 +64,9 @@ fn start() -> Arc<RunStart> {
     let preset = Preset { sequence_length: 16, micro_batches: 2, ..Preset::find("nano").expect("a preset") };
     let mut spec = spec::run_spec(&request, &preset, 256, Hash([0; 32]), 1 << 14);
     spec.micro_batch_sequences = 1;
-    let peer = PeerId([1; 32]);
-    let members = vec![Contact { peer, bulk_port: 0, addresses: Vec::new() }];
-    Arc::new(RunStart { run: RUN, spec, owner: peer, members, rank: 0 })
+    let members = vec![Contact { peer: ME, bulk_port: 0, addresses: Vec::new() }];
+    let donors = Vec::new();
+    Arc::new(RunStart { run: RUN, spec, owner: ME, me: ME, members, donors, entry: Entry::First })
 }
 
 fn data() -> Arc<DataSet> {
@@ -83,8 +90,25 @@ fn ask(trainer: &mut Trainer, work: Work, failures: &mut Vec<(String, bool)>) ->
     }
 }
 
+/// Does one exchange alone; gives the loss.
+fn exchange(number: u64, mut ask: impl FnMut(Option<Moment>, Work) -> Answer) -> i64 {
+    let batches = vec![Span { first: number * BATCHES, count: BATCHES }];
+    let compute = Work::Compute { run: RUN, exchange: number, plan: 0, batches, schedule_step: number };
+    let answer = ask(Some(Moment::Compute(number)), compute);
+    let Answer::Computed { loss, values, .. } = answer else { panic!("{answer:?}") };
+    let contributions = vec![(ME, values)];
+    let reduce = Work::Reduce { run: RUN, exchange: number, view: 0, chunk: 0, contributions };
+    let answer = ask(None, reduce);
+    let Answer::Reduced { sum, .. } = answer else { panic!("{answer:?}") };
+    let sums = vec![(ME, sum)];
+    let apply = Work::Apply { run: RUN, exchange: number, batches: BATCHES, schedule_step: number, sums };
+    let answer = ask(Some(Moment::Apply(number)), apply);
+    assert!(matches!(answer, Answer::Applied { .. }), "{answer:?}");
+    loss.fixed
+}
+
 /// Trains on `device`, which is lost right before `moment`.
-fn train(device: Option<AdmittedDevice>, moment: Option<Moment>) -> (Outcome, Vec<(String, bool)>) {
+fn train(device: Option<AdmittedDevice>, moment: Option<Moment>, local: bool) -> (Outcome, Vec<(String, bool)>) {
     let mut trainer = Trainer::start(device.clone(), 1).expect("a thread");
     let mut failures = Vec::new();
     let mut ask = |now: Option<Moment>, work: Work| {
@@ -93,27 +117,15 @@ fn train(device: Option<AdmittedDevice>, moment: Option<Moment>) -> (Outcome, Ve
         }
         ask(&mut trainer, work, &mut failures)
     };
-    let prepared = ask(Some(Moment::Prepare), Work::Prepare { start: start(), data: data() });
+    let prepare = Work::Prepare { start: start(local), data: data(), state: None };
+    let prepared = ask(Some(Moment::Prepare), prepare);
     assert!(matches!(prepared, Answer::Prepared { .. }), "{prepared:?}");
-    let mut losses = Vec::new();
-    for step in 0..STEPS {
-        let answer = ask(Some(Moment::Gradient(step)), Work::Gradient { run: RUN, step });
-        let Answer::Gradient { loss, chunks, .. } = answer else { panic!("{answer:?}") };
-        losses.push(loss.fixed);
-        let mut sums: Vec<Bytes> = Vec::new();
-        for (chunk, values) in (0..).zip(chunks) {
-            let answer = ask(None, Work::Reduce { run: RUN, step, chunk, contributions: vec![values] });
-            let Answer::Reduced { sum, .. } = answer else { panic!("{answer:?}") };
-            sums.push(sum);
-        }
-        let answer = ask(Some(Moment::Apply(step)), Work::Apply { run: RUN, step, sums });
-        assert!(matches!(answer, Answer::Applied { .. }), "{answer:?}");
-    }
-    let answer = ask(Some(Moment::Hash), Work::Hash { run: RUN, round: 2 });
+    let losses = (0..EXCHANGES).map(|number| exchange(number, &mut ask)).collect();
+    let answer = ask(Some(Moment::Hash), Work::Hash { run: RUN, exchange: EXCHANGES });
     let Answer::Hashed { parameter_hash: hash, .. } = answer else { panic!("{answer:?}") };
     let answer = ask(Some(Moment::Export), Work::Export { run: RUN, evaluate: true });
     let Answer::Exported(export) = answer else { panic!("{answer:?}") };
-    assert_eq!((export.parameter_hash, export.steps), (hash, STEPS));
+    assert_eq!((export.parameter_hash, export.exchange), (hash, EXCHANGES));
     let parameters = export.parameters.iter().map(|value| value.to_bits()).collect();
     let outcome = Outcome { losses, hash, parameters, validation: export.validation.map(|sum| sum.fixed) };
     (outcome, failures)
@@ -132,26 +144,120 @@ fn software(cache: &Path) -> Option<AdmittedDevice> {
 #[test]
 fn a_run_survives_its_device_with_the_same_bits() {
     let cache = tempfile::tempdir().expect("a folder");
-    let Some(device) = software(cache.path()) else { return };
-    let (expected, _) = train(None, None);
-    assert!(expected.losses.last() < expected.losses.first(), "it learns: {:?}", expected.losses);
-    let (undisturbed, failures) = train(Some(device), None);
-    assert_eq!(undisturbed, expected);
-    assert_eq!(failures, []);
-    for moment in [
-        Moment::Prepare,
-        Moment::Gradient(0),
-        Moment::Apply(2),
-        // While parameters and moments are read back.
-        Moment::Apply(3),
-        // With steps in the journal after a base.
-        Moment::Gradient(5),
-        Moment::Hash,
-        Moment::Export,
-    ] {
-        let (outcome, failures) = train(software(cache.path()), Some(moment));
-        assert!(outcome == expected, "lost before {moment:?}: {:?}", outcome.losses);
-        let [(problem, gone)] = failures.as_slice() else { panic!("{moment:?}: {failures:?}") };
-        assert!(*gone && problem.contains("device was lost"), "{moment:?}: {problem}");
+    for local in [false, true] {
+        let Some(device) = software(cache.path()) else { return };
+        let (expected, _) = train(None, None, local);
+        assert!(expected.losses.last() < expected.losses.first(), "it learns: {:?}", expected.losses);
+        let (undisturbed, failures) = train(Some(device), None, local);
+        assert_eq!(undisturbed, expected);
+        assert_eq!(failures, []);
+        for moment in [
+            Moment::Prepare,
+            Moment::Compute(0),
+            Moment::Apply(2),
+            // While parameters and moments are read back.
+            Moment::Apply(3),
+            // With steps since that were not read back.
+            Moment::Compute(5),
+            Moment::Hash,
+            Moment::Export,
+        ] {
+            // Own moments are lost with a device that fails between the steps and the exchange.
+            if local && matches!(moment, Moment::Apply(_)) {
+                continue;
+            }
+            let (outcome, failures) = train(software(cache.path()), Some(moment), local);
+            assert!(outcome == expected, "lost before {moment:?}, local {local}: {:?}", outcome.losses);
+            let [(problem, gone)] = failures.as_slice() else { panic!("{moment:?}, local {local}: {failures:?}") };
+            assert!(*gone && problem.contains("device was lost"), "{moment:?}: {problem}");
+        }
     }
+}
+
+/// A trainer that has built the model, from `state` if there is one.
+fn prepared(local: bool, state: Option<RunState>) -> Trainer {
+    let mut trainer = Trainer::start(None, 1).expect("a thread");
+    let prepare = Work::Prepare { start: start(local), data: data(), state };
+    let answer = ask(&mut trainer, prepare, &mut Vec::new());
+    assert!(matches!(answer, Answer::Prepared { .. }), "{answer:?}");
+    trainer
+}
+
+fn state_of(trainer: &mut Trainer, exchange: u64) -> RunState {
+    let answer = ask(trainer, Work::State { run: RUN, exchange, purpose: Purpose::Snapshot }, &mut Vec::new());
+    let Answer::State { state, .. } = answer else { panic!("{answer:?}") };
+    state
+}
+
+#[test]
+fn a_newcomer_goes_on_from_a_state_with_the_same_bits() {
+    for (local, vectors) in [(false, 3), (true, 2)] {
+        let mut first = prepared(local, None);
+        let step = |trainer: &mut Trainer, number| exchange(number, |_, work| ask(trainer, work, &mut Vec::new()));
+        step(&mut first, 0);
+        let state = state_of(&mut first, 1);
+        assert_eq!((state.exchange, state.vectors.len()), (1, vectors));
+        let mut early = prepared(local, Some(state.clone()));
+        let mut late = prepared(local, None);
+        let answer = ask(&mut late, Work::Load { run: RUN, state: state.clone() }, &mut Vec::new());
+        assert!(matches!(answer, Answer::StateLoaded { exchange: 1 }), "{answer:?}");
+        for trainer in [&mut early, &mut late] {
+            assert_eq!(state_of(trainer, 1), state);
+        }
+        // Where gradients are averaged nothing is missing: the next step is the same, too.
+        let losses = [&mut first, &mut early, &mut late].map(|trainer| step(trainer, 1));
+        assert_eq!(losses[1], losses[2]);
+        let states = [&mut first, &mut early, &mut late].map(|trainer| state_of(trainer, 2));
+        assert_eq!(states[1], states[2]);
+        assert_eq!(states[0] == states[1], !local, "own moments are not handed on");
+    }
+}
+
+#[test]
+fn a_state_of_another_model_is_refused_and_nothing_is_changed() {
+    let mut trainer = prepared(false, None);
+    let before = state_of(&mut trainer, 0);
+    let mut short = before.clone();
+    short.vectors[2].pop();
+    let mut few = before.clone();
+    few.vectors.pop();
+    let mut broken = before.clone();
+    broken.vectors[0][0] = f32::NAN;
+    for state in [short, few, broken] {
+        let answer = ask(&mut trainer, Work::Load { run: RUN, state }, &mut Vec::new());
+        assert!(matches!(answer, Answer::StateNotLoaded { .. }), "{answer:?}");
+    }
+    assert_eq!(state_of(&mut trainer, 0), before);
+}
+
+#[test]
+fn own_steps_begin_anew_when_the_plan_changes() {
+    let compute = |plan: u32, count: u64| {
+        let batches = vec![Span { first: 0, count }];
+        Work::Compute { run: RUN, exchange: 0, plan, batches, schedule_step: 0 }
+    };
+    let values = |answer| match answer {
+        Answer::Computed { values, plan, .. } => (plan, values),
+        other => panic!("{other:?}"),
+    };
+    let mut trainer = prepared(true, None);
+    let (_, first) = values(ask(&mut trainer, compute(0, 4), &mut Vec::new()));
+    let (_, other) = values(ask(&mut trainer, compute(1, 3), &mut Vec::new()));
+    let (_, again) = values(ask(&mut trainer, compute(2, 4), &mut Vec::new()));
+    assert_ne!(first, other);
+    assert_eq!(first, again);
+    let (_, nothing) = values(ask(
+        &mut trainer,
+        Work::Compute { run: RUN, exchange: 0, plan: 3, batches: vec![], schedule_step: 0 },
+        &mut Vec::new(),
+    ));
+    assert!(nothing.len() == first.len() && nothing.iter().all(|byte| *byte == 0), "no batches, no contribution");
+    // Of two plans at once only the later is of use.
+    assert!(trainer.ask(compute(4, 4)) && trainer.ask(compute(5, 4)));
+    let mut plans = Vec::new();
+    while plans.last() != Some(&5) {
+        let (_, answer) = trainer.answers.blocking_recv().expect("the trainer lives");
+        plans.push(values(answer).0);
+    }
+    assert!(plans == [5] || plans == [4, 5], "{plans:?}");
 }

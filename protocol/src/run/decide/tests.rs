@@ -74,6 +74,7 @@ struct Case {
     accused: BTreeMap<PeerId, AbortReason>,
     caught_up: Vec<PeerId>,
     joins: BTreeMap<PeerId, Contact>,
+    shares: Option<BTreeMap<PeerId, u32>>,
     members_max: usize,
     plan: Plan,
     ledger: Ledger,
@@ -125,6 +126,7 @@ impl Case {
             accused: BTreeMap::new(),
             caught_up: Vec::new(),
             joins: BTreeMap::new(),
+            shares: None,
             members_max: MEMBERS_MAX,
             plan: Plan { number: 3, from: 2, ranks, shares, chunks },
             ledger,
@@ -166,6 +168,7 @@ impl Case {
             accused: &self.accused,
             caught_up: &self.caught_up,
             joins: &self.joins,
+            shares: self.shares.as_ref(),
             members_max: self.members_max,
             exchange: &|number| match number {
                 NUMBER => Some((&reduce, &self.plan, &self.ledger)),
@@ -411,6 +414,16 @@ fn a_listener_that_has_caught_up_becomes_a_full_member() {
         assert_eq!(view.plan, if full { 4 } else { 3 });
         assert_eq!(view.fate, Fate::Kept { handovers: Vec::new() }, "it has no part in the exchange");
     }
+}
+
+#[test]
+fn other_shares_are_another_plan_of_the_same_members() {
+    let mut case = Case::of(3);
+    case.shares = Some([(peer(1), 3), (peer(3), 1)].into());
+    let view = case.decided();
+    assert_eq!(view.members.iter().map(|member| member.share).collect::<Vec<_>>(), [3, SHARE, 1]);
+    assert_eq!((view.plan, &view.fate), (4, &Fate::Kept { handovers: Vec::new() }));
+    assert_eq!(view.ledger.done(), case.ledger.done() + 3 * u64::from(SHARE), "this exchange was begun with the old");
 }
 
 #[test]

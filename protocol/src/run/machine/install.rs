@@ -119,7 +119,8 @@ impl Machine {
         };
         let (before, after) = (peers(&self.view), peers(&view));
         for member in view.members.iter().filter(|member| member.contact.peer != me) {
-            if !before.contains(&member.contact.peer) {
+            let known = self.view.member(&member.contact.peer).filter(|known| before.contains(&known.contact.peer));
+            if known.is_none_or(|known| known.contact != member.contact) {
                 out.push(Effect::Admit { run, contact: member.contact.clone() });
             }
         }

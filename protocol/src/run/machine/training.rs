@@ -71,6 +71,7 @@ impl Machine {
             run,
             exchange: self.number,
             plan: self.current.plan.number,
+            ranks: self.current.plan.ranks.len() as u16,
             batches: self.current.assignment(&self.ledger).swap_remove(rank),
             schedule_step: self.schedule_step(),
         });

@@ -1,0 +1,350 @@
+//! The model of the present run, and each thing that is done with it.
+//!
+//! Two ways to train together. *Averaged*: a member gives the sum of the
+//! gradients of its batches; the sum of all moves everybody's parameters by one
+//! AdamW step. *Local*: a member takes AdamW steps of its own from the anchor,
+//! with moments of its own, and gives how far it went; the sum of all moves the
+//! anchor by one outer step (DiLoCo), and everybody starts again from there.
+
+use super::{Answer, Export, Fault};
+use crate::data::DataSet;
+use crate::data::batches::{self, BatchKey, BatchShape};
+use crate::host;
+use crate::run::engine::{AnyEngine, Recipe, RunEngine};
+use crate::run::spec;
+use crate::run::state::{RunState, bytes_of, values_of};
+use bytes::Bytes;
+use manta_gpu_kernels::admission::AdmittedDevice;
+use manta_gpu_kernels::device::DeviceError;
+use manta_gpu_kernels::{
+    EngineError, EngineOptions, Layout, MicroBatchKey, OuterOptimizer, OuterState, StepNumbers, TrainingState, reduce,
+};
+use manta_protocol::effect::RunStart;
+use manta_protocol::run::ledger::{self, Span};
+use manta_protocol::run::report::LossSum;
+use manta_protocol::{Hash, PeerId, RunId};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Windows of the validation part that are evaluated at most: enough for two
+/// digits of the loss after the point, and a few seconds at the smallest preset.
+const VALIDATION_WINDOWS_MAX: usize = 512;
+
+/// The model of the present run.
+pub(super) struct Model {
+    start: Arc<RunStart>,
+    data: Arc<DataSet>,
+    engine: RunEngine,
+    /// `None` where gradients are averaged.
+    local: Option<Local>,
+    /// Scratch for the sum over all members.
+    sum: Vec<f32>,
+    /// The exchange that comes next.
+    exchange: u64,
+}
+
+/// What a member keeps that takes steps of its own.
+struct Local {
+    outer: OuterOptimizer,
+    /// Own steps since the own moments were zero, up to the anchor.
+    steps: u64,
+    /// Own steps since the anchor, that the engine has taken.
+    ahead: u64,
+}
+
+/// A micro-batch with the key of its random bits.
+type Batch = (Vec<u32>, MicroBatchKey);
+
+impl Model {
+    /// The model with initial values.
+    pub(super) fn prepare(
+        start: Arc<RunStart>,
+        data: Arc<DataSet>,
+        device: Option<&AdmittedDevice>,
+        threads: usize,
+    ) -> Result<Self, Fault> {
+        let run_spec = &start.spec;
+        let memory_bytes_max = host::available_memory_bytes();
+        let options = EngineOptions { threads, memory_bytes_max, ..EngineOptions::default() };
+        let model = spec::model_config(&run_spec.model);
+        let sum = vec![0.0; Layout::new(&model).len()];
+        let (optimizer, arithmetic) = (spec::optimizer(run_spec), spec::arithmetic(run_spec));
+        let recipe = Recipe { model, optimizer, arithmetic, options };
+        let mut engine = RunEngine::new(recipe, device, *run_spec.seed.0.as_bytes())?;
+        let local = match spec::outer(run_spec) {
+            None => None,
+            Some(config) => {
+                let anchor = engine.run(|engine| Ok(engine.parameters()?.into_owned()))?;
+                engine.settle()?;
+                Some(Local { outer: OuterOptimizer::new(config, anchor)?, steps: 0, ahead: 0 })
+            }
+        };
+        Ok(Self { start, data, engine, local, sum, exchange: 0 })
+    }
+
+    pub(super) fn run(&self) -> RunId {
+        self.start.run
+    }
+
+    /// Why the device was given up, told once, and whether the run goes on without it.
+    pub(super) fn take_trouble(&mut self) -> Option<(DeviceError, bool)> {
+        self.engine.take_trouble().map(|trouble| (trouble, self.engine.is_native()))
+    }
+
+    /// The own values of an exchange; `None` once they are `superseded`.
+    pub(super) fn compute(
+        &mut self,
+        exchange: u64,
+        plan: u32,
+        spans: &[Span],
+        schedule_step: u64,
+        superseded: impl Fn() -> bool,
+    ) -> Result<Option<Answer>, Fault> {
+        let begun = Instant::now();
+        let computed = if self.local.is_some() {
+            self.local_steps(spans, schedule_step, superseded)?
+        } else {
+            self.gradient(spans, superseded)?
+        };
+        let Some((loss, values)) = computed else { return Ok(None) };
+        let compute_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(Some(Answer::Computed { exchange, plan, loss, compute_ms, values }))
+    }
+
+    /// The gradient, summed over the batches.
+    fn gradient(&mut self, spans: &[Span], superseded: impl Fn() -> bool) -> Result<Option<(LossSum, Bytes)>, Fault> {
+        let batches = Batches { start: &self.start, data: &self.data };
+        if ledger::count(spans) == 0 {
+            return Ok(Some((LossSum::default(), bytes_of(&vec![0.0; self.sum.len()]))));
+        }
+        // Drawn before anything is computed, so that a failure is one of the data.
+        let batches = batches.all(spans)?;
+        let sequences = self.start.spec.micro_batch_sequences as usize;
+        Ok(self.engine.run(|engine| {
+            let mut loss = LossSum::default();
+            engine.zero_gradient();
+            for (tokens, key) in &batches {
+                if superseded() {
+                    return Ok(None);
+                }
+                loss = loss.plus(loss_sum(engine.accumulate_gradient(tokens, sequences, key)?));
+            }
+            Ok(Some((loss, bytes_of(&engine.gradient()?))))
+        })?)
+    }
+
+    /// Steps of our own from the anchor; how far they went, weighted by the batches.
+    fn local_steps(
+        &mut self,
+        spans: &[Span],
+        schedule_step: u64,
+        superseded: impl Fn() -> bool,
+    ) -> Result<Option<(LossSum, Bytes)>, Fault> {
+        let Some(local) = &mut self.local else { return Err("gradients are averaged in this run".into()) };
+        if std::mem::take(&mut local.ahead) > 0 {
+            self.engine.rewind()?;
+        }
+        let count = u32::try_from(ledger::count(spans)).map_err(|_| "more batches than can be counted")?;
+        if count == 0 {
+            return Ok(Some((LossSum::default(), bytes_of(&vec![0.0; self.sum.len()]))));
+        }
+        let batches = Batches { start: &self.start, data: &self.data }.all(spans)?;
+        let sequences = self.start.spec.micro_batch_sequences as usize;
+        let per_step = self.start.spec.micro_batches.max(1) as usize;
+        local.ahead = batches.len().div_ceil(per_step) as u64;
+        let moved = self.engine.run(|engine| {
+            let mut loss = LossSum::default();
+            for (number, step) in (0..).zip(batches.chunks(per_step)) {
+                engine.zero_gradient();
+                for (tokens, key) in step {
+                    if superseded() {
+                        return Ok(None);
+                    }
+                    loss = loss.plus(loss_sum(engine.accumulate_gradient(tokens, sequences, key)?));
+                }
+                let numbers = StepNumbers { adam: local.steps + number, schedule: schedule_step + number };
+                engine.apply_own_gradient(step.len() as u32, numbers)?;
+            }
+            Ok(Some((loss, engine.parameters()?.into_owned())))
+        })?;
+        let Some((loss, parameters)) = moved else { return Ok(None) };
+        Ok(Some((loss, bytes_of(&local.outer.delta(&parameters, count)?))))
+    }
+
+    /// Moves the parameters by the sums over all members.
+    pub(super) fn apply(
+        &mut self,
+        exchange: u64,
+        batches: u64,
+        schedule_step: u64,
+        sums: &[(PeerId, Bytes)],
+    ) -> Result<Answer, Fault> {
+        self.collect(sums)?;
+        let batches = u32::try_from(batches).map_err(|_| "more batches than can be counted")?;
+        // Without batches there is nothing to learn from: everybody stays where it is.
+        match &mut self.local {
+            _ if batches == 0 => {}
+            None => {
+                let numbers = StepNumbers { adam: exchange, schedule: schedule_step };
+                self.engine.apply_gradient(&self.sum, batches, numbers)?;
+            }
+            Some(local) => {
+                local.outer.apply(&self.sum, batches)?;
+                let anchor = local.outer.anchor();
+                self.engine.run(|engine| engine.set_parameters(anchor.to_vec()))?;
+                self.engine.settle()?;
+                local.steps += std::mem::take(&mut local.ahead);
+            }
+        }
+        self.exchange = exchange + 1;
+        Ok(Answer::Applied { exchange })
+    }
+
+    /// Puts the sums of all chunks together.
+    fn collect(&mut self, sums: &[(PeerId, Bytes)]) -> Result<(), Fault> {
+        let elements = self.sum.len();
+        let mut rest = self.sum.as_mut_slice();
+        for (from, bytes) in sums {
+            let at_fault = |problem: String| Fault { problem, culprit: Some(*from) };
+            let Some((place, after)) = rest.split_at_mut_checked(bytes.len() / 4) else {
+                return Err(at_fault(format!("the sums have more than {elements} elements")));
+            };
+            place.iter_mut().zip(values_of(bytes)).for_each(|(place, value)| *place = value);
+            reduce::check("sum", place).map_err(|error| at_fault(error.to_string()))?;
+            rest = after;
+        }
+        if rest.is_empty() { Ok(()) } else { Err("sums of chunks are missing".into()) }
+    }
+
+    /// Of the parameters that all members share.
+    pub(super) fn parameter_hash(&mut self) -> Result<Hash, Fault> {
+        match &self.local {
+            Some(local) => Ok(Hash(local.outer.parameter_hash())),
+            None => Ok(Hash(self.engine.run(|engine| engine.parameter_hash())?)),
+        }
+    }
+
+    /// All that another machine needs to go on from here.
+    pub(super) fn state(&mut self, exchange: u64) -> Result<RunState, Fault> {
+        let vectors = match &self.local {
+            Some(local) => vec![local.outer.anchor().to_vec(), local.outer.momentum().to_vec()],
+            None => {
+                let TrainingState { parameters, first_moment, second_moment } = self.engine.state()?;
+                vec![parameters, first_moment, second_moment]
+            }
+        };
+        Ok(RunState { exchange, vectors })
+    }
+
+    /// Goes on from a state.
+    pub(super) fn load(&mut self, state: RunState) -> Result<(), Fault> {
+        let RunState { exchange, vectors } = state;
+        let found = vectors.len();
+        let wrong = |expected| format!("a state of {found} vectors, this run's has {expected}");
+        match &mut self.local {
+            None => {
+                let [parameters, first_moment, second_moment] = vectors.try_into().map_err(|_| wrong(3))?;
+                self.engine.load_state(TrainingState { parameters, first_moment, second_moment })?;
+            }
+            Some(local) => {
+                let [anchor, momentum] = vectors.try_into().map_err(|_| wrong(2))?;
+                local.outer.load_state(OuterState { anchor, momentum })?;
+                let anchor = local.outer.anchor();
+                // Moments are everybody's own, and begin at zero.
+                self.engine.run(|engine| engine.load_parameters(anchor.to_vec()))?;
+                self.engine.settle()?;
+                (local.steps, local.ahead) = (0, 0);
+            }
+        }
+        self.exchange = exchange;
+        Ok(())
+    }
+
+    /// Takes the parameters of a run that others have finished.
+    pub(super) fn load_result(&mut self, state: RunState) -> Result<(), Fault> {
+        let RunState { exchange, vectors } = state;
+        let [parameters] = vectors.try_into().map_err(|_| "a result is one vector of parameters")?;
+        if let Some(local) = &mut self.local {
+            let momentum = vec![0.0; parameters.len()];
+            local.outer.load_state(OuterState { anchor: parameters.clone(), momentum })?;
+            local.ahead = 0;
+        }
+        self.engine.run(|engine| engine.load_parameters(parameters.clone()))?;
+        self.exchange = exchange;
+        Ok(())
+    }
+
+    /// The parameters that all members share, and their loss if asked for.
+    pub(super) fn export(&mut self, evaluate: bool) -> Result<Export, Fault> {
+        if let Some(local) = &mut self.local
+            && std::mem::take(&mut local.ahead) > 0
+        {
+            self.engine.rewind()?;
+        }
+        let validation = if evaluate { Some(self.evaluate()?) } else { None };
+        Ok(Export {
+            parameters: self.engine.run(|engine| Ok(engine.parameters()?.into_owned()))?,
+            parameter_hash: self.parameter_hash()?,
+            exchange: self.exchange,
+            validation,
+        })
+    }
+
+    fn evaluate(&mut self) -> Result<LossSum, Fault> {
+        let run_spec = &self.start.spec;
+        let length = run_spec.sequence_length as usize;
+        let starts = batches::validation_starts(self.data.validation.len(), length, VALIDATION_WINDOWS_MAX)?;
+        let mut loss = LossSum::default();
+        for starts in starts.chunks(run_spec.micro_batch_sequences as usize) {
+            let tokens = batches::tokens(&self.data.validation, starts, length);
+            let evaluate = |engine: &mut AnyEngine| engine.evaluate(&tokens, starts.len());
+            loss = loss.plus(loss_sum(self.engine.run(evaluate)?));
+        }
+        Ok(loss)
+    }
+}
+
+/// Adds up values of a chunk in the order given.
+pub(super) fn reduce(exchange: u64, view: u32, chunk: u32, contributions: &[(PeerId, Bytes)]) -> Result<Answer, Fault> {
+    let elements = contributions.first().map_or(0, |(_, bytes)| bytes.len() / 4);
+    let mut sum = vec![0.0; elements];
+    let mut values = Vec::with_capacity(elements);
+    for (from, bytes) in contributions {
+        values.clear();
+        values.extend(values_of(bytes));
+        let at_fault = |error: EngineError| Fault { problem: error.to_string(), culprit: Some(*from) };
+        reduce::accumulate(&mut sum, &values).map_err(at_fault)?;
+    }
+    Ok(Answer::Reduced { exchange, view, chunk, sum: bytes_of(&sum) })
+}
+
+/// Where batches come from.
+struct Batches<'a> {
+    start: &'a RunStart,
+    data: &'a DataSet,
+}
+
+impl Batches<'_> {
+    fn all(&self, spans: &[Span]) -> Result<Vec<Batch>, Fault> {
+        let numbers = spans.iter().flat_map(|span| span.first..span.first.saturating_add(span.count));
+        numbers.map(|number| self.one(number)).collect()
+    }
+
+    /// Which text it is, and its random bits, follow from seed and number alone.
+    fn one(&self, number: u64) -> Result<Batch, Fault> {
+        let run_spec = &self.start.spec;
+        let shape = BatchShape {
+            sequences: run_spec.micro_batch_sequences as usize,
+            length: run_spec.sequence_length as usize,
+        };
+        let seed = *run_spec.seed.0.as_bytes();
+        let training = &self.data.training;
+        let starts = batches::window_starts(training.len(), &BatchKey { seed, batch: number }, shape)?;
+        let tokens = batches::tokens(training, &starts, shape.length);
+        Ok((tokens, MicroBatchKey { run_seed: seed, step: number, micro_batch: 0 }))
+    }
+}
+
+fn loss_sum(sum: manta_gpu_kernels::LossSum) -> LossSum {
+    LossSum { fixed: sum.fixed, tokens: sum.tokens }
+}
