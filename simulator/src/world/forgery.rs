@@ -98,6 +98,15 @@ impl World {
         self.hosts[host].broken == Some(Break::ForgetJournal)
     }
 
+    /// A machine that will trust a torn checkpoint is stopped while it writes over a whole one.
+    pub(super) fn tear_if_due(&mut self, host: usize, run: RunId) {
+        let machine = &self.hosts[host];
+        let torn = machine.broken == Some(Break::TornCheckpoint) && machine.life == 0;
+        if torn && machine.disk.checkpoint(run).is_some() {
+            self.after(FORGETS_AFTER, Happening::Forge { host, run });
+        }
+    }
+
     /// What was planned: to stop the forgetful machine, or to ask it in a ballot
     /// below the one that it has promised to heed.
     pub(super) fn forge(&mut self, host: usize, run: RunId) {
@@ -110,6 +119,9 @@ impl World {
                 noticed: true,
             };
             self.kill(host, &fault);
+            if self.hosts[host].broken != Some(Break::ForgetJournal) {
+                return;
+            }
             let asked = Duration::from_ms(AWAY_MS + 5);
             return self.after(asked, Happening::Forge { host, run });
         }

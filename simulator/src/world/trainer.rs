@@ -267,6 +267,7 @@ impl World {
                 .checkers
                 .violation(format!("a checkpoint before exchange {exchange} is of the state before {at}"));
         }
+        self.tear_if_due(host, run);
         let machine = &mut self.hosts[host];
         machine.disk.write_checkpoint(run, File::new(exchange, bytes));
         let (life, longest) = (machine.life, self.setup.conditions.sync_us_max.max(1_000));
@@ -286,8 +287,9 @@ impl World {
     /// The checkpoint before this exchange, if it is whole.
     fn checkpoint(&self, host: usize, run: RunId, exchange: u64) -> Option<TrainerState> {
         let file = self.hosts[host].disk.checkpoint(run)?;
-        let trusted = file.is_whole() || self.hosts[host].broken == Some(Break::TornCheckpoint);
-        let state = TrainerState::from_bytes(&file.bytes).filter(|_| trusted && file.exchange == exchange)?;
+        let trusts = self.hosts[host].broken == Some(Break::TornCheckpoint);
+        let right = file.is_whole() && file.exchange == exchange;
+        let state = TrainerState::from_bytes(&file.bytes).filter(|_| right || trusts)?;
         Some(TrainerState { exchange, ..state })
     }
 }

@@ -274,7 +274,9 @@ impl Machine {
         };
         let all = !self.member_peers().iter().any(awaited);
         if all || over {
-            let patient = now.since(attempt.since) >= RESTART_GRACE
+            // Attempts that take turns cut each other short: a restarted member counts from its restart.
+            let since = self.entering.restarted_at().unwrap_or(attempt.since);
+            let patient = now.since(since) >= RESTART_GRACE
                 || self.view.members.iter().all(|member| attempt.answers.contains_key(&member.contact.peer));
             if let Some(view) = self.decide(patient) {
                 return self.propose(view, now, out);
