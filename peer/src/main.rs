@@ -7,6 +7,8 @@ mod cli;
 mod data;
 mod device;
 mod driver;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod host;
 mod http;
 mod identity;

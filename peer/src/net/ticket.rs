@@ -226,10 +226,7 @@ impl Ticket {
 
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = self.encode_body();
-        let checksum = checksum(&bytes);
-        bytes.extend_from_slice(&checksum);
-        write!(f, "{PREFIX}{}", base32(&bytes))
+        f.write_str(&text_of_body(&self.encode_body()))
     }
 }
 
@@ -250,6 +247,11 @@ impl FromStr for Ticket {
         }
         Self::decode_body(body)
     }
+}
+
+/// The text that holds `body`.
+pub(crate) fn text_of_body(body: &[u8]) -> String {
+    format!("{PREFIX}{}", base32(&[body, &checksum(body)].concat()))
 }
 
 fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {

@@ -17,8 +17,8 @@ const ATTEMPTS_MAX: u32 = 8;
 /// After the last run, for holds to end and listings to settle.
 const AFTERWARDS: Duration = Duration::from_s(40);
 /// Once faults have stopped a run may take so long, and so much more for each exchange.
-const PATIENCE: Duration = Duration::from_s(300);
-const PATIENCE_PER_EXCHANGE: Duration = Duration::from_s(10);
+const PATIENCE: Duration = Duration::from_s(150);
+const PATIENCE_PER_EXCHANGE: Duration = Duration::from_s(5);
 /// A run whose members cannot go on is watched so long.
 const PAUSE_WATCHED: Duration = Duration::from_s(30);
 /// How often the owner looks for somebody who has its result, and for how long.
@@ -88,7 +88,10 @@ impl World {
 
     /// A machine has stopped: the orders that its user had placed are forgotten.
     pub(super) fn orders_lost(&mut self, host: usize) {
-        self.orders.iter_mut().filter(|order| order.host == host && order.run.is_none()).for_each(|order| order.pending = false);
+        self.orders
+            .iter_mut()
+            .filter(|order| order.host == host && order.run.is_none())
+            .for_each(|order| order.pending = false);
     }
 
     /// A user's machine is back: what had not become a run is ordered again.
@@ -291,8 +294,10 @@ impl World {
 
     /// An attempt failed: try again where links or faults may be blamed, or users compete.
     fn again(&mut self, order: usize) {
+        let there = (0..self.hosts.len()).filter(|host| self.lives(*host)).count();
+        let hope = self.setup.broken.is_none() && there >= usize::from(self.setup.members);
         let state = &mut self.orders[order];
-        state.pending = self.setup.broken.is_none() && state.attempts < ATTEMPTS_MAX;
+        state.pending = hope && state.attempts < ATTEMPTS_MAX;
         if state.pending {
             state.run = None;
             let pause = Duration::from_ms(1_000 + 700 * order as u64);
@@ -316,8 +321,12 @@ impl World {
         let resuming = self.returning.iter().any(|host| !self.hosts[*host].disk.records(false).is_empty());
         let working = (0..self.hosts.len()).any(going) || resuming;
         let waiting = self.orders.iter().any(|order| {
-            let owner_waits = order.result.is_some() && !order.owner_has_it && self.hosts[order.host].state == State::Up;
-            (order.pending && self.lives(order.host)) || (owner_waits && now < limit && self.can_learn(order))
+            let owner_waits =
+                order.result.is_some() && !order.owner_has_it && self.hosts[order.host].state == State::Up;
+            let returns = order.run.is_none() && self.returning.contains(&order.host);
+            returns
+                || (order.pending && self.lives(order.host))
+                || (owner_waits && now < limit && self.can_learn(order))
         });
         if !working && !waiting {
             self.over_at = Some(now + AFTERWARDS);
@@ -395,17 +404,20 @@ impl World {
             self.summary.runs_stopped += usize::from(order.stopped);
         }
         self.summary.violations = self.checkers.violations().to_vec();
-        self.summary.ok = self.summary.violations.is_empty() && (self.setup.broken.is_none() || self.summary.runs_finished > 0);
+        self.summary.ok =
+            self.summary.violations.is_empty() && (self.setup.broken.is_none() || self.summary.runs_finished > 0);
     }
 
     /// What must hold when all is over.
     fn judge_ends(&mut self) {
         for host in 0..self.hosts.len() {
             let machine = &self.hosts[host];
-            if machine.state != State::Up || machine.training.is_some() {
+            let ordering = self.orders.iter().any(|order| order.pending);
+            if machine.state != State::Up || machine.training.is_some() || ordering {
                 continue;
             }
-            let busy = machine.node.listings().find(|(peer, _)| **peer == machine.peer).is_none_or(|(_, own)| own.busy);
+            let busy =
+                machine.node.listings().find(|(peer, _)| **peer == machine.peer).is_some_and(|(_, own)| own.busy);
             if busy {
                 self.checkers.violation(format!("{:?} is still not free long after the last run", machine.peer));
             } else if !machine.chunks.is_empty() {

@@ -54,16 +54,27 @@ impl Machine {
 /// shorter by them. `members`: who, its share now, microseconds of a batch.
 fn better_shares(members: &[(PeerId, u32, u64)]) -> Option<BTreeMap<PeerId, u32>> {
     let total: u64 = members.iter().map(|(_, share, _)| u64::from(*share)).sum();
-    let now_us = members.iter().map(|(_, share, us)| u64::from(*share).saturating_mul(*us)).max()?;
-    // Everyone gets one batch; each other one goes to whoever is done with it first.
-    let mut shares: Vec<u32> = vec![1; members.len()];
-    for _ in members.len() as u64..total {
+    let now_us = members.iter().map(|(_, share, us)| u128::from(*share) * u128::from(*us)).max()?;
+    // Everyone gets one batch; each other one goes to whoever is done with it
+    // first. So all get what they can do in the longest time in which they do
+    // not do too many together, which is found by halving: shares may be large.
+    let slowest_us = members.iter().map(|(_, _, us)| u128::from(*us)).max()?;
+    let done = |time_us: u128, us: u64| (time_us / u128::from(us.max(1))).max(1);
+    let (mut low, mut high) = (0, slowest_us * u128::from(total));
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        let fits = members.iter().map(|(_, _, us)| done(middle, *us)).sum::<u128>() <= u128::from(total);
+        if fits { low = middle } else { high = middle - 1 }
+    }
+    let batches = |us: u64| u32::try_from(done(low, us)).unwrap_or(u32::MAX);
+    let mut shares: Vec<u32> = members.iter().map(|(_, _, us)| batches(*us)).collect();
+    for _ in shares.iter().map(|share| u64::from(*share)).sum()..total {
         let done_us = |index: &usize| (u64::from(shares[*index]) + 1).saturating_mul(members[*index].2);
         let next = (0..members.len()).min_by_key(done_us)?;
         shares[next] += 1;
     }
-    let then_us = members.iter().zip(&shares).map(|((_, _, us), share)| u64::from(*share).saturating_mul(*us)).max()?;
-    let better = now_us >= SLOWEST_MIN_US && then_us.saturating_mul(4) <= now_us.saturating_mul(3);
+    let then_us = members.iter().zip(&shares).map(|((_, _, us), share)| u128::from(*share) * u128::from(*us)).max()?;
+    let better = now_us >= u128::from(SLOWEST_MIN_US) && then_us * 4 <= now_us * 3;
     better.then(|| members.iter().zip(shares).map(|((peer, _, _), share)| (*peer, share)).collect())
 }
 
@@ -94,5 +105,6 @@ mod tests {
     fn wild_reports_do_no_harm() {
         let given = shares(&[(50, u64::MAX), (50, 1), (50, 1)]).expect("a better one");
         assert_eq!((given[0], given.iter().sum::<u32>()), (1, 150));
+        assert_eq!(shares(&[(1 << 24, u64::MAX); 16]), None, "the largest shares take no time");
     }
 }

@@ -85,6 +85,15 @@ impl Entering {
         self.standing == Standing::Restarted
     }
 
+    /// Since when this member is back and holds what was on its disk.
+    pub(super) fn restarted_at(&self) -> Option<Time> {
+        self.is_restarted().then_some(self.since)
+    }
+
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.standing == Standing::LeftBehind
+    }
+
     /// The state is loaded from the checkpoint, as the view wants it.
     pub(super) fn resumed(&mut self) {
         self.standing = Standing::In;
@@ -291,7 +300,9 @@ impl Machine {
             // A last report will never come, but it came to another: all is agreed.
             self.begin_exchange(now, out);
         }
-        if !member || self.stage != Stage::Entering {
+        // Who looks in vain for a next view may be cut off from those who found it, and the end, without it.
+        let waits = self.stage == Stage::Entering || (self.agreement.is_open() && !self.is_agreed());
+        if !member || !waits {
             return None;
         }
         out.push(Effect::Journal { run, record: None });
