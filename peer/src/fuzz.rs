@@ -176,23 +176,27 @@ pub fn journal(bytes: &[u8]) {
 }
 
 /// The state that [`state_file`] asks for, and its file.
-fn sample_state() -> (StateFolder, StateOf, PathBuf) {
-    let path = folder().join("states");
-    let states = StateFolder::open(&path).expect("a temporary folder");
-    let of = StateOf { run: RunId([7; 32]), exchange: 3 };
-    states.save(of, &[&[1.0, 2.0, 3.0], &[0.0, -1.0, 0.5]]).expect("a small state can be saved");
-    let file = fs::read_dir(&path).expect("a folder").next().expect("one file").expect("one file").path();
-    (states, of, file)
+fn sample_state() -> &'static (StateFolder, StateOf, PathBuf) {
+    // Each save syncs the disk.
+    static SAMPLE: OnceLock<(StateFolder, StateOf, PathBuf)> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let path = folder().join("states");
+        let states = StateFolder::open(&path).expect("a temporary folder");
+        let of = StateOf { run: RunId([7; 32]), exchange: 3 };
+        states.save(of, &[&[1.0, 2.0, 3.0], &[0.0, -1.0, 0.5]]).expect("a small state can be saved");
+        let file = fs::read_dir(&path).expect("a folder").next().expect("one file").expect("one file").path();
+        (states, of, file)
+    })
 }
 
 /// A state of a run on the disk: its content is hashed, so changed ones are refused.
 pub fn state_file(bytes: &[u8]) {
     let (states, of, file) = sample_state();
-    fs::write(&file, bytes).expect("a temporary file");
-    let Ok(Some(vectors)) = states.load(of) else { return };
+    fs::write(file, bytes).expect("a temporary file");
+    let Ok(Some(vectors)) = states.load(*of) else { return };
     let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
-    states.save(of, &vectors).expect("what was loaded can be saved");
-    assert_eq!(fs::read(&file).expect("the state"), bytes, "one state has one file");
+    states.save(*of, &vectors).expect("what was loaded can be saved");
+    assert_eq!(fs::read(file).expect("the state"), bytes, "one state has one file");
 }
 
 /// The file by which commands find the peer that runs.
@@ -285,7 +289,7 @@ mod tests {
         journal.put(&[1; 32], b"an older promise").expect("memory takes all");
         journal.put(&[1; 32], b"a newer promise").expect("memory takes all");
         put("journal", "one-key", &memory.content.borrow());
-        put("state_file", "two-vectors", &fs::read(sample_state().2).expect("the state"));
+        put("state_file", "two-vectors", &fs::read(&sample_state().2).expect("the state"));
         let peer = PeerFile {
             http: ([127, 0, 0, 1], 4040).into(),
             control_token: "token".into(),
