@@ -113,6 +113,9 @@ impl Board {
     pub(crate) fn run_began(&mut self, start: &RunStart, now: Time) {
         let run = start.run.to_string();
         let before = self.status.runs.iter().position(|status| status.run == run);
+        if before.is_none() {
+            (self.training_began, self.round_began) = (Time(0), Time(0));
+        }
         let before = before.map(|place| self.status.runs.remove(place)).unwrap_or_default();
         let member = |contact: &Contact| MemberStatus { peer: contact.peer.to_string(), ..MemberStatus::default() };
         if self.status.runs.len() >= HISTORY {

@@ -40,6 +40,9 @@ struct RunFamilies {
     state: Family<StateLabels, Gauge>,
     round: Family<RunLabels, Gauge>,
     rounds: Family<RunLabels, Gauge>,
+    batches: Family<RunLabels, Gauge>,
+    batches_target: Family<RunLabels, Gauge>,
+    view: Family<RunLabels, Gauge>,
     members: Family<RunLabels, Gauge>,
     loss: Family<RunLabels, Real>,
     tokens: Family<RunLabels, Counter>,
@@ -116,11 +119,26 @@ fn register_runs(registry: &mut Registry, runs: &[RunStatus]) {
     for run in runs {
         families.fill(run);
     }
-    let RunFamilies { state, round, rounds, members, loss, tokens, tokens_per_second, parameters_equal } = families;
+    let RunFamilies {
+        state,
+        round,
+        rounds,
+        batches,
+        batches_target,
+        view,
+        members,
+        loss,
+        tokens,
+        tokens_per_second,
+        parameters_equal,
+    } = families;
     registry.register("run_state", "1 for the state that the run is in at this member", state);
     registry.register("run_round", "Rounds that all members have agreed on", round);
     registry.register("run_rounds", "Rounds that the run has in all", rounds);
-    registry.register("run_members", "Members of the run", members);
+    registry.register("run_batches", "Batches that count in the run", batches);
+    registry.register("run_batches_target", "Batches that the run has in all", batches_target);
+    registry.register("run_view", "Number of the list of members that holds now", view);
+    registry.register("run_members", "Present members of the run, those that come in included", members);
     registry.register("run_loss_nats_per_token", "Training loss of the last agreed round, over all members", loss);
     registry.register("run_tokens", "Tokens that all members together were trained on", tokens);
     registry.register("run_tokens_per_second", "Speed of all members together", tokens_per_second);
@@ -137,6 +155,10 @@ impl RunFamilies {
         self.state.get_or_create(&StateLabels { run: run.run.clone(), state: state_name(run.state) }).set(1);
         self.round.get_or_create(&labels).set(run.rounds_done.into());
         self.rounds.get_or_create(&labels).set(run.rounds.into());
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.batches.get_or_create(&labels).set(gauge(run.batches_done));
+        self.batches_target.get_or_create(&labels).set(gauge(run.batches_target));
+        self.view.get_or_create(&labels).set(run.view.into());
         self.members.get_or_create(&labels).set(i64::try_from(run.members.len()).unwrap_or(i64::MAX));
         if let Some(loss) = run.losses.last() {
             self.loss.get_or_create(&labels).set(*loss);

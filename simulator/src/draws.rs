@@ -31,7 +31,7 @@ impl Draws {
 
     /// A value of 0 to `max`, both included; uniform but for 1 part in 2⁶⁴ ÷ `max`.
     pub fn up_to(&mut self, max: u64) -> u64 {
-        (u128::from(self.bits()) * (u128::from(max) + 1) >> 64) as u64
+        ((u128::from(self.bits()) * (u128::from(max) + 1)) >> 64) as u64
     }
 
     /// A value of `low` to `high`, both included.

@@ -92,7 +92,12 @@ struct RunArgs {
 
 impl RunArgs {
     fn options(&self) -> Result<Options, String> {
-        let scenario = self.scenario.as_deref().map(scenario::read).transpose()?.unwrap_or(Options { seed: 1, ..Options::default() });
+        let scenario = self
+            .scenario
+            .as_deref()
+            .map(scenario::read)
+            .transpose()?
+            .unwrap_or(Options { seed: 1, ..Options::default() });
         let kinds = self.faults.clone().or(self.no_faults.then(Vec::new));
         let given = Options {
             seed: self.seed.unwrap_or(scenario.seed),

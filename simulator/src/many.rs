@@ -38,6 +38,10 @@ pub fn simulate_many(
             let summary = simulate(&Options { seed, ..options.clone() }, None);
             let mut guard = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let seen = &mut *guard;
+            // Another thread may have seen the last while this one was at work.
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
             seen.waiting.insert(index, summary);
             while let Some(summary) = seen.waiting.remove(&seen.next).filter(|_| seen.error.is_none()) {
                 seen.next += 1;

@@ -173,7 +173,11 @@ fn graph(hosts: usize, seed: Seed) -> Vec<Vec<usize>> {
 /// # Errors
 /// Says what is accepted.
 pub fn rate(per_million: u64) -> Result<u64, String> {
-    if per_million <= MILLION { Ok(per_million) } else { Err(format!("{per_million} in a million, 0 to {MILLION} are accepted")) }
+    if per_million <= MILLION {
+        Ok(per_million)
+    } else {
+        Err(format!("{per_million} in a million, 0 to {MILLION} are accepted"))
+    }
 }
 
 #[cfg(test)]

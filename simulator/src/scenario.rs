@@ -71,7 +71,8 @@ impl<'de> Deserialize<'de> for Written {
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Written, E> {
-                let number = u64::try_from(number).map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(number), &self))?;
+                let number = u64::try_from(number)
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(number), &self))?;
                 Ok(Written(Choice::Given(number)))
             }
 
@@ -201,7 +202,10 @@ mod tests {
         let Some(Faults::Listed(faults)) = &options.faults else { panic!("{options:?}") };
         assert_eq!(faults[0].when, Some(When::Exchange { exchange: 2, after_ms: 5 }));
         assert_eq!((faults[0].lasts_ms, faults[1].when), (Some(Choice::Drawn), None));
-        assert_eq!(parse("faults = [\"kill\", \"join\"]").unwrap().faults, Some(Faults::Kinds(vec![Kind::Kill, Kind::Join])));
+        assert_eq!(
+            parse("faults = [\"kill\", \"join\"]").unwrap().faults,
+            Some(Faults::Kinds(vec![Kind::Kill, Kind::Join]))
+        );
         options.resolve().expect("possible");
     }
 

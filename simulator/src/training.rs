@@ -12,6 +12,7 @@ use manta_protocol::effect::{Entry, RunStart};
 use manta_protocol::run::ledger::Span;
 use manta_protocol::run::view::View;
 use manta_protocol::run::{ChunkPlan, Phase};
+use manta_protocol::wire::limits::LISTEN_AHEAD_MAX;
 use manta_protocol::{Hash, PeerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -347,10 +348,11 @@ impl Training {
     }
 
     /// Most chunks that an honest member ever holds: all values and sums of an
-    /// exchange and the next one's, and the sums of the one before.
+    /// exchange and the next one's, and the sums of the one before; a listener
+    /// holds the sums of some more.
     pub fn chunks_held_max(&self, members: usize) -> usize {
         let chunks = self.start.spec.chunk_plan(members).map_or(0, |plan| plan.chunks() as usize);
-        chunks * (2 * members + 3)
+        chunks * (2 * members + 3 + LISTEN_AHEAD_MAX as usize)
     }
 }
 

@@ -48,18 +48,9 @@ impl Driver {
         }
     }
 
-    /// Frees all that the run holds here, and says how it ended.
+    /// The run is over here for good.
     pub(super) fn close(&mut self, run: RunId) {
-        if self.results.contains(&run) {
-            // Its owner may still come for the result.
-            let owner = self.open_run(run).map(|open| open.start.owner);
-            self.parts.bulk.admit(run, owner.into_iter().collect(), 0);
-        } else {
-            self.parts.bulk.release(&run);
-        }
-        self.parts.library.close(Shelf::Data(run));
-        self.parts.library.close(Shelf::State(run));
-        self.parts.trainer.ask(Work::Close { run });
+        self.release(run);
         if let Some(order) = self.order_of(run) {
             self.forget_order(order);
         }
@@ -70,6 +61,20 @@ impl Driver {
                 tracing::warn!(run = %run.short(), %error, "checkpoints of a run that is over are left behind");
             }
         });
+    }
+
+    /// Frees all that the run holds here, and says how it ended.
+    pub(super) fn release(&mut self, run: RunId) {
+        if self.results.contains(&run) {
+            // Its owner may still come for the result.
+            let owner = self.open_run(run).map(|open| open.start.owner);
+            self.parts.bulk.admit(run, owner.into_iter().collect(), 0);
+        } else {
+            self.parts.bulk.release(&run);
+        }
+        self.parts.library.close(Shelf::Data(run));
+        self.parts.library.close(Shelf::State(run));
+        self.parts.trainer.ask(Work::Close { run });
         if let Some(mut open) = self.run.take_if(|open| open.start.run == run) {
             open.stop_fetching();
             if let Some(failure) = open.failure {
@@ -82,7 +87,8 @@ impl Driver {
     /// The order of a run is needed no more.
     pub(super) fn forget_kept_order(&mut self, run: RunId) {
         let keeper = &mut self.parts.keeper;
-        if let Err(error) = tokio::task::block_in_place(|| keeper.order(run, None)) {
+        let forget = || keeper.record(run, None).and_then(|()| keeper.order(run, None));
+        if let Err(error) = tokio::task::block_in_place(forget) {
             tracing::warn!(%error, "an order that is done could not be forgotten; it will be seen again at the next start");
         }
     }
@@ -127,10 +133,13 @@ impl Driver {
                     status.warning = saved.warning;
                     status.parameter_hash = root.to_string();
                 }
-                if self.run.as_ref().is_some_and(|open| open.failure.is_some()) {
+                if self.open_run(run).is_some_and(|open| open.failure.is_some()) {
                     return self.close(run);
                 }
                 self.board.run_is(run, Shown::Finished);
+                if self.open_run(run).is_some_and(|open| open.retrieving) {
+                    return self.close(run);
+                }
                 self.input(Input::Trainer { run, done: Done::Saved { root } });
             }
             Err(problem) => self.cannot_compute(run, problem, None),

@@ -154,6 +154,9 @@ impl Driver {
     pub(super) fn cannot_compute(&mut self, run: RunId, problem: String, culprit: Option<PeerId>) {
         tracing::error!(run = %run.short(), problem, "the run cannot be computed here");
         if let Some(open) = self.run.as_mut().filter(|open| open.start.run == run) {
+            if open.retrieving {
+                return self.not_retrieved(run, &problem);
+            }
             open.problem = Some(problem);
             if open.failure.is_some() {
                 return self.close(run);

@@ -53,6 +53,8 @@ pub(super) struct OpenRun {
     pub(super) tokenizer: TokenizerKind,
     /// Whether the model is built.
     pub(super) prepared: bool,
+    /// Whether the run is over elsewhere, and only its model is fetched.
+    pub(super) retrieving: bool,
     /// A result that came before the model was built.
     pub(super) result: Option<RunState>,
     /// Whether the model is kept here for an owner who is gone.
@@ -77,6 +79,7 @@ impl OpenRun {
             fetching: None,
             tokenizer: TokenizerKind::Bytes,
             prepared: false,
+            retrieving: false,
             result: None,
             for_owner: false,
             problem: None,

@@ -11,7 +11,11 @@ use manta_protocol::{Hash, Input, PeerId, RunId};
 
 impl Driver {
     /// Makes the node's record of a run durable before anything else is done.
+    /// That of an own run is forgotten only with its order, when the model is where it should be.
     pub(super) fn keep_record(&mut self, run: RunId, record: Option<&[u8]>) {
+        if record.is_none() && self.is_own(run) {
+            return;
+        }
         let keeper = &mut self.parts.keeper;
         // A few milliseconds at worst; others on this thread go on elsewhere meanwhile.
         if let Err(error) = tokio::task::block_in_place(|| keeper.record(run, record)) {
@@ -74,7 +78,14 @@ impl Driver {
 
     /// Fetches the result of an own run that others have finished.
     pub(super) fn fetch_result(&mut self, run: RunId, root: Hash, from: PeerId) {
-        let Some(wanted) = self.state_wanted(run, root, vec![from]) else { return };
+        // Who tells it is not the only one who has it.
+        let members =
+            self.open_run(run).map(|open| open.admitted.iter().copied().filter(|peer| *peer != from).collect());
+        let donors = [vec![from], members.unwrap_or_default()].concat();
+        let Some(wanted) = self.state_wanted(run, root, donors) else { return };
+        if let Some(open) = self.open_run(run) {
+            open.retrieving = true;
+        }
         let bulk = self.parts.bulk.clone();
         tracing::info!(run = %run.short(), from = %from.short(), "fetches the model that others have finished");
         self.spawn(async move { TaskDone::ResultFetched(run, fetch_state(wanted, bulk).await) });
@@ -103,6 +114,17 @@ impl Driver {
         self.input(Input::Trainer { run, done: Done::StateNotLoaded { exchange } });
     }
 
+    /// The result of an own run could not be had or kept. Its journal stays, so that the next start tries again.
+    pub(super) fn not_retrieved(&mut self, run: RunId, problem: &str) {
+        let failure = format!("others have finished the run, but {problem}; start this peer again to try once more");
+        tracing::error!(run = %run.short(), "{failure}");
+        if let Some(status) = self.board.run(run) {
+            status.failure = Some(failure);
+            status.state = crate::status::RunState::Failed;
+        }
+        self.release(run);
+    }
+
     pub(super) fn checkpointed(&mut self, run: RunId, exchange: u64, written: Result<(), String>) {
         match written {
             Ok(()) => self.input(Input::Trainer { run, done: Done::Checkpointed { exchange } }),
@@ -121,10 +143,7 @@ impl Driver {
         match fetched {
             Ok(state) if open.prepared => self.ask(run, Work::LoadResult { run, state }),
             Ok(state) => open.result = Some(state),
-            Err(problem) => {
-                let problem = format!("the model could not be fetched from who has finished it: {problem}");
-                self.cannot_compute(run, problem, None);
-            }
+            Err(problem) => self.not_retrieved(run, &problem),
         }
     }
 }

@@ -92,18 +92,21 @@ fn whoever_leaves_a_run_leaves_it_to_the_others() {
     let data = sample_file(folder.path());
     let out = folder.path().join("model");
     let [owner, other, mut third] = swarm(&folder);
-    let id = endless_run(&owner, "1..3", &data, &out, &["--local-steps", "4"]);
-    trains_together(&[&owner, &other, &third]);
+    // Three of four, then two of three can always agree on who is left.
+    let fourth = Peer::start(&folder, "fourth", &["--join", owner.ticket()]);
+    owner.wait_for("four offers", |status| (status["listings"].as_array()?.len() == 4).then_some(()));
+    let id = endless_run(&owner, "4", &data, &out, &["--local-steps", "4"]);
+    trains_together(&[&owner, &other, &third, &fourth]);
     let left = run(other.command().args(["stop", &id]));
     assert!(left.status.success(), "{}", stderr(&left));
-    trains_together(&[&owner, &third]);
+    trains_together(&[&owner, &third, &fourth]);
     assert_eq!(other.status()["runs"][0]["state"], "failed");
     third.interrupt();
-    trains_together(&[&owner]);
+    trains_together(&[&owner, &fourth]);
     let reasons = owner.status()["runs"][0]["left"].clone();
     let reasons: Vec<_> = reasons.as_array().unwrap().iter().map(|left| left["reason"].as_str()).collect();
     assert_eq!(reasons, [Some("stopped by its user"), Some("stopped by its user")]);
-    stop(&owner, &id, &[], &out);
+    stop(&owner, &id, &[&fourth], &out);
 }
 
 #[test]

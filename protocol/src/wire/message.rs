@@ -35,6 +35,7 @@ macro_rules! messages {
         }
 
         /// The body of an envelope.
+        #[expect(clippy::large_enum_variant, reason = "messages are few and short-lived; the largest comes once a run")]
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Message {
             $($(#[$doc])* $kind($body),)*

@@ -147,7 +147,9 @@ impl Lineage {
         if bits(&expected) == bits(sum) {
             return Ok(());
         }
-        Err(format!("exchange {exchange}, elements {range:?}: the sum is not that of every contributor's batches once, in rank order"))
+        Err(format!(
+            "exchange {exchange}, elements {range:?}: the sum is not that of every contributor's batches once, in rank order"
+        ))
     }
 
     /// A member has made the optimiser's step.
@@ -284,7 +286,9 @@ impl Line {
         let mut sum = vec![0.0f32; range.len()];
         for peer in of {
             let Some(work) = self.work.get(&(exchange, plan, *peer)) else {
-                return Err(format!("exchange {exchange} of plan {plan} was reduced before {peer:?} computed its batches"));
+                return Err(format!(
+                    "exchange {exchange} of plan {plan} was reduced before {peer:?} computed its batches"
+                ));
             };
             sum.iter_mut().zip(&work.values[range.clone()]).for_each(|(sum, value)| *sum += value);
         }
@@ -302,7 +306,9 @@ fn fits(ledger: &Ledger, counted: &BTreeSet<u64>, target: u64) -> Result<(), Str
     }
     match numbers(&ledger.returned).intersection(counted).next() {
         Some(batch) => Err(format!("batch {batch} counts and is to be done again")),
-        None if counted.last().is_some_and(|last| *last >= ledger.next) => Err("a batch counts that was not given out".into()),
+        None if counted.last().is_some_and(|last| *last >= ledger.next) => {
+            Err("a batch counts that was not given out".into())
+        }
         None => Ok(()),
     }
 }
@@ -338,7 +344,8 @@ mod tests {
         lineage.begun(RUN, 6, hash("start"));
         for (batch, (peer, value)) in (0..).zip([A, B, C].into_iter().zip(values)) {
             let batches = &spans(batch, 1);
-            let part = Computed { run: RUN, exchange: 0, plan: 0, peer, base: hash("start"), batches, values: &[value] };
+            let part =
+                Computed { run: RUN, exchange: 0, plan: 0, peer, base: hash("start"), batches, values: &[value] };
             lineage.computed(part).expect("right");
         }
         lineage

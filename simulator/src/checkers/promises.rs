@@ -77,9 +77,7 @@ impl Promises {
         now: Time,
     ) -> Result<(), String> {
         match self.made.insert(machine, Promise::Running(run)) {
-            Some(Promise::Held { user, spec: held, until })
-                if users.contains(&user) && held == spec && until > now =>
-            {
+            Some(Promise::Held { user, spec: held, until }) if users.contains(&user) && held == spec && until > now => {
                 Ok(())
             }
             other => Err(format!("{machine:?} begins {run:?} without a standing promise to {users:?}: {other:?}")),

@@ -77,7 +77,8 @@ impl World {
             return self.expect_no_answer(serial);
         }
         let to_life = self.hosts[to].life;
-        let parcel = FrameParcel { serial, from: host, to, to_life, bytes: Arc::new(bytes), message: Arc::new(message) };
+        let parcel =
+            FrameParcel { serial, from: host, to, to_life, bytes: Arc::new(bytes), message: Arc::new(message) };
         for at in times {
             self.schedule.at(at, Happening::Frame(Box::new(parcel.clone())));
         }

@@ -8,8 +8,8 @@ use crate::tamper::Break;
 use crate::transport::FrameParcel;
 use manta_protocol::run::Phase;
 use manta_protocol::run::ledger::Span;
-use manta_protocol::run::view::{Ballot, Departure, Fate, View, ViewAsk, ViewInstall};
 use manta_protocol::run::report::AbortReason;
+use manta_protocol::run::view::{Ballot, Departure, Fate, View, ViewAsk, ViewInstall};
 use manta_protocol::wire::Message;
 use manta_protocol::{Duration, Input, NetworkId, RunId};
 use std::sync::Arc;
@@ -98,6 +98,15 @@ impl World {
         self.hosts[host].broken == Some(Break::ForgetJournal)
     }
 
+    /// A machine that will trust a torn checkpoint is stopped while it writes over a whole one.
+    pub(super) fn tear_if_due(&mut self, host: usize, run: RunId) {
+        let machine = &self.hosts[host];
+        let torn = machine.broken == Some(Break::TornCheckpoint) && machine.life == 0;
+        if torn && machine.disk.checkpoint(run).is_some() {
+            self.after(FORGETS_AFTER, Happening::Forge { host, run });
+        }
+    }
+
     /// What was planned: to stop the forgetful machine, or to ask it in a ballot
     /// below the one that it has promised to heed.
     pub(super) fn forge(&mut self, host: usize, run: RunId) {
@@ -110,13 +119,16 @@ impl World {
                 noticed: true,
             };
             self.kill(host, &fault);
+            if self.hosts[host].broken != Some(Break::ForgetJournal) {
+                return;
+            }
             let asked = Duration::from_ms(AWAY_MS + 5);
             return self.after(asked, Happening::Forge { host, run });
         }
         let Some((view, promised)) = self.checkers.agreement.latest_promise(run, self.hosts[host].peer) else { return };
-        let Some(asker) = (0..self.hosts.len()).find(|other| {
-            *other != host && self.hosts[*other].training_of(run).is_some()
-        }) else {
+        let Some(asker) =
+            (0..self.hosts.len()).find(|other| *other != host && self.hosts[*other].training_of(run).is_some())
+        else {
             return;
         };
         let ballot = Ballot { counter: promised.counter.saturating_sub(1), proposer: self.hosts[asker].peer };
@@ -130,7 +142,8 @@ impl World {
             return;
         }
         let Some(view) = self.checkers.agreement.latest(run).cloned() else { return };
-        let Some(victim) = view.members.iter().map(|member| member.contact.peer).find(|peer| *peer != self.hosts[host].peer)
+        let Some(victim) =
+            view.members.iter().map(|member| member.contact.peer).find(|peer| *peer != self.hosts[host].peer)
         else {
             return;
         };

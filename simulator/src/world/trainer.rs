@@ -84,8 +84,7 @@ impl World {
                 if let Some(sum) = part.end_reduce(exchange, view, chunk, &parts)
                     && let (Some(plan), Some(range)) = (plan, range)
                 {
-                    let judgement =
-                        self.checkers.lineage.reduced(run, exchange, plan, &contributors, range, &sum);
+                    let judgement = self.checkers.lineage.reduced(run, exchange, plan, &contributors, range, &sum);
                     self.checkers.judge(judgement);
                 }
                 Done::Reduced { exchange, view, chunk }
@@ -97,7 +96,9 @@ impl World {
                 part.apply(exchange, &sum, batches);
                 let state = part.state().hash();
                 if at != exchange {
-                    return self.checkers.violation(format!("{peer:?} applies exchange {exchange} to the state before {at}"));
+                    return self
+                        .checkers
+                        .violation(format!("{peer:?} applies exchange {exchange} to the state before {at}"));
                 }
                 let plan = plan.unwrap_or_default();
                 self.checkers.lineage.applied(run, peer, exchange, plan, base, sum, batches, state);
@@ -167,9 +168,8 @@ impl World {
     fn gives_data(&self, host: usize, donor: PeerId, run: RunId) -> bool {
         let Some(&donor) = self.index.get(&donor) else { return false };
         let me = self.hosts[host].peer;
-        let lets_in = |part: &Training| {
-            part.admitted.contains(&me) && (part.prepared || part.start().owner == part.start().me)
-        };
+        let lets_in =
+            |part: &Training| part.admitted.contains(&me) && (part.prepared || part.start().owner == part.start().me);
         self.reaches(host, donor) && self.hosts[donor].training_of(run).is_some_and(lets_in)
     }
 
@@ -263,8 +263,11 @@ impl World {
         let Some(part) = self.hosts[host].training_of(run) else { return };
         let (at, bytes) = (part.state().exchange, part.state().to_bytes());
         if at != exchange {
-            return self.checkers.violation(format!("a checkpoint before exchange {exchange} is of the state before {at}"));
+            return self
+                .checkers
+                .violation(format!("a checkpoint before exchange {exchange} is of the state before {at}"));
         }
+        self.tear_if_due(host, run);
         let machine = &mut self.hosts[host];
         machine.disk.write_checkpoint(run, File::new(exchange, bytes));
         let (life, longest) = (machine.life, self.setup.conditions.sync_us_max.max(1_000));
@@ -284,8 +287,9 @@ impl World {
     /// The checkpoint before this exchange, if it is whole.
     fn checkpoint(&self, host: usize, run: RunId, exchange: u64) -> Option<TrainerState> {
         let file = self.hosts[host].disk.checkpoint(run)?;
-        let trusted = file.is_whole() || self.hosts[host].broken == Some(Break::TornCheckpoint);
-        let state = TrainerState::from_bytes(&file.bytes).filter(|_| trusted && file.exchange == exchange)?;
+        let trusts = self.hosts[host].broken == Some(Break::TornCheckpoint);
+        let right = file.is_whole() && file.exchange == exchange;
+        let state = TrainerState::from_bytes(&file.bytes).filter(|_| right || trusts)?;
         Some(TrainerState { exchange, ..state })
     }
 }

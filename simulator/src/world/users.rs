@@ -88,7 +88,10 @@ impl World {
 
     /// A machine has stopped: the orders that its user had placed are forgotten.
     pub(super) fn orders_lost(&mut self, host: usize) {
-        self.orders.iter_mut().filter(|order| order.host == host && order.run.is_none()).for_each(|order| order.pending = false);
+        self.orders
+            .iter_mut()
+            .filter(|order| order.host == host && order.run.is_none())
+            .for_each(|order| order.pending = false);
     }
 
     /// A user's machine is back: what had not become a run is ordered again.
@@ -318,9 +321,12 @@ impl World {
         let resuming = self.returning.iter().any(|host| !self.hosts[*host].disk.records(false).is_empty());
         let working = (0..self.hosts.len()).any(going) || resuming;
         let waiting = self.orders.iter().any(|order| {
-            let owner_waits = order.result.is_some() && !order.owner_has_it && self.hosts[order.host].state == State::Up;
+            let owner_waits =
+                order.result.is_some() && !order.owner_has_it && self.hosts[order.host].state == State::Up;
             let returns = order.run.is_none() && self.returning.contains(&order.host);
-            returns || (order.pending && self.lives(order.host)) || (owner_waits && now < limit && self.can_learn(order))
+            returns
+                || (order.pending && self.lives(order.host))
+                || (owner_waits && now < limit && self.can_learn(order))
         });
         if !working && !waiting {
             self.over_at = Some(now + AFTERWARDS);
@@ -398,7 +404,8 @@ impl World {
             self.summary.runs_stopped += usize::from(order.stopped);
         }
         self.summary.violations = self.checkers.violations().to_vec();
-        self.summary.ok = self.summary.violations.is_empty() && (self.setup.broken.is_none() || self.summary.runs_finished > 0);
+        self.summary.ok =
+            self.summary.violations.is_empty() && (self.setup.broken.is_none() || self.summary.runs_finished > 0);
     }
 
     /// What must hold when all is over.
@@ -409,7 +416,8 @@ impl World {
             if machine.state != State::Up || machine.training.is_some() || ordering {
                 continue;
             }
-            let busy = machine.node.listings().find(|(peer, _)| **peer == machine.peer).is_some_and(|(_, own)| own.busy);
+            let busy =
+                machine.node.listings().find(|(peer, _)| **peer == machine.peer).is_some_and(|(_, own)| own.busy);
             if busy {
                 self.checkers.violation(format!("{:?} is still not free long after the last run", machine.peer));
             } else if !machine.chunks.is_empty() {

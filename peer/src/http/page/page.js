@@ -94,12 +94,17 @@ function drawRun(run, self) {
   const loss = run.losses.at(-1);
   byId("run-line").textContent =
     `${short(run.run)}: ${run.state}, ${whole.format(run.parameters)} parameters, owner ${short(run.owner)}`;
-  byId("run-failure").hidden = !run.failure;
-  byId("run-failure").textContent = run.failure ?? "";
-  byId("run-progress").value = run.rounds > 0 ? run.rounds_done / run.rounds : 0;
-  const left = run.rounds_done > 0 ? run.training_ms / run.rounds_done * (run.rounds - run.rounds_done) : null;
+  const trouble = run.failure ?? run.paused ?? run.warning;
+  byId("run-failure").hidden = !trouble;
+  byId("run-failure").textContent = trouble ?? "";
+  byId("run-progress").value = run.batches_target > 0 ? run.batches_done / run.batches_target : 0;
+  const left = run.batches_done > 0 ? run.training_ms / run.batches_done * (run.batches_target - run.batches_done) : null;
+  const listening = run.members.filter((member) => member.role === "listening").length;
   figures("run-figures", [
-    ["Rounds", `${run.rounds_done} of ${run.rounds}`],
+    ["Batches", `${whole.format(run.batches_done)} of ${whole.format(run.batches_target)}`],
+    ["Rounds", whole.format(run.rounds_done)],
+    ["Members", `${run.members.length - listening}${listening > 0 ? ` and ${listening} coming in` : ""}`],
+    ["View", whole.format(run.view)],
     ["Loss", loss === undefined ? "–" : loss.toFixed(4)],
     ["Tokens", compact.format(run.tokens)],
     ["Tokens/s", whole.format(run.tokens_per_s)],
@@ -110,7 +115,7 @@ function drawRun(run, self) {
   drawCurve(run);
   rows("members", run.members.map((member) => [
     [short(member.peer) + (member.peer === self ? " (this peer)" : ""), "id"],
-    member.ready ? "yes" : "no",
+    member.role === "listening" ? "listening" : member.ready ? "at work" : "preparing",
     [String(member.rounds_done), "n"],
     [whole.format(member.tokens_per_s), "n"],
     [member.loss === null ? "–" : member.loss.toFixed(4), "n"],
@@ -119,10 +124,20 @@ function drawRun(run, self) {
   ]));
 }
 
+function drawDepartures(run) {
+  byId("left-box").hidden = !run || run.left.length === 0;
+  if (!run) return;
+  rows("left", run.left.toReversed().map((departure) => [
+    [short(departure.peer), "id"], departure.reason, [String(departure.view), "n"],
+    new Date(departure.at_ms).toLocaleTimeString(),
+  ]));
+}
+
 function draw(status) {
   byId("identity").textContent = `${short(status.peer_id)} on ${status.network}, ${status.device}, version ${status.version}`;
   document.title = `Manta peer ${short(status.peer_id)}`;
   drawRun(status.runs.at(-1), status.peer_id);
+  drawDepartures(status.runs.at(-1));
   const traffic = (suffix) => Object.entries(status.traffic)
     .filter(([name]) => name.endsWith(suffix)).reduce((sum, [, count]) => sum + count, 0);
   figures("swarm-figures", [

@@ -4,7 +4,7 @@
 //! From its promise until the next view a member holds still: chunks are taken,
 //! but no exchange ends, for the proposer decides on what it was told.
 
-use super::{Machine, Stage};
+use super::{Machine, Other, Stage};
 use crate::effect::{Event, Pause};
 use crate::ids::PeerId;
 use crate::market::listing::Contact;
@@ -22,6 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How long members may take to answer, on quick links.
 const ANSWER_MIN: Duration = Duration::from_ms(900);
+/// The same for a member that has been silent for too long already.
+const LAST_WORD_MIN: Duration = Duration::from_ms(450);
 /// How often what was not answered is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_ms(250);
 /// If the member whose turn it is does nothing for so long, the next one does.
@@ -262,14 +264,19 @@ impl Machine {
             }
             return self.conclude(now, out);
         }
+        // Who was silent before it was asked has had its time: it gets a short last word.
+        let last_word_over = now.since(attempt.since) >= LAST_WORD_MIN.max(self.round_trip().times(2));
         let awaited = |peer: &PeerId| {
-            let gone = self.others.get(peer).is_none_or(|other| other.is_gone());
+            let gone = |other: &Other| other.is_gone() || (last_word_over && self.is_unreachable(other, now));
+            let gone = self.others.get(peer).is_none_or(gone);
             let accused = self.agreement.suspects.get(peer).is_some_and(|reason| *reason != AbortReason::MemberLost);
             !attempt.answers.contains_key(peer) && !gone && !accused
         };
         let all = !self.member_peers().iter().any(awaited);
         if all || over {
-            let patient = now.since(attempt.since) >= RESTART_GRACE
+            // Attempts that take turns cut each other short: a restarted member counts from its restart.
+            let since = self.entering.restarted_at().unwrap_or(attempt.since);
+            let patient = now.since(since) >= RESTART_GRACE
                 || self.view.members.iter().all(|member| attempt.answers.contains_key(&member.contact.peer));
             if let Some(view) = self.decide(patient) {
                 return self.propose(view, now, out);

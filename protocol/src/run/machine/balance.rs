@@ -54,7 +54,7 @@ impl Machine {
 /// shorter by them. `members`: who, its share now, microseconds of a batch.
 fn better_shares(members: &[(PeerId, u32, u64)]) -> Option<BTreeMap<PeerId, u32>> {
     let total: u64 = members.iter().map(|(_, share, _)| u64::from(*share)).sum();
-    let now_us = members.iter().map(|(_, share, us)| u64::from(*share).saturating_mul(*us)).max()?;
+    let now_us = members.iter().map(|(_, share, us)| u128::from(*share) * u128::from(*us)).max()?;
     // Everyone gets one batch; each other one goes to whoever is done with it
     // first. So all get what they can do in the longest time in which they do
     // not do too many together, which is found by halving: shares may be large.
@@ -73,8 +73,8 @@ fn better_shares(members: &[(PeerId, u32, u64)]) -> Option<BTreeMap<PeerId, u32>
         let next = (0..members.len()).min_by_key(done_us)?;
         shares[next] += 1;
     }
-    let then_us = members.iter().zip(&shares).map(|((_, _, us), share)| u64::from(*share).saturating_mul(*us)).max()?;
-    let better = now_us >= SLOWEST_MIN_US && then_us.saturating_mul(4) <= now_us.saturating_mul(3);
+    let then_us = members.iter().zip(&shares).map(|((_, _, us), share)| u128::from(*share) * u128::from(*us)).max()?;
+    let better = now_us >= u128::from(SLOWEST_MIN_US) && then_us * 4 <= now_us * 3;
     better.then(|| members.iter().zip(shares).map(|((peer, _, _), share)| (*peer, share)).collect())
 }
 

@@ -85,6 +85,15 @@ impl Entering {
         self.standing == Standing::Restarted
     }
 
+    /// Since when this member is back and holds what was on its disk.
+    pub(super) fn restarted_at(&self) -> Option<Time> {
+        self.is_restarted().then_some(self.since)
+    }
+
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.standing == Standing::LeftBehind
+    }
+
     /// The state is loaded from the checkpoint, as the view wants it.
     pub(super) fn resumed(&mut self) {
         self.standing = Standing::In;

@@ -498,7 +498,8 @@ impl Machine {
             return Some(ended);
         }
         self.say_again(now, out);
-        if self.stage == Stage::Entering {
+        if self.stage == Stage::Entering || (self.stage == Stage::Preparing && self.entering.is_left_behind()) {
+            // While it prepares, too: only members are let in to the data.
             self.ask_to_enter(now, out);
         } else if !self.is_agreed() {
             self.look_for_silence(now, out);
