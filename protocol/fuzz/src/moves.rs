@@ -137,7 +137,7 @@ fn work(bytes: &mut Cursor<'_>, player: &mut Player) {
     // Sometimes it is said again later.
     let done = if how % 5 == 4 { player.work.get(index).cloned() } else { player.work.remove(index) };
     let done = match done {
-        Some(Done::StateLoaded { exchange }) if how % 3 == 0 => Done::StateNotLoaded { exchange },
+        Some(Done::StateLoaded { exchange }) if how.is_multiple_of(3) => Done::StateNotLoaded { exchange },
         Some(Done::Hashed { exchange, .. }) if how % 7 == 6 => {
             Done::Hashed { exchange, parameter_hash: views::hash(bytes) }
         }
