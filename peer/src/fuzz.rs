@@ -33,7 +33,7 @@ fn folder() -> &'static Path {
 }
 
 /// A line of text, or the body of a ticket, to which the right checksum is added.
-pub(crate) fn ticket(bytes: &[u8]) {
+pub fn ticket(bytes: &[u8]) {
     let by_text = std::str::from_utf8(bytes).ok().map(str::to_owned);
     for text in by_text.into_iter().chain([text_of_body(bytes)]) {
         if let Ok(ticket) = text.parse::<Ticket>() {
@@ -44,7 +44,7 @@ pub(crate) fn ticket(bytes: &[u8]) {
 }
 
 /// The list of a data set's chunks.
-pub(crate) fn manifest(bytes: &[u8]) {
+pub fn manifest(bytes: &[u8]) {
     let Ok(manifest) = Manifest::decode(bytes) else { return };
     assert_eq!(manifest.encode(), bytes, "one manifest has one encoding");
     let lengths: Vec<_> = (0..manifest.chunks.len()).map(|index| manifest.chunk_bytes(index)).collect();
@@ -54,7 +54,7 @@ pub(crate) fn manifest(bytes: &[u8]) {
 }
 
 /// A direct message as it comes from a stream, and the answer to one.
-pub(crate) fn frame(bytes: &[u8]) {
+pub fn frame(bytes: &[u8]) {
     let protocol = StreamProtocol::new("/manta/fuzz/frame/1");
     let mut codec = FrameCodec;
     if let Ok(frame) = block_on(codec.read_request(&protocol, &mut Cursor::new(bytes))) {
@@ -68,7 +68,7 @@ pub(crate) fn frame(bytes: &[u8]) {
 }
 
 /// An address from a listing, and what may be dialled of it.
-pub(crate) fn address(bytes: &[u8]) {
+pub fn address(bytes: &[u8]) {
     let Some(address) = addresses::from_bytes(bytes) else { return };
     let _ = addresses::ip(&address);
     let (bare, named) = addresses::split_peer(address.clone());
@@ -109,7 +109,7 @@ fn sample_model() -> (PathBuf, Vec<Vec<u8>>) {
 
 /// One file of a model: its number (see [`MODEL_FILES`]), then its bytes. The
 /// others are good, and values follow on the header of the parameters.
-pub(crate) fn model(bytes: &[u8]) {
+pub fn model(bytes: &[u8]) {
     static GOOD: OnceLock<(PathBuf, Vec<Vec<u8>>)> = OnceLock::new();
     let (path, good) = GOOD.get_or_init(sample_model);
     let Some((number, content)) = bytes.split_first() else { return };
@@ -163,7 +163,7 @@ impl Storage for Memory {
 }
 
 /// The journal of promises: damaged anywhere, it is refused or keeps what it says.
-pub(crate) fn journal(bytes: &[u8]) {
+pub fn journal(bytes: &[u8]) {
     let memory = Memory { content: Rc::new(RefCell::new(bytes.to_vec())) };
     let Ok(mut journal) = Journal::open_on(memory.clone()) else { return };
     let entries: Vec<_> = journal.iter().map(|(key, value)| (*key, value.to_vec())).collect();
@@ -176,27 +176,31 @@ pub(crate) fn journal(bytes: &[u8]) {
 }
 
 /// The state that [`state_file`] asks for, and its file.
-fn sample_state() -> (StateFolder, StateOf, PathBuf) {
-    let path = folder().join("states");
-    let states = StateFolder::open(&path).expect("a temporary folder");
-    let of = StateOf { run: RunId([7; 32]), exchange: 3 };
-    states.save(of, &[&[1.0, 2.0, 3.0], &[0.0, -1.0, 0.5]]).expect("a small state can be saved");
-    let file = fs::read_dir(&path).expect("a folder").next().expect("one file").expect("one file").path();
-    (states, of, file)
+fn sample_state() -> &'static (StateFolder, StateOf, PathBuf) {
+    // Each save syncs the disk.
+    static SAMPLE: OnceLock<(StateFolder, StateOf, PathBuf)> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let path = folder().join("states");
+        let states = StateFolder::open(&path).expect("a temporary folder");
+        let of = StateOf { run: RunId([7; 32]), exchange: 3 };
+        states.save(of, &[&[1.0, 2.0, 3.0], &[0.0, -1.0, 0.5]]).expect("a small state can be saved");
+        let file = fs::read_dir(&path).expect("a folder").next().expect("one file").expect("one file").path();
+        (states, of, file)
+    })
 }
 
 /// A state of a run on the disk: its content is hashed, so changed ones are refused.
-pub(crate) fn state_file(bytes: &[u8]) {
+pub fn state_file(bytes: &[u8]) {
     let (states, of, file) = sample_state();
-    fs::write(&file, bytes).expect("a temporary file");
-    let Ok(Some(vectors)) = states.load(of) else { return };
+    fs::write(file, bytes).expect("a temporary file");
+    let Ok(Some(vectors)) = states.load(*of) else { return };
     let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
-    states.save(of, &vectors).expect("what was loaded can be saved");
-    assert_eq!(fs::read(&file).expect("the state"), bytes, "one state has one file");
+    states.save(*of, &vectors).expect("what was loaded can be saved");
+    assert_eq!(fs::read(file).expect("the state"), bytes, "one state has one file");
 }
 
 /// The file by which commands find the peer that runs.
-pub(crate) fn peer_file(bytes: &[u8]) {
+pub fn peer_file(bytes: &[u8]) {
     let path = folder().join("peer");
     fs::create_dir_all(&path).expect("a temporary folder");
     fs::write(path.join("peer.json"), bytes).expect("a temporary file");
@@ -267,17 +271,25 @@ mod tests {
         put("frame", "huge", &[255, 255, 255, 255, 0]);
         let (_, files) = sample_model();
         for (number, (name, content)) in (0u8..).zip(MODEL_FILES.iter().zip(files)) {
-            // The header of the parameters is what is fuzzed of them.
-            let header = 8 + content.first().map_or(0, |_| 2_000.min(content.len() - 8));
-            let kept = if *name == "model.safetensors" { &content[..header.min(content.len())] } else { &content[..] };
-            put("model", name, &[&[number], kept].concat());
+            let content = match *name {
+                // The whole one is long.
+                "tokenizer.json" => {
+                    br#"{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}"#.to_vec()
+                }
+                "model.safetensors" => {
+                    let length = content.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+                    content[..8 + length as usize].to_vec()
+                }
+                _ => content,
+            };
+            put("model", name, &[&[number], &content[..]].concat());
         }
         let memory = Memory::default();
         let mut journal = Journal::open_on(memory.clone()).expect("a new journal");
         journal.put(&[1; 32], b"an older promise").expect("memory takes all");
         journal.put(&[1; 32], b"a newer promise").expect("memory takes all");
         put("journal", "one-key", &memory.content.borrow());
-        put("state_file", "two-vectors", &fs::read(sample_state().2).expect("the state"));
+        put("state_file", "two-vectors", &fs::read(&sample_state().2).expect("the state"));
         let peer = PeerFile {
             http: ([127, 0, 0, 1], 4040).into(),
             control_token: "token".into(),

@@ -8,7 +8,7 @@ mod data;
 mod device;
 mod driver;
 #[cfg(any(test, fuzzing))]
-mod fuzz;
+pub mod fuzz;
 mod host;
 mod http;
 mod identity;

@@ -28,7 +28,7 @@ const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
 fn damaged_envelopes_are_refused() {
-    fuzz(PACKAGE, "envelope", 20_000, decoders::envelope, Some(cbor::change));
+    fuzz(PACKAGE, "envelope", 10_000, decoders::envelope, Some(cbor::change));
 }
 
 #[test]
@@ -43,5 +43,5 @@ fn records_of_any_bytes_are_resumed_or_refused() {
 
 #[test]
 fn a_member_of_a_run_survives_any_story() {
-    fuzz(PACKAGE, "story", 300, moves::story, Some(stories::change));
+    fuzz(PACKAGE, "story", 600, moves::story, Some(stories::change));
 }

@@ -20,8 +20,8 @@ fn members(status: &Value) -> Vec<(&str, &str)> {
     members.iter().filter_map(|member| Some((member["peer"].as_str()?, member["role"].as_str()?))).collect()
 }
 
-fn batches_done(status: &Value) -> u64 {
-    status["runs"][0]["batches_done"].as_u64().unwrap_or(0)
+fn exchanges_done(status: &Value) -> u64 {
+    status["runs"][0]["exchanges_done"].as_u64().unwrap_or(0)
 }
 
 /// Waits until all of `peers` see exactly each other at work, and go on for a while.
@@ -32,8 +32,11 @@ fn trains_together(peers: &[&Peer]) {
             let there = |peer: &&Peer| seen.contains(&(peer.id(), "full"));
             (seen.len() == peers.len() && peers.iter().all(there)).then_some(())
         });
-        let before = batches_done(&peer.status());
-        peer.wait_for("more batches", |status| (batches_done(status) > before + 10).then_some(()));
+        // Its first one here may be any of the run; more must follow.
+        let before = exchanges_done(&peer.status());
+        let more = |status: &Value| Some(exchanges_done(status)).filter(|done| *done > before);
+        let first = peer.wait_for("an exchange", more);
+        peer.wait_for("more exchanges", |status| (exchanges_done(status) > first + 5).then_some(()));
     }
 }
 
@@ -125,13 +128,16 @@ fn a_run_whose_members_were_all_killed_goes_on_when_they_are_back() {
         let states = runs.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         states.filter_map(|state| state.strip_suffix(".state")?.rsplit_once('-')?.1.parse::<u64>().ok()).max()
     };
-    owner.wait_for("a checkpoint of both", |_| (checkpoint("owner")? > 0 && checkpoint("other")? > 0).then_some(()));
+    let saved = owner.wait_for("a checkpoint of both", |_| {
+        let [a, b] = ["owner", "other"].map(checkpoint);
+        Some(a?.min(b?)).filter(|saved| *saved > 0)
+    });
     owner.kill();
     other.kill();
     let owner = Peer::start(&folder, "owner", &[]);
     let other = Peer::start(&folder, "other", &["--join", owner.ticket()]);
     trains_together(&[&owner, &other]);
-    let done = owner.status()["runs"][0]["exchanges_done"].as_u64().unwrap();
-    assert!(done > 0, "it went on from a checkpoint");
+    let done = exchanges_done(&owner.status());
+    assert!(done > saved, "it went on from a checkpoint: exchange {done}, saved before {saved}");
     stop(&owner, &id, &[&other], &out);
 }

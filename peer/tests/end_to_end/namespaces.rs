@@ -145,10 +145,12 @@ fn a_member_behind_a_cut_link_waits_and_comes_back_when_it_heals() {
         let full = |run: &serde_json::Value| {
             let seen = run["members"].as_array()?;
             let is_full = |peer: &&Peer| seen.iter().any(|m| m["peer"] == peer.id() && m["role"] == "full");
-            (seen.len() == members.len() && members.iter().all(is_full)).then(|| run["batches_done"].as_u64())?
+            (seen.len() == members.len() && members.iter().all(is_full)).then(|| run["exchanges_done"].as_u64())?
         };
         let before = poll("these members", || run_of(side, peer), full);
-        poll("more batches", || run_of(side, peer), |run| (full(run)? > before + 10).then_some(()));
+        let more = |run: &serde_json::Value| full(run).filter(|done| *done > before);
+        let first = poll("an exchange", || run_of(side, peer), more);
+        poll("more exchanges", || run_of(side, peer), |run| (full(run)? > first + 5).then_some(()));
     };
     let all = [&first, &second, &third];
     for (side, peer) in [(0, &first), (0, &second), (1, &third)] {

@@ -3,11 +3,12 @@
 
 use crate::cursor::Cursor;
 use crate::player::{Asked, Player};
-use crate::samples::{contact, demand, identity, listing, network, peer, spec};
+use crate::samples::{contact, credential, demand, listing, peer, revocation, spec};
 use crate::views::{self, PLAYERS, someone};
 use manta_protocol::input::{Command, Done, Wish};
 use manta_protocol::market::demand::{Demand, Share};
 use manta_protocol::market::reservation::{Answer, Confirm, Release, Reserve, ReserveReply};
+use manta_protocol::membership::{Credential, Hello, Presence, Revocation, Revocations, Role};
 use manta_protocol::run::report::{Abort, Heartbeat, LossSum, Ready, RoundReport};
 use manta_protocol::run::spec::{F32Bits, OuterSpec};
 use manta_protocol::run::view::{
@@ -29,7 +30,7 @@ pub(crate) fn story(bytes: &[u8]) {
 /// Plays a story; the node is left as it is then.
 pub(crate) fn play(bytes: &[u8]) -> Player {
     let mut bytes = Cursor::new(bytes);
-    let mut player = Player::new();
+    let mut player = Player::new(bytes.byte() & 7 == 7);
     begin(&mut bytes, &mut player);
     for _ in 0..MOVES_MAX {
         if bytes.is_empty() {
@@ -136,7 +137,7 @@ fn work(bytes: &mut Cursor<'_>, player: &mut Player) {
     // Sometimes it is said again later.
     let done = if how % 5 == 4 { player.work.get(index).cloned() } else { player.work.remove(index) };
     let done = match done {
-        Some(Done::StateLoaded { exchange }) if how % 3 == 0 => Done::StateNotLoaded { exchange },
+        Some(Done::StateLoaded { exchange }) if how.is_multiple_of(3) => Done::StateNotLoaded { exchange },
         Some(Done::Hashed { exchange, .. }) if how % 7 == 6 => {
             Done::Hashed { exchange, parameter_hash: views::hash(bytes) }
         }
@@ -338,23 +339,45 @@ fn word(bytes: &mut Cursor<'_>, player: &mut Player) {
     player.frame(from, kind, &body);
 }
 
-/// Listings, demands and words about the machine.
+/// Listings, demands, words about the machine, and who may speak in the swarm.
 fn market_word(bytes: &mut Cursor<'_>, player: &mut Player, from: u8) {
     let hash = run_spec(0).hash();
-    match bytes.below(5) {
+    match bytes.below(8) {
         0 => {
             let reserve = Reserve { spec: hash, memory_bytes: 1, duration_s: 1, hold_ms: bytes.number32(9_000) };
             player.frame(from, Kind::Reserve, &codec::encode(&reserve));
         }
         1 => player.frame(from, Kind::Release, &codec::encode(&Release { spec: hash })),
         2 => begin(bytes, player),
-        choice => {
-            let message = if choice == 3 { Message::Listing(listing()) } else { Message::Demand(demand()) };
-            let (seq, expires_at) = (player.now.as_unix_ms(), player.now + Duration::from_s(120));
-            let envelope = identity(from).seal(network(), seq, expires_at, &message);
-            player.input(Input::Gossip { message: 1, bytes: envelope });
+        3 => player.gossip(from, &Message::Listing(listing())),
+        4 => player.gossip(from, &Message::Demand(demand())),
+        5 => player.gossip(from, &Message::Presence(Presence { credentials: credentials(bytes, from) })),
+        6 => player.gossip(from, &Message::Revocations(Revocations { revocations: revocations(bytes) })),
+        _ => {
+            let hello = Hello { credentials: credentials(bytes, from), revocations: revocations(bytes) };
+            player.frame(from, Kind::Hello, &codec::encode(&hello));
         }
     }
+}
+
+/// Credentials of `from`, seldom another's.
+fn credentials(bytes: &mut Cursor<'_>, from: u8) -> Vec<Credential> {
+    let count = bytes.below(4);
+    let mut one = |_| {
+        let role = if bytes.byte() & 1 == 0 { Role::Guest } else { Role::Own };
+        let holder = if bytes.rarely(8) { someone(bytes) } else { from };
+        credential(someone(bytes), role, bytes.below(8), holder)
+    };
+    let mut credentials: Vec<_> = (0..count).map(&mut one).collect();
+    credentials.sort_by_key(|credential| (credential.permission().issuer, credential.permission().serial));
+    credentials
+}
+
+fn revocations(bytes: &mut Cursor<'_>) -> Vec<Revocation> {
+    let count = bytes.below(4);
+    let mut revocations: Vec<_> = (0..count).map(|_| revocation(someone(bytes), bytes.below(8))).collect();
+    revocations.sort_by_key(|revocation| (revocation.issuer, revocation.serial));
+    revocations
 }
 
 fn command(bytes: &mut Cursor<'_>, player: &mut Player) {

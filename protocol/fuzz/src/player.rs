@@ -1,14 +1,15 @@
 //! One node, its driver's memory, and the rules that hold after every input.
 
 use crate::decoders::{peek, seal};
-use crate::samples::{NOW, identity, network, peer, spec};
+use crate::samples::{NOW, credential, identity, network, peer, spec};
 use manta_protocol::input::{Command, Done};
 use manta_protocol::market::reservation::Reserve;
+use manta_protocol::membership::{Charter, Role};
 use manta_protocol::run::ledger::{Ledger, count};
 use manta_protocol::run::report::LossSum;
 use manta_protocol::run::view::{Ballot, View, ViewAsk, ViewPropose};
 use manta_protocol::wire::message::Kind;
-use manta_protocol::wire::{Envelope, codec};
+use manta_protocol::wire::{Envelope, Message, codec};
 use manta_protocol::{Config, Duration, Effect, EffectId, Event, Hash, Input, Node, PeerId, RunId, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub(crate) struct Run {
 /// The node of identity 1; identities 2 to 5 are the fuzzer's.
 pub(crate) struct Player {
     pub(crate) node: Node,
+    charter: Charter,
     pub(crate) now: Time,
     pub(crate) run: Option<Run>,
     /// What the trainer has been asked for, as it would answer.
@@ -56,6 +58,10 @@ pub(crate) struct Player {
     sent: u64,
 }
 
+fn config() -> Config {
+    Config { network: network(), identity: identity(1) }
+}
+
 fn keep<T>(queue: &mut VecDeque<T>, item: T) {
     queue.push_back(item);
     if queue.len() > KEPT_MAX {
@@ -64,9 +70,19 @@ fn keep<T>(queue: &mut VecDeque<T>, item: T) {
 }
 
 impl Player {
-    pub(crate) fn new() -> Self {
+    /// A node of an open swarm, or of one that identity 2 has founded and invited it to.
+    pub(crate) fn new(founded: bool) -> Self {
+        let charter = match founded {
+            true => Charter {
+                founder: Some(peer(2)),
+                credentials: vec![credential(2, Role::Guest, 1, 1)],
+                ..Charter::default()
+            },
+            false => Charter::default(),
+        };
         Self {
-            node: Node::new(Config { network: network(), identity: identity(1) }, NOW),
+            node: Node::with_charter(config(), charter.clone(), NOW),
+            charter,
             now: NOW,
             run: None,
             work: VecDeque::new(),
@@ -88,6 +104,12 @@ impl Player {
         self.input(Input::Frame { from: peer(from), bytes });
     }
 
+    pub(crate) fn gossip(&mut self, from: u8, message: &Message) {
+        let (seq, expires_at) = (self.now.as_unix_ms(), self.now + Duration::from_s(120));
+        let bytes = identity(from).seal(network(), seq, expires_at, message);
+        self.input(Input::Gossip { message: 1, bytes });
+    }
+
     pub(crate) fn chunk(&mut self, arrived: impl FnOnce(u64) -> Input) {
         self.transfers += 1;
         let transfer = self.transfers;
@@ -99,7 +121,7 @@ impl Player {
 
     /// A machine that stops and starts again, with what its disk holds.
     pub(crate) fn restart(&mut self, record: Option<Vec<u8>>) {
-        self.node = Node::new(Config { network: network(), identity: identity(1) }, self.now);
+        self.node = Node::with_charter(config(), self.charter.clone(), self.now);
         self.run = None;
         self.work.clear();
         self.frames.clear();

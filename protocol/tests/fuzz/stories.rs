@@ -25,6 +25,11 @@ const VIEW_INSTALL: u8 = 16;
 const STATE_OFFER: u8 = 19;
 const JOIN: u8 = 4;
 const CAUGHT_UP: u8 = 21;
+const MARKET: u8 = 23;
+
+/// What a word of the market or about the swarm begins with.
+const REVOCATIONS: u8 = 6;
+const HELLO: u8 = 7;
 
 /// A word of identity 2 + `from` of a kind, with these fields.
 fn word(from: u8, kind: u8, fields: &[u8]) -> Vec<u8> {
@@ -41,9 +46,9 @@ fn rounds(count: usize) -> Vec<u8> {
 /// Everybody answers honestly, twice: what is held, and that it is agreed.
 const AGREE: [u8; 4] = [ANSWER, 0, ANSWER, 0];
 
-/// By name; the first byte says how the run begins.
+/// By name; the first byte says who founded the swarm, the second how the run begins.
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let story = |how: u8, moves: &[&[u8]]| [&[how], &moves.concat()[..]].concat();
+    let story = |how: u8, moves: &[&[u8]]| [&[0, how], &moves.concat()[..]].concat();
     let lost = |from: u8, who: u8| word(from, SUSPECT, &[0, 0, who]);
     let zeros = [0; 24];
     vec![
@@ -80,6 +85,13 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             story(1, &[&rounds(1), &ask, &propose, &word(0, VIEW_INSTALL, &[0, 4, 0, 0, 0, 0, 0]), &rounds(1)])
         }),
         ("market", story(192, &[&[COMMAND, 6, 1, 0, 0, 0, 0, 0, 0, 0, PASS, 255, ANSWER, 0, PASS, 255, COMMAND, 2]])),
+        ("invited", {
+            // The founder and two guests say who they are; then one guest is shut out.
+            let hello = |from: u8| word(from, MARKET, &[HELLO, 1, 0, 0, 0, 5, 0]);
+            let revoked = word(0, MARKET, &[REVOCATIONS, 1, 5, 0]);
+            let first = [hello(1), hello(2), word(0, MARKET, &[2, 1])].concat();
+            [&[7][..], &[1], &first, &rounds(1), &revoked, &[PASS, 40], &rounds(1)].concat()
+        }),
         ("wild-chunks", story(1, &[&rounds(1), &[CHUNK, 0, 130, 0, 1, 1, 0, 0, CHUNK, 0, 240, 240, 2, 1, 240, 240]])),
         ("last-view", {
             // A view of the highest number there is, then reasons for the next one.
@@ -100,7 +112,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
 
 /// Puts a move somewhere into a story: a word with fields near the truth, time, work or answers.
 pub(crate) fn change(dice: &mut Dice, story: &[u8]) -> Option<Vec<u8>> {
-    let at = 1.min(story.len()) + dice.below(story.len());
+    let at = 2.min(story.len()) + dice.below(story.len());
     let inserted = match dice.below(8) {
         0 => AGREE.to_vec(),
         1 => vec![PASS, dice.below(256) as u8],

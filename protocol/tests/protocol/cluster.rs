@@ -31,6 +31,9 @@ enum Happening {
     Wake(usize),
 }
 
+/// Exchange, half, chunk, and who sent it.
+type ChunkKey = (u64, Phase, u32, PeerId);
+
 /// One machine.
 pub(crate) struct Host {
     pub(crate) node: Node,
@@ -44,7 +47,7 @@ pub(crate) struct Host {
     values: BTreeMap<(u64, u32, PeerId), Content>,
     own: BTreeMap<u64, Content>,
     sums: BTreeMap<(u64, u32), Content>,
-    waiting: BTreeMap<u64, ((u64, Phase, u32, PeerId), Content)>,
+    waiting: BTreeMap<u64, (ChunkKey, Content)>,
     snapshot: Option<(u64, Hash)>,
     saved: Option<(u64, Hash)>,
     pub(crate) journal: Option<Vec<u8>>,

@@ -164,7 +164,7 @@ impl Machine {
         for (exchange, phase, chunk) in std::mem::take(&mut other.unsent) {
             let here = match phase {
                 Phase::Contribution => exchange == number && matches!(self.stage, Stage::Reducing { .. }),
-                Phase::Sum => exchange + 1 >= number && exchange <= number,
+                Phase::Sum => exchange.saturating_add(1) >= number && exchange <= number,
             };
             let owned = self.exchange(exchange).is_some_and(|exchange| match phase {
                 Phase::Contribution => exchange.reduce.owner(chunk).is_some_and(|rank| exchange.plan.ranks[rank] == to),
@@ -181,7 +181,7 @@ impl Machine {
         if number == self.number {
             return Some(&self.current);
         }
-        self.previous.as_ref().filter(|_| number + 1 == self.number).map(|(exchange, _)| exchange)
+        self.previous.as_ref().filter(|_| number.checked_add(1) == Some(self.number)).map(|(exchange, _)| exchange)
     }
 
     /// Our latest word of this kind, to say it again.
