@@ -21,6 +21,8 @@ pub struct Summary {
     pub runs_paused: usize,
     /// Runs that their owners stopped.
     pub runs_stopped: usize,
+    /// Runs that were ended again, all who knew of their end having stopped.
+    pub runs_repeated: usize,
     /// Results that owners fetched which had been away at the end.
     pub results_fetched: usize,
     /// Orders that ended without a run, counted at each attempt.
@@ -148,6 +150,7 @@ impl Summary {
             runs_finished: 0,
             runs_paused: 0,
             runs_stopped: 0,
+            runs_repeated: 0,
             results_fetched: 0,
             orders_failed: 0,
             failures: Vec::new(),

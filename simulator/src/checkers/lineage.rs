@@ -54,7 +54,10 @@ struct Line {
     ends: BTreeMap<(u64, u32), End>,
     views: BTreeMap<u32, View>,
     hashed: BTreeSet<(PeerId, Hash)>,
-    finished: Option<(u64, Hash)>,
+    /// Who has ended the run well and remembers it, in which state.
+    finished: BTreeMap<PeerId, (u64, Hash)>,
+    /// Exchanges of the branch that ended last.
+    exchanges: u64,
 }
 
 /// The history of every run's states.
@@ -265,16 +268,32 @@ impl Lineage {
         if counted != line.target {
             return Err(format!("{peer:?} ends the run, and {counted} of {} batches count", line.target));
         }
-        match *line.finished.get_or_insert((exchange, state)) {
-            agreed if agreed == (exchange, state) => Ok(()),
-            agreed => Err(format!("{peer:?} ends in {:?}, another member in {agreed:?}", (exchange, state))),
+        let end = (exchange, state);
+        line.exchanges = exchange;
+        line.finished.insert(peer, end);
+        match line.finished.iter().find(|(_, other)| **other != end) {
+            None => Ok(()),
+            Some((other, ended)) => Err(format!("{peer:?} ends in {end:?}, {other:?} ended in {ended:?}")),
         }
+    }
+
+    /// A member has stopped: an end that it knew of is forgotten. If nobody knows
+    /// of it any more, the others may do what they have to do again.
+    pub fn stopped(&mut self, peer: PeerId) {
+        for line in self.runs.values_mut() {
+            line.finished.remove(&peer);
+        }
+    }
+
+    /// Whether a machine that has not stopped since has ended the run well.
+    pub fn is_finished(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|line| !line.finished.is_empty())
     }
 
     /// Batches of a run, and exchanges of the branch that it ended on.
     pub fn totals(&self, run: RunId) -> (u64, u64) {
         let line = self.runs.get(&run);
-        line.map_or((0, 0), |line| (line.target, line.finished.map_or(0, |(exchange, _)| exchange)))
+        line.map_or((0, 0), |line| (line.target, line.exchanges))
     }
 }
 
@@ -411,6 +430,10 @@ mod tests {
         lineage.finished(RUN, A, 2, hash("end")).expect("every batch counts");
         lineage.finished(RUN, B, 2, hash("other")).expect_err("another state");
         assert_eq!(lineage.totals(RUN), (6, 2));
+        lineage.stopped(A);
+        lineage.stopped(B);
+        assert!(!lineage.is_finished(RUN), "nobody knows of the end any more");
+        lineage.finished(RUN, B, 2, hash("end")).expect("it is ended again");
     }
 
     #[test]

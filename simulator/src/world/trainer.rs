@@ -124,10 +124,11 @@ impl World {
                 let Some(part) = self.hosts[host].training_of(run) else { return };
                 let (peer, exchange, state) = (part.start().me, part.state().exchange, part.state().hash());
                 let root = part.state().parameter_hash();
+                let known = self.checkers.lineage.is_finished(run);
                 let judgement = self.checkers.lineage.finished(run, peer, exchange, state);
                 self.checkers.judge(judgement);
                 self.hosts[host].disk.keep_result(run, root);
-                self.run_finished(run, root);
+                self.run_finished(run, root, known);
                 Done::Saved { root }
             }
         };

@@ -122,6 +122,7 @@ impl World {
         self.hosts[host].stop();
         let peer = self.hosts[host].peer;
         self.checkers.promises.stopped(peer);
+        self.checkers.lineage.stopped(peer);
         for other in (0..self.hosts.len()).filter(|other| *other != host) {
             if !self.silenced(host, other) {
                 let at = self.network.arrival(host, other, self.schedule.now());

@@ -301,7 +301,8 @@ impl Machine {
             self.begin_exchange(now, out);
         }
         // Who looks in vain for a next view may be cut off from those who found it, and the end, without it.
-        let waits = self.stage == Stage::Entering || (self.agreement.is_open() && !self.is_agreed());
+        let waits =
+            matches!(self.stage, Stage::Preparing | Stage::Entering) || (self.agreement.is_open() && !self.is_agreed());
         if !member || !waits {
             return None;
         }
