@@ -94,6 +94,19 @@ bytes_newtype!(
     Signature, 64, "a signature"
 );
 
+bytes_newtype!(
+    /// A VRF public key (ECVRF-RISTRETTO255-SHA512): the encoding of a group element.
+    VrfPublic, 32, "a VRF public key"
+);
+bytes_newtype!(
+    /// A VRF proof: group element Γ (32 bytes), challenge c (16) and response s (32), as RFC 9381 §5.1 joins them.
+    VrfProof, 80, "a VRF proof"
+);
+bytes_newtype!(
+    /// A VRF output, β of RFC 9381: what chance gave to one key for one input.
+    VrfOutput, 64, "a VRF output"
+);
+
 /// Names an asynchronous effect, so that its outcome can be reported as an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EffectId(pub u64);

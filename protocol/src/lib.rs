@@ -18,12 +18,14 @@
 //! back with the id of the effect it carried out.
 
 pub mod effect;
+pub mod election;
 pub mod ids;
 pub mod input;
 pub mod market;
 pub mod membership;
 mod node;
 mod outbox;
+pub mod power;
 pub mod run;
 pub mod seed;
 pub mod time;

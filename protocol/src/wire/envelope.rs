@@ -8,6 +8,7 @@
 use super::codec::{self, CodecError};
 use super::limits::ENVELOPE_BYTES_MAX;
 use super::message::{Kind, Message};
+use crate::election::VrfSecret;
 use crate::ids::{Hash, NetworkId, PeerId, Signature};
 use crate::time::Time;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
@@ -103,6 +104,11 @@ impl Identity {
     /// The public name.
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.key.verifying_key().to_bytes())
+    }
+
+    /// The key that takes part in elections; it follows from this identity.
+    pub fn vrf(&self) -> VrfSecret {
+        VrfSecret::derive(self.key.as_bytes())
     }
 
     /// Signs `message` into the bytes of an envelope.
