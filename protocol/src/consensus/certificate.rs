@@ -5,9 +5,9 @@
 //! committee; two certificates of one height for different values would need
 //! more than a third of the weight to have signed twice.
 
+use super::COMMITTEE_MAX;
 use super::committee::Committee;
 use super::vote::{NIL, Statement, Step, validate_place};
-use super::COMMITTEE_MAX;
 use crate::ids::{Hash, PeerId, Signature};
 use crate::wire::message::Body;
 use serde::{Deserialize, Serialize};

@@ -7,8 +7,8 @@
 
 use super::{HEIGHT_MAX, ROUND_MAX, VALUE_BYTES_MAX, VOTES_PER_MESSAGE_MAX};
 use crate::ids::{Hash, PeerId, Signature};
-use crate::wire::envelope::{Identity, is_signed_by};
 use crate::wire::codec;
+use crate::wire::envelope::{Identity, is_signed_by};
 use crate::wire::message::Body;
 use serde::{Deserialize, Serialize};
 

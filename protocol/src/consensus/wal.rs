@@ -15,7 +15,7 @@ use crate::wire::codec::{self, CodecError};
 use serde::{Deserialize, Serialize};
 
 /// Longest record, in bytes: the largest batch of votes and values is far below.
-pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(super) const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One thing that moved the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
