@@ -9,7 +9,7 @@
 //! Records of decided heights are of no use: the driver drops them once the
 //! block and its certificate are durable.
 
-use super::vote::{Proposal, Step, Vote};
+use super::vote::{Proposal, Step, Vote, Votes};
 use crate::ids::{Hash, Signature};
 use crate::wire::codec::{self, CodecError};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub(super) enum Event {
     Proposed { proposal: Proposal, valid: bool },
     /// Someone's vote.
     Voted(Vote),
+    /// A quorum of prevotes in which some differ from those that we counted.
+    Supported(Votes),
     /// A wait that was over.
     Elapsed { round: u32, step: Step },
     /// What we signed.

@@ -7,12 +7,14 @@
 use super::context::{Context, CoreProposal, CoreVote, Height, Value, kind_of, nil_or, step_of, value_of};
 use super::{Engine, OneHeight, Output, Signed};
 use crate::consensus::certificate::{Certificate, Seal};
-use crate::consensus::vote::{Proposal, Statement, Step, Vote, Votes};
+use crate::consensus::vote::{NIL, Proposal, Statement, Step, Vote, Votes};
 use crate::consensus::wal::{Event, Record};
 use crate::ids::{Hash, PeerId, Signature};
 use crate::time::Duration;
 use arc_malachitebft_core_driver as core;
-use arc_malachitebft_core_types::{NilOrVal, Round, SignedMessage, Timeout, TimeoutKind, Validity, VoteType};
+use arc_malachitebft_core_types::{
+    PolkaCertificate, PolkaSignature, Round, SignedMessage, Timeout, TimeoutKind, Validity,
+};
 use std::collections::VecDeque;
 
 type CoreInput = core::Input<Context>;
@@ -278,12 +280,18 @@ impl OneHeight {
         built.into_iter().chain(proposed).find(|(id, _)| *id == value).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// The prevotes of a round for a value.
+    /// The quorum of prevotes for a value in a round, if we saw it.
     pub(super) fn polka(&self, round: u32, value: &Hash) -> Option<Votes> {
-        let votes = self.driver.votes().per_round(Round::new(round))?.received_votes();
-        let chosen = votes.iter().filter(|vote| vote.kind == VoteType::Prevote && vote.value == NilOrVal::Val(*value));
-        let votes: Vec<_> = chosen.map(wire_vote).collect();
-        (!votes.is_empty()).then_some(Votes { votes })
+        let polka = self.driver.polka_certificate(Round::new(round), value)?;
+        let vote = |signed: &PolkaSignature<Context>| Vote {
+            height: self.start.height,
+            round,
+            step: Step::Prevote,
+            value: *value,
+            author: signed.address,
+            signature: signed.signature,
+        };
+        Some(Votes { votes: polka.polka_signatures.iter().map(vote).collect() })
     }
 
     fn core_input(&mut self, event: &Event) -> CoreInput {
@@ -294,6 +302,7 @@ impl OneHeight {
             }
             Event::Proposed { proposal, valid } => core_proposal(proposal, *valid),
             Event::Voted(vote) => core_vote(vote),
+            Event::Supported(votes) => core_polka(votes),
             Event::Elapsed { round, step } => {
                 let kind = match step {
                     Step::Propose => TimeoutKind::Propose,
@@ -348,6 +357,19 @@ fn core_vote(vote: &Vote) -> CoreInput {
         author: vote.author,
     };
     CoreInput::Vote(SignedMessage::new(message, vote.signature))
+}
+
+/// Prevotes that all name the same round and value.
+fn core_polka(votes: &Votes) -> CoreInput {
+    let of = |vote: &Vote| (vote.height, vote.round, vote.value);
+    let (height, round, value_id) = votes.votes.first().map_or((0, 0, NIL), of);
+    let signature = |vote: &Vote| PolkaSignature::new(vote.author, vote.signature);
+    CoreInput::PolkaCertificate(PolkaCertificate {
+        height: Height(height),
+        round: Round::new(round),
+        value_id,
+        polka_signatures: votes.votes.iter().map(signature).collect(),
+    })
 }
 
 pub(super) fn wire_vote(vote: &SignedMessage<Context, CoreVote>) -> Vote {
