@@ -1,6 +1,7 @@
 //! What this peer keeps on disk.
 
 pub(crate) mod blobs;
+pub(crate) mod chain;
 pub(crate) mod journal;
 pub(crate) mod state_file;
 pub(crate) mod tables;

@@ -1,0 +1,524 @@
+//! The ledger on disk: its genesis, its blocks with their certificates, and now
+//! and then a snapshot of its state, so that a start need not replay everything.
+//!
+//! ```text
+//! ledger/genesis                 checksum 32 bytes | the document
+//! ledger/state                   checksum 32 bytes | height u64 | the snapshot
+//! ledger/blocks-0000000001 …     records of heights n·4096+1 to (n+1)·4096
+//! record                         length u32 | height u64 | bytes | checksum 8 bytes
+//! ```
+//! Integers are little-endian; a checksum is blake3, cut where it is shorter, in
+//! a mode of its own. `genesis` and `state` appear whole or not at all.
+//!
+//! Invariants:
+//! - When [`ChainStore::append`] returns, the block is on the disk (fdatasync).
+//! - Blocks follow each other without a gap, from height 1.
+//! - Only the last record can be torn by a crash; it is cut off at the next
+//!   opening, for it was not acknowledged. Any other damage is an error: what a
+//!   lone founder has lost nobody else can give back.
+//!
+//! What the bytes mean is the protocol's business. Calls block on the disk.
+
+use super::blobs::sync_directory;
+use super::is_disk_full;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Heights in one file.
+const HEIGHTS_PER_FILE: u64 = 4096;
+/// Longest block with its certificate, in bytes.
+pub(crate) const BLOCK_BYTES_MAX: usize = 128 << 10;
+/// Longest genesis or snapshot, in bytes.
+const DOCUMENT_BYTES_MAX: u64 = 256 << 20;
+const HEAD_BYTES: usize = 4 + 8;
+const CHECKSUM_BYTES: usize = 8;
+const RECORD_BYTES_MAX: usize = HEAD_BYTES + BLOCK_BYTES_MAX + CHECKSUM_BYTES;
+const GENESIS: &str = "genesis";
+const STATE: &str = "state";
+
+/// Why the ledger cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChainError {
+    /// A file does not say what its checksum promises, and no crash does that.
+    #[error(
+        "the ledger file {} is damaged: {what}; nothing was altered: check the disk, restore it from a backup, or move the \
+         folder away, and this peer fetches the ledger from others", .path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is amiss.
+        what: String,
+    },
+    /// A block that does not follow, or that is too long: a fault of the caller.
+    #[error(
+        "block {height} of {found_bytes} bytes for a chain whose next height is {expected}; at most {BLOCK_BYTES_MAX} bytes"
+    )]
+    Unfit {
+        /// Its height.
+        height: u64,
+        /// Its length.
+        found_bytes: usize,
+        /// The height that follows.
+        expected: u64,
+    },
+    /// The operating system refused.
+    #[error(
+        "cannot {action} {path}: {source}; {advice}", path = .path.display(),
+        advice = if is_disk_full(.source) { "free some space" } else { "check the path, its owner and the disk" }
+    )]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+/// The ledger of one data directory; see the module.
+#[derive(Debug)]
+pub(crate) struct ChainStore {
+    folder: PathBuf,
+    /// Height of the last block, 0 without any.
+    last: u64,
+    /// The file that is written to, once there is one, and where each of its records begins.
+    open: Option<OpenFile>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    first: u64,
+    /// Where each record begins, and where the next one will.
+    offsets: Vec<u64>,
+}
+
+/// A state of the ledger and the height after which it is so.
+pub(crate) type Snapshot = (u64, Vec<u8>);
+
+impl ChainStore {
+    /// Opens the folder, making it if needed, and cuts off what a crash has torn.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub(crate) fn open(folder: &Path) -> Result<Self, ChainError> {
+        fs::create_dir_all(folder).map_err(|source| fail("make the folder", folder, source))?;
+        let mut store = Self { folder: folder.to_owned(), last: 0, open: None };
+        let mut number = 0;
+        while store.file(number).exists() {
+            number += 1;
+        }
+        if let Some(number) = u64::checked_sub(number, 1) {
+            let opened = store.open_file(number)?;
+            store.last = opened.first + opened.offsets.len() as u64 - 2;
+            store.open = Some(opened);
+        }
+        Ok(store)
+    }
+
+    /// The document that the ledger began with; `None` if there is no ledger here.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub(crate) fn genesis(&self) -> Result<Option<Vec<u8>>, ChainError> {
+        self.document(GENESIS)
+    }
+
+    /// The latest snapshot that was kept.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub(crate) fn snapshot(&self) -> Result<Option<Snapshot>, ChainError> {
+        let Some(document) = self.document(STATE)? else { return Ok(None) };
+        let (height, state) = document
+            .split_first_chunk()
+            .ok_or_else(|| damaged(&self.folder.join(STATE), "it is shorter than a height"))?;
+        Ok(Some((u64::from_le_bytes(*height), state.to_vec())))
+    }
+
+    /// Height of the last block, 0 without any.
+    pub(crate) fn last_height(&self) -> u64 {
+        self.last
+    }
+
+    /// Begins another ledger. One that is here is put aside, in place of one that was put aside before.
+    ///
+    /// # Errors
+    /// [`ChainError::Io`].
+    pub(crate) fn begin(&mut self, genesis: &[u8]) -> Result<(), ChainError> {
+        self.open = None;
+        if self.folder.join(GENESIS).exists() {
+            let aside = self.folder.with_extension("left");
+            let io = |source| fail("put aside the former ledger in", &self.folder, source);
+            match fs::remove_dir_all(&aside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+                _ => {}
+            }
+            fs::rename(&self.folder, &aside).map_err(io)?;
+            fs::create_dir_all(&self.folder).map_err(io)?;
+        }
+        self.last = 0;
+        self.put_document(GENESIS, &[genesis])
+    }
+
+    /// Keeps the state after `height`, in place of an earlier snapshot.
+    ///
+    /// # Errors
+    /// [`ChainError::Io`].
+    pub(crate) fn keep_snapshot(&mut self, height: u64, state: &[u8]) -> Result<(), ChainError> {
+        self.put_document(STATE, &[&height.to_le_bytes(), state])
+    }
+
+    /// Adds the next block; durable when it returns.
+    ///
+    /// # Errors
+    /// [`ChainError`]; after [`ChainError::Io`] the store must be opened again.
+    pub(crate) fn append(&mut self, height: u64, block: &[u8]) -> Result<(), ChainError> {
+        if height != self.last + 1 || block.len() > BLOCK_BYTES_MAX || block.is_empty() {
+            return Err(ChainError::Unfit { height, found_bytes: block.len(), expected: self.last + 1 });
+        }
+        let number = (height - 1) / HEIGHTS_PER_FILE;
+        if self.open.as_ref().is_none_or(|open| open.first != first_of(number)) {
+            self.open = Some(self.new_file(number)?);
+        }
+        let path = self.file(number);
+        let Some(open) = self.open.as_mut() else {
+            return Err(fail("write", &path, io::Error::other("the file has just been closed")));
+        };
+        let record = record(height, block);
+        let write = |file: &mut File| file.write_all(&record).and_then(|()| file.sync_data());
+        write(&mut open.file).map_err(|source| fail("write", &path, source))?;
+        let end = open.offsets.last().copied().unwrap_or(0) + record.len() as u64;
+        open.offsets.push(end);
+        self.last = height;
+        Ok(())
+    }
+
+    /// Blocks from height `from` on, at least one if it is here, together at most `bytes_max` long.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub(crate) fn read(&self, from: u64, bytes_max: usize) -> Result<Vec<Vec<u8>>, ChainError> {
+        let mut blocks: Vec<Vec<u8>> = Vec::new();
+        let mut bytes = 0;
+        let mut height = from.max(1);
+        while height <= self.last {
+            let number = (height - 1) / HEIGHTS_PER_FILE;
+            let path = self.file(number);
+            let reopened;
+            let offsets = match self.open.as_ref().filter(|open| open.first == first_of(number)) {
+                Some(open) => &open.offsets,
+                None => {
+                    reopened = self.scan(number)?;
+                    &reopened
+                }
+            };
+            let mut file = BufReader::new(File::open(&path).map_err(|source| fail("open", &path, source))?);
+            let index = (height - first_of(number)) as usize;
+            let begin = offsets.get(index).copied().ok_or_else(|| damaged(&path, "it ends too early"))?;
+            file.seek(SeekFrom::Start(begin)).map_err(|source| fail("read", &path, source))?;
+            while height <= self.last && height < first_of(number + 1) {
+                let (_, block) = read_record(&mut file, height)
+                    .map_err(|source| fail("read", &path, source))?
+                    .ok_or_else(|| damaged(&path, &format!("block {height} is not as it was written")))?;
+                bytes += block.len();
+                if bytes > bytes_max && !blocks.is_empty() {
+                    return Ok(blocks);
+                }
+                blocks.push(block);
+                height += 1;
+            }
+        }
+        Ok(blocks)
+    }
+
+    fn file(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("blocks-{:010}", first_of(number)))
+    }
+
+    fn new_file(&self, number: u64) -> Result<OpenFile, ChainError> {
+        let path = self.file(number);
+        let file = File::create_new(&path).map_err(|source| fail("make", &path, source))?;
+        sync_directory(&self.folder).map_err(|source| fail("sync the folder of", &path, source))?;
+        Ok(OpenFile { file, first: first_of(number), offsets: vec![0] })
+    }
+
+    /// Opens the last file for writing, without what a crash has torn.
+    fn open_file(&self, number: u64) -> Result<OpenFile, ChainError> {
+        let path = self.file(number);
+        let offsets = self.scan(number)?;
+        let end = offsets.last().copied().unwrap_or(0);
+        let io = |action| {
+            let path = path.clone();
+            move |source| fail(action, &path, source)
+        };
+        let mut file = File::options().read(true).write(true).open(&path).map_err(io("open"))?;
+        let length = file.metadata().map_err(io("read"))?.len();
+        if length > end {
+            let mut rest = Vec::new();
+            file.seek(SeekFrom::Start(end)).map_err(io("seek in"))?;
+            (&file).take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut rest).map_err(io("read"))?;
+            let next = first_of(number) + offsets.len() as u64;
+            if rest.len() > RECORD_BYTES_MAX || holds_record_from(&rest, next) {
+                return Err(damaged(&path, &format!("what is at byte {end} is no block, and it is not the last")));
+            }
+            tracing::warn!(file = %path.display(), torn_bytes = length - end, "the last block was torn by a crash and cut off");
+            file.set_len(end).map_err(io("cut"))?;
+        }
+        // What is here may have been written and not synced before a crash.
+        file.sync_data().map_err(io("sync"))?;
+        file.seek(SeekFrom::Start(end)).map_err(io("seek in"))?;
+        Ok(OpenFile { file, first: first_of(number), offsets })
+    }
+
+    /// Where the whole records of a file begin, and where the last of them ends.
+    fn scan(&self, number: u64) -> Result<Vec<u64>, ChainError> {
+        let path = self.file(number);
+        let file = File::open(&path).map_err(|source| fail("open", &path, source))?;
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let mut offsets = vec![0];
+        for height in first_of(number)..first_of(number + 1) {
+            let Some((length, _)) = read_record(&mut file, height).map_err(|source| fail("read", &path, source))?
+            else {
+                break;
+            };
+            offsets.push(offsets.last().copied().unwrap_or(0) + length);
+        }
+        Ok(offsets)
+    }
+
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>, ChainError> {
+        let path = self.folder.join(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(fail("open", &path, source)),
+        };
+        let mut bytes = Vec::new();
+        file.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes).map_err(|source| fail("read", &path, source))?;
+        match bytes.split_first_chunk::<32>() {
+            Some((checksum, content)) if *checksum == document_checksum(name, &[content]) => Ok(Some(content.to_vec())),
+            _ => Err(damaged(&path, "its content does not match its checksum")),
+        }
+    }
+
+    fn put_document(&self, name: &str, parts: &[&[u8]]) -> Result<(), ChainError> {
+        let path = self.folder.join(name);
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(&self.folder)?;
+            file.write_all(&document_checksum(name, parts))?;
+            for part in parts {
+                file.write_all(part)?;
+            }
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            sync_directory(&self.folder)
+        };
+        write().map_err(|source| fail("write", &path, source))
+    }
+}
+
+fn first_of(number: u64) -> u64 {
+    number * HEIGHTS_PER_FILE + 1
+}
+
+fn record(height: u64, block: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(HEAD_BYTES + block.len() + CHECKSUM_BYTES);
+    // The caller has checked it against `BLOCK_BYTES_MAX`.
+    record.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    record.extend_from_slice(&height.to_le_bytes());
+    record.extend_from_slice(block);
+    let checksum = checksum(&record);
+    record.extend_from_slice(&checksum);
+    record
+}
+
+/// The next record's length and block; `None` if it is not whole, or not of `height`.
+fn read_record(file: &mut impl Read, height: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
+    let whole = |result: io::Result<()>| match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    };
+    let mut head = [0; HEAD_BYTES];
+    if !whole(file.read_exact(&mut head))? {
+        return Ok(None);
+    }
+    let (length, at) = head.split_at(4);
+    let length = length.try_into().map_or(usize::MAX, |bytes| u32::from_le_bytes(bytes) as usize);
+    if length > BLOCK_BYTES_MAX || at != height.to_le_bytes() {
+        return Ok(None);
+    }
+    let mut record = vec![0; HEAD_BYTES + length + CHECKSUM_BYTES];
+    record[..HEAD_BYTES].copy_from_slice(&head);
+    if !whole(file.read_exact(&mut record[HEAD_BYTES..]))? {
+        return Ok(None);
+    }
+    let (content, found) = record.split_at(HEAD_BYTES + length);
+    let bytes = (record.len() as u64, content[HEAD_BYTES..].to_vec());
+    Ok((found == checksum(content)).then_some(bytes))
+}
+
+/// Whether a whole record of `height` or a later one is somewhere in `bytes`: then they were not torn by one crash.
+fn holds_record_from(bytes: &[u8], height: u64) -> bool {
+    (1..bytes.len()).any(|begin| {
+        let found = bytes[begin..].get(4..HEAD_BYTES).and_then(|at| at.try_into().ok()).map(u64::from_le_bytes);
+        found
+            .filter(|found| (height..height + HEIGHTS_PER_FILE).contains(found))
+            .is_some_and(|found| matches!(read_record(&mut &bytes[begin..], found), Ok(Some(_))))
+    })
+}
+
+fn checksum(content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = blake3::Hasher::new_derive_key("manta 2026-11 chain file v1");
+    let mut first = [0; CHECKSUM_BYTES];
+    hasher.update(content).finalize_xof().fill(&mut first);
+    first
+}
+
+fn document_checksum(name: &str, parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("manta 2026-11 ledger document v1");
+    hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+    for part in parts {
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+fn damaged(path: &Path, what: &str) -> ChainError {
+    ChainError::Damaged { path: path.to_owned(), what: what.to_owned() }
+}
+
+fn fail(action: &'static str, path: &Path, source: io::Error) -> ChainError {
+    ChainError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(height: u64) -> Vec<u8> {
+        (0..1 + height % 300).map(|at| (at * 7 + height) as u8).collect()
+    }
+
+    fn filled(folder: &Path, heights: u64) -> ChainStore {
+        let mut store = ChainStore::open(folder).unwrap();
+        store.begin(b"genesis").unwrap();
+        for height in 1..=heights {
+            store.append(height, &block(height)).unwrap();
+        }
+        store
+    }
+
+    #[test]
+    fn blocks_come_back_over_file_borders_and_openings() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("ledger");
+        // Syncing each of 4,100 blocks is slow on some disks: all but the border is written at once.
+        let mut image = Vec::new();
+        for height in 1..=HEIGHTS_PER_FILE - 2 {
+            image.extend_from_slice(&record(height, &block(height)));
+        }
+        filled(&folder, 0);
+        fs::write(folder.join("blocks-0000000001"), image).unwrap();
+        for height in HEIGHTS_PER_FILE - 1..HEIGHTS_PER_FILE + 3 {
+            let mut store = ChainStore::open(&folder).unwrap();
+            assert_eq!(store.last_height(), height - 1);
+            store.append(height, &block(height)).unwrap();
+            assert!(matches!(store.append(height, &block(height)), Err(ChainError::Unfit { .. })), "not twice");
+        }
+        let store = ChainStore::open(&folder).unwrap();
+        let read = store.read(HEIGHTS_PER_FILE - 3, usize::MAX).unwrap();
+        let expected: Vec<_> = (HEIGHTS_PER_FILE - 3..HEIGHTS_PER_FILE + 3).map(block).collect();
+        assert_eq!(read, expected);
+        assert_eq!(store.read(1, 1).unwrap(), [block(1)], "at least one");
+        assert_eq!(store.read(HEIGHTS_PER_FILE + 3, 1000).unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(store.genesis().unwrap().as_deref(), Some(&b"genesis"[..]));
+    }
+
+    #[test]
+    fn a_torn_last_block_is_cut_off_and_other_damage_is_an_error() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("ledger");
+        filled(&folder, 5);
+        let path = folder.join("blocks-0000000001");
+        let good = fs::read(&path).unwrap();
+        let last = good.len() - record(5, &block(5)).len();
+        for length in last..good.len() {
+            fs::write(&path, &good[..length]).unwrap();
+            let mut store = ChainStore::open(&folder).unwrap();
+            assert_eq!(store.last_height(), 4, "torn to {length} bytes");
+            store.append(5, &block(5)).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), good);
+        }
+        for at in 0..good.len() {
+            let mut flipped = good.clone();
+            flipped[at] ^= 1;
+            fs::write(&path, &good).unwrap();
+            let store = ChainStore::open(&folder).unwrap();
+            fs::write(&path, &flipped).unwrap();
+            assert!(matches!(store.read(1, usize::MAX), Err(ChainError::Damaged { .. })), "byte {at} is flipped");
+            match ChainStore::open(&folder) {
+                Ok(store) => assert!(at >= last && store.last_height() == 4, "byte {at} is flipped"),
+                Err(error) => assert!(at < last, "byte {at} is flipped: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_a_torn_block_behind_the_last_whole_one_is_damage() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("ledger");
+        filled(&folder, 2);
+        let path = folder.join("blocks-0000000001");
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, [&good[..], &vec![0; 2 * BLOCK_BYTES_MAX]].concat()).unwrap();
+        assert!(matches!(ChainStore::open(&folder), Err(ChainError::Damaged { .. })));
+    }
+
+    #[test]
+    fn snapshots_and_genesis_are_whole_or_an_error() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("ledger");
+        let mut store = ChainStore::open(&folder).unwrap();
+        assert_eq!(store.genesis().unwrap(), None);
+        assert_eq!(store.snapshot().unwrap(), None);
+        store.begin(b"first").unwrap();
+        store.keep_snapshot(3, b"three").unwrap();
+        store.keep_snapshot(9, b"nine").unwrap();
+        assert_eq!(store.snapshot().unwrap(), Some((9, b"nine".to_vec())));
+        for name in [GENESIS, STATE] {
+            let path = folder.join(name);
+            let good = fs::read(&path).unwrap();
+            for at in 0..good.len() {
+                let mut flipped = good.clone();
+                flipped[at] ^= 0x80;
+                fs::write(&path, &flipped).unwrap();
+                assert!(store.document(name).is_err(), "{name}: byte {at} is flipped");
+                fs::write(&path, &good[..at]).unwrap();
+                assert!(store.document(name).is_err(), "{name}: only {at} bytes");
+            }
+            fs::write(&path, &good).unwrap();
+        }
+        // One document does not pass for another.
+        fs::copy(folder.join(STATE), folder.join(GENESIS)).unwrap();
+        assert!(store.genesis().is_err());
+    }
+
+    #[test]
+    fn another_ledger_puts_the_former_aside() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("ledger");
+        let mut store = filled(&folder, 3);
+        store.keep_snapshot(3, b"three").unwrap();
+        store.begin(b"second").unwrap();
+        assert_eq!((store.last_height(), store.snapshot().unwrap()), (0, None));
+        store.append(1, b"new").unwrap();
+        assert_eq!(ChainStore::open(&folder.with_extension("left")).unwrap().last_height(), 3);
+        store.begin(b"third").unwrap();
+        assert_eq!(ChainStore::open(&folder.with_extension("left")).unwrap().last_height(), 1);
+    }
+}

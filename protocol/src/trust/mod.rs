@@ -1,0 +1,630 @@
+//! Trust: how this peer finds its ledger, follows it, and does its part in it.
+//!
+//! [`founding`] says which ledger; [`chain`] keeps it; [`drills`] and [`probes`]
+//! do the work that the ledger draws. Everything that is said twice or lost is
+//! said again after a while: the ledger counts each thing once.
+
+mod chain;
+mod drills;
+mod founding;
+mod probes;
+pub mod words;
+
+use crate::consensus::engine::{Input as Consensus, Worth};
+use crate::consensus::{Committee, Progress};
+use crate::effect::{Effect, Event, Verdict};
+use crate::ids::{EffectId, Hash, NetworkId, PeerId};
+use crate::ledger::{Action, Admission, Founder, Genesis, Parameters, Register, State, Transaction};
+use crate::outbox::{About, Outbox};
+use crate::power::MicroPower;
+use crate::time::{Duration, Time};
+use crate::wire::{Identity, Message, codec};
+use chain::{Chain, Want};
+use drills::Driller;
+use founding::{Move, Own, Rumours};
+use probes::Prober;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use words::{Blocks, BlocksAsk, GenesisAsk, GenesisReply, LedgerStatus, Probe, ProbeReply, ProposalAsk, ProposalReply};
+
+/// Gossip of the ledger means nothing after so long.
+const WORD_LIFETIME: Duration = Duration::from_s(60);
+/// How long an answer to a question may take.
+const ANSWER_MAX: Duration = Duration::from_s(5);
+/// Shortest and longest time between two words on how far we are.
+const STATUS_MIN: Duration = Duration::from_ms(500);
+const STATUS_MAX: Duration = Duration::from_s(10);
+/// Blocks after which own transactions that still wait are said again.
+const SAY_AGAIN_BLOCKS: u64 = 3;
+/// A split is told of again after so long.
+const SPLIT_AGAIN: Duration = Duration::from_s(600);
+/// What a founder starts with: enough that the first days' newcomers cannot
+/// outvote it, and gone, as any power, after some weeks without work.
+const FOUNDER_POWER: MicroPower = MicroPower::from_power(1);
+
+/// How to take part in a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerOptions {
+    /// The rules of a ledger that this peer would found.
+    pub parameters: Parameters,
+    /// What such a ledger would be called.
+    pub name: String,
+    /// How long to listen for a ledger before founding one, in milliseconds.
+    pub found_after_ms: u64,
+    /// Operations on 8-bit integers that the device does in a second.
+    pub operations_per_s: u64,
+    /// Whether to drill, to check others, and to decide on blocks, or only to follow.
+    pub takes_part: bool,
+    /// What was kept of a ledger before a restart.
+    pub kept: Option<Kept>,
+}
+
+/// A ledger as it was kept: what [`Effect::LedgerBegin`] and its like have made durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The genesis document.
+    pub genesis: Vec<u8>,
+    /// The latest snapshot.
+    pub snapshot: Option<Vec<u8>>,
+    /// Sealed blocks after it, in order.
+    pub blocks: Vec<Vec<u8>>,
+    /// Records of the consensus log.
+    pub log: Vec<Vec<u8>>,
+}
+
+/// A snapshot of the state as it is kept on the own disk.
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    head: Hash,
+    root: Hash,
+    #[serde(with = "serde_bytes")]
+    state: Vec<u8>,
+}
+
+/// Longest snapshot that is read back, in bytes.
+const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
+
+/// What is being waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    what: What,
+    whom: PeerId,
+    until: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Genesis(Hash),
+    Blocks,
+}
+
+/// See the module.
+pub(crate) struct Trust {
+    identity: Identity,
+    network: NetworkId,
+    options: LedgerOptions,
+    rumours: Rumours,
+    chain: Option<Chain>,
+    driller: Driller,
+    prober: Prober,
+    asked: Option<Asked>,
+    found_at: Time,
+    status_due: Time,
+    said_status_at: Option<Time>,
+    told_of_split: Option<Time>,
+    connected: BTreeSet<PeerId>,
+    /// The height after which the driller and the prober have looked.
+    looked_at: Option<u64>,
+}
+
+impl Trust {
+    /// Begins, with what was kept, if anything.
+    pub(crate) fn new(identity: Identity, network: NetworkId, mut options: LedgerOptions, now: Time, out: &mut Outbox) -> Self {
+        let kept = options.kept.take();
+        let mut trust = Self {
+            driller: Driller::new(&identity),
+            prober: Prober::new(&identity),
+            found_at: now + Duration::from_ms(options.found_after_ms),
+            status_due: now,
+            identity,
+            network,
+            options,
+            rumours: Rumours::default(),
+            chain: None,
+            asked: None,
+            said_status_at: None,
+            told_of_split: None,
+            connected: BTreeSet::new(),
+            looked_at: None,
+        };
+        if let Some(kept) = kept {
+            match trust.restore(&kept, now) {
+                Ok(chain) => trust.chain = Some(chain),
+                Err(why) => out.notify(Event::LedgerUnreadable { why }),
+            }
+        }
+        trust.settle(now, out);
+        trust
+    }
+
+    fn restore(&self, kept: &Kept, now: Time) -> Result<Chain, String> {
+        let genesis: Genesis = codec::decode(&kept.genesis, words::GENESIS_BYTES_MAX)
+            .map_err(|error| format!("its genesis document: {error}"))?;
+        if genesis.network != self.network {
+            return Err("it is the ledger of another swarm".into());
+        }
+        let state = match &kept.snapshot {
+            None => State::genesis(genesis).map_err(|error| error.to_string())?,
+            Some(bytes) => {
+                let snapshot: Snapshot =
+                    codec::decode(bytes, SNAPSHOT_BYTES_MAX).map_err(|error| format!("its snapshot: {error}"))?;
+                let state = State::decode(&snapshot.state, snapshot.head, snapshot.root);
+                state.map_err(|error| error.to_string())?
+            }
+        };
+        let state = chain::replay(state, &kept.blocks)?;
+        Chain::new(self.identity.clone(), state, &kept.log, now)
+    }
+
+    /// The ledger's state, once there is one.
+    pub(crate) fn state(&self) -> Option<&State> {
+        self.chain.as_ref().map(|chain| &**chain.state())
+    }
+
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        self.chain.as_ref().map(Chain::progress)
+    }
+
+    pub(crate) fn timeout(&self) -> Time {
+        let chain = self.chain.as_ref().and_then(Chain::timeout);
+        let found = self.chain.is_none().then_some(self.found_at);
+        let asked = self.asked.map(|asked| asked.until);
+        let waits = [chain, found, asked, self.prober.timeout(), Some(self.status_due)];
+        waits.into_iter().flatten().min().unwrap_or(self.status_due)
+    }
+
+    pub(crate) fn connected(&mut self, peer: PeerId, now: Time) {
+        self.connected.insert(peer);
+        // It may know no ledger yet.
+        self.status_soon(now);
+    }
+
+    pub(crate) fn disconnected(&mut self, peer: &PeerId, now: Time) {
+        self.connected.remove(peer);
+        if let Some(asked) = &mut self.asked
+            && asked.whom == *peer
+        {
+            asked.until = now;
+        }
+    }
+
+    /// A frame could not be delivered.
+    pub(crate) fn undelivered(&mut self, to: PeerId, now: Time) {
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.whom == to) {
+            asked.until = now;
+        }
+    }
+
+    /// Gossip of the ledger: what it is worth to others.
+    pub(crate) fn gossip(&mut self, author: PeerId, message: Message, now: Time, out: &mut Outbox) -> Verdict {
+        match message {
+            Message::LedgerStatus(status) => {
+                self.rumours.hear(author, status, now);
+                Verdict::Accept
+            }
+            Message::Transaction(transaction) => self.transaction_heard(*transaction, out),
+            Message::Votes(votes) => {
+                let height = votes.votes.iter().map(|vote| vote.height).max().unwrap_or(0);
+                self.consensus(author, Consensus::Votes(votes), height, now, out)
+            }
+            Message::Proposal(proposal) => {
+                let height = proposal.height;
+                self.consensus(author, Consensus::Proposal(proposal), height, now, out)
+            }
+            _ => Verdict::Reject,
+        }
+    }
+
+    fn transaction_heard(&mut self, transaction: Transaction, out: &mut Outbox) -> Verdict {
+        let Some(chain) = &mut self.chain else { return Verdict::Ignore };
+        match chain.offer(transaction) {
+            Admission::New => Verdict::Accept,
+            // Its author may be ahead of us, or behind: nobody's fault.
+            Admission::Known | Admission::Full => Verdict::Ignore,
+            Admission::Refused(why) => {
+                out.notify(Event::Refused { why: format!("a transaction of {}: {why}", transaction.author.short()) });
+                Verdict::Ignore
+            }
+        }
+    }
+
+    fn consensus(&mut self, author: PeerId, input: Consensus, height: u64, now: Time, out: &mut Outbox) -> Verdict {
+        let Some(chain) = &mut self.chain else { return Verdict::Ignore };
+        let ours = chain.state().height() + 1;
+        let verdict = match chain.consensus(input, now) {
+            Ok(Worth::New) => Verdict::Accept,
+            // Those who are at that height shall hear it by us, too.
+            Ok(Worth::Elsewhere) if height == ours || height == ours + 1 => Verdict::Accept,
+            Ok(Worth::Known | Worth::Elsewhere) => Verdict::Ignore,
+            Err(refusal) => {
+                out.notify(Event::Refused { why: format!("a word of consensus: {refusal}") });
+                // Another ledger of the same swarm has another committee: nobody's fault.
+                Verdict::Ignore
+            }
+        };
+        if height > ours {
+            let status = LedgerStatus { ledger: chain.state().ledger(), height: height - 1, alone: false };
+            self.ask_blocks_of(author, status, now, out);
+        }
+        self.settle(now, out);
+        verdict
+    }
+
+    /// Direct messages.
+    pub(crate) fn frame(&mut self, from: PeerId, message: &Message, now: Time, out: &mut Outbox) {
+        match message {
+            Message::GenesisAsk(ask) => {
+                if let Some(state) = self.state().filter(|state| state.ledger() == ask.ledger) {
+                    let reply = GenesisReply { genesis: state.founding().clone() };
+                    out.send(from, Message::GenesisReply(Box::new(reply)), About::Nothing, now);
+                }
+            }
+            Message::GenesisReply(reply) => self.genesis_shown(from, &reply.genesis, now, out),
+            Message::BlocksAsk(ask) => {
+                if self.state().is_some_and(|state| state.ledger() == ask.ledger && state.height() >= ask.from) {
+                    let bytes_max = words::BLOCKS_BYTES_MAX;
+                    out.push(Effect::ReadBlocks { to: from, from: ask.from, bytes_max });
+                }
+            }
+            Message::Blocks(blocks) => self.blocks_shown(from, blocks, now, out),
+            Message::ProposalAsk(ask) => {
+                let chain = self.chain.as_ref();
+                if let Some(proposal) = chain.and_then(|chain| chain.proposal(ask.height, ask.round, &ask.value)) {
+                    let reply = Message::ProposalReply(Box::new(ProposalReply { proposal }));
+                    out.send(from, reply, About::Nothing, now);
+                }
+            }
+            Message::ProposalReply(reply) => {
+                let proposal = reply.proposal.clone();
+                let height = proposal.height;
+                self.consensus(from, Consensus::Proposal(Box::new(proposal)), height, now, out);
+            }
+            Message::Probe(probe) => {
+                let signed = self.state().and_then(|state| probes::answer(&self.identity, &from, probe, state));
+                if let Some(signature) = signed {
+                    let reply = ProbeReply { probe: *probe, signature };
+                    out.send(from, Message::ProbeReply(reply), About::Nothing, now);
+                }
+            }
+            Message::ProbeReply(reply) => {
+                let Some(chain) = &self.chain else { return };
+                let action = self.prober.answered(from, &reply.probe, reply.signature, chain.state());
+                if let Some(action) = action {
+                    self.submit(action, now, out);
+                }
+            }
+            _ => {}
+        }
+        self.settle(now, out);
+    }
+
+    /// The driver has read blocks for a peer that asked.
+    pub(crate) fn blocks_read(&mut self, to: PeerId, blocks: Vec<Vec<u8>>, now: Time, out: &mut Outbox) {
+        let Some(state) = self.state() else { return };
+        let blocks: Vec<_> = blocks.into_iter().take(words::BLOCKS_MAX).map(serde_bytes::ByteBuf::from).collect();
+        if !blocks.is_empty() {
+            let reply = Blocks { ledger: state.ledger(), blocks };
+            out.send(to, Message::Blocks(Box::new(reply)), About::Nothing, now);
+        }
+    }
+
+    /// A unit was computed, or could not be.
+    pub(crate) fn drilled(&mut self, task: Hash, result: Option<crate::ledger::DrillResult>, now: Time, out: &mut Outbox) {
+        if let Some(action) = self.driller.computed(task, result) {
+            self.submit(action, now, out);
+        }
+        // A reveal may be due already.
+        self.looked_at = None;
+        self.settle(now, out);
+    }
+
+    /// Moves credits, as the user wants.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn transfer(&mut self, to: PeerId, amount: u64, now: Time, out: &mut Outbox) -> Result<Hash, String> {
+        let state = self.state().ok_or("there is no ledger yet: wait until `manta ledger status` shows one")?;
+        let balance = state.account(&self.identity.peer_id()).map_or(0, |account| account.balance);
+        if balance < amount {
+            return Err(format!("{balance} micro-credits in the account, {amount} are needed"));
+        }
+        self.submit(Action::Transfer(crate::ledger::Transfer { to, amount }), now, out)
+            .ok_or_else(|| "the transaction was not taken: too many of this peer wait already".into())
+    }
+
+    /// Steps back from elections and committees, as before a stop.
+    pub(crate) fn stand_by(&mut self, now: Time, out: &mut Outbox) {
+        self.options.takes_part = false;
+        self.settle(now, out);
+        self.look(now, out);
+    }
+
+    fn submit(&mut self, action: Action, now: Time, out: &mut Outbox) -> Option<Hash> {
+        let chain = self.chain.as_mut()?;
+        let transaction = chain.submit(action)?;
+        out.publish(&Message::Transaction(Box::new(transaction)), WORD_LIFETIME, now);
+        Some(transaction.id())
+    }
+
+    /// What follows from the state and the time.
+    pub(crate) fn settle(&mut self, now: Time, out: &mut Outbox) {
+        self.follow_rumours(now, out);
+        if let Some(chain) = &mut self.chain {
+            chain.tick(now);
+        }
+        self.carry_out(now, out);
+        let hears_others = !self.connected.is_empty();
+        for action in self.prober.overdue(hears_others, now) {
+            self.submit(action, now, out);
+        }
+        if self.looked_at != self.state().map(State::height) {
+            self.look(now, out);
+        }
+        self.catch_up(now, out);
+        if self.status_due <= now {
+            self.say_status(now, out);
+        }
+    }
+
+    /// What the chain wants done: first what has to be durable, then what is said.
+    fn carry_out(&mut self, now: Time, out: &mut Outbox) {
+        let Some(chain) = &mut self.chain else { return };
+        for effect in chain.take_effects() {
+            out.push(effect);
+        }
+        for want in chain.take_wants() {
+            match want {
+                Want::Say(message) => {
+                    out.publish(&message, WORD_LIFETIME, now);
+                }
+                Want::Proposal { height, round, value, holders } => {
+                    let holder = holders.iter().find(|holder| self.connected.contains(holder)).or(holders.first());
+                    if let Some(holder) = holder.filter(|holder| **holder != self.identity.peer_id()) {
+                        let ask = Message::ProposalAsk(ProposalAsk { height, round, value });
+                        out.send(*holder, ask, About::Nothing, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// After each block: what there is to register, to compute, to open, to ask.
+    fn look(&mut self, now: Time, out: &mut Outbox) {
+        let Some(chain) = &self.chain else { return };
+        let state = chain.state().clone();
+        let is_new_height = self.looked_at.replace(state.height()) != Some(state.height());
+        let mut actions: Vec<_> = self.registration(&state).into_iter().collect();
+        if self.options.takes_part {
+            let (wanted, said) = self.driller.look(&state);
+            for drills::Wanted { task, class, challenge, owed } in wanted {
+                let Some(class) = state.parameters().classes.get(usize::from(class)) else { continue };
+                out.push(Effect::Drill { task, gemm: class.gemm, challenge, owed });
+            }
+            actions.extend(said);
+            for (target, probe) in self.prober.look(&state, now) {
+                out.send(target, Message::Probe(probe), About::Nothing, now);
+            }
+        }
+        for action in actions {
+            self.submit(action, now, out);
+        }
+        if is_new_height && state.height().is_multiple_of(SAY_AGAIN_BLOCKS) {
+            let me = self.identity.peer_id();
+            let waiting = self.chain.as_ref().map(|chain| chain.waiting(&me)).unwrap_or_default();
+            for transaction in waiting {
+                out.publish(&Message::Transaction(Box::new(transaction)), WORD_LIFETIME, now);
+            }
+        }
+        if is_new_height {
+            out.notify(Event::BlockFinal { height: state.height(), root: state.root() });
+        }
+    }
+
+    /// How our own key should stand, if it does not and nothing about it waits.
+    fn registration(&self, state: &State) -> Option<Action> {
+        let (me, chain) = (self.identity.peer_id(), self.chain.as_ref()?);
+        let is_waiting = chain
+            .waiting(&me)
+            .iter()
+            .any(|waiting| matches!(waiting.action, Action::Register(_) | Action::Standby { .. }));
+        if is_waiting {
+            return None;
+        }
+        let vrf = self.identity.vrf().public();
+        let class = class_for(state.parameters(), self.options.operations_per_s);
+        match (state.registration(&me), self.options.takes_part) {
+            (None, true) => Some(Action::Register(Register { vrf, owner: me, countersignature: None, class })),
+            (Some(key), true) if key.vrf != vrf || key.class != class => {
+                Some(Action::Register(Register { vrf, owner: me, countersignature: None, class }))
+            }
+            (Some(key), true) if key.standby => Some(Action::Standby { on: false }),
+            (Some(key), false) if !key.standby => Some(Action::Standby { on: true }),
+            _ => None,
+        }
+    }
+
+    fn own(&self) -> Option<Own> {
+        let state = self.state()?;
+        Some(Own { ledger: state.ledger(), alone: is_alone(state) })
+    }
+
+    /// Finds a ledger, or a better one.
+    fn follow_rumours(&mut self, now: Time, out: &mut Outbox) {
+        if let Some(asked) = self.asked.filter(|asked| asked.until <= now) {
+            self.asked = None;
+            self.rumours.doubt(asked.whom, now);
+        }
+        match self.rumours.decide(self.own(), now) {
+            Move::Follow(ledger, whom) if self.asked.is_none() => {
+                self.asked = Some(Asked { what: What::Genesis(ledger), whom, until: now + ANSWER_MAX });
+                out.send(whom, Message::GenesisAsk(GenesisAsk { ledger }), About::Nothing, now);
+            }
+            Move::Split(theirs, _) if self.told_of_split.is_none_or(|at| now.since(at) >= SPLIT_AGAIN) => {
+                self.told_of_split = Some(now);
+                if let Some(ours) = self.own() {
+                    out.notify(Event::LedgersDiffer { ours: ours.ledger, theirs });
+                }
+            }
+            Move::Stay if self.chain.is_none() && self.asked.is_none() && now >= self.found_at => self.found(now, out),
+            _ => {}
+        }
+    }
+
+    /// Founds a ledger, if this peer takes part in any.
+    fn found(&mut self, now: Time, out: &mut Outbox) {
+        if !self.options.takes_part {
+            self.found_at = now + STATUS_MAX;
+            return;
+        }
+        let me = self.identity.peer_id();
+        let parameters = self.options.parameters.clone();
+        let class = class_for(&parameters, self.options.operations_per_s);
+        let founder = Founder { peer: me, vrf: self.identity.vrf().public(), class, power: FOUNDER_POWER };
+        let (network, name) = (self.network, self.options.name.clone());
+        let genesis = Genesis { network, name, time_ms: now.as_unix_ms(), founders: vec![founder], parameters };
+        match self.begin(genesis, now, out) {
+            Ok(ledger) => out.notify(Event::LedgerFounded { ledger }),
+            Err(why) => {
+                self.found_at = now + STATUS_MAX;
+                out.notify(Event::Refused { why: format!("no ledger could be founded: {why}") });
+            }
+        }
+    }
+
+    fn genesis_shown(&mut self, from: PeerId, genesis: &Genesis, now: Time, out: &mut Outbox) {
+        let wanted = self.asked.filter(|asked| asked.whom == from && asked.what == What::Genesis(genesis.ledger()));
+        if wanted.is_none() {
+            return;
+        }
+        self.asked = None;
+        if genesis.network != self.network {
+            return self.rumours.doubt(from, now);
+        }
+        match self.begin(genesis.clone(), now, out) {
+            Ok(ledger) => out.notify(Event::LedgerJoined { ledger }),
+            Err(why) => {
+                self.rumours.doubt(from, now);
+                out.notify(Event::Refused { why: format!("the ledger of {}: {why}", from.short()) });
+            }
+        }
+    }
+
+    /// Keeps this ledger from here on, in place of any other.
+    fn begin(&mut self, genesis: Genesis, now: Time, out: &mut Outbox) -> Result<Hash, String> {
+        let ledger = genesis.ledger();
+        let bytes = codec::encode(&genesis);
+        let state = State::genesis(genesis).map_err(|error| error.to_string())?;
+        let chain = Chain::new(self.identity.clone(), state, &[], now)?;
+        self.driller = Driller::new(&self.identity);
+        self.prober = Prober::new(&self.identity);
+        self.looked_at = None;
+        self.chain = Some(chain);
+        out.push(Effect::LedgerBegin { genesis: bytes });
+        self.status_soon(now);
+        Ok(ledger)
+    }
+
+    /// Asks for blocks while others seem to be ahead.
+    fn catch_up(&mut self, now: Time, out: &mut Outbox) {
+        let Some(state) = self.state().filter(|_| self.asked.is_none()) else { return };
+        // A member that is one behind decides by itself; an onlooker asks at once.
+        let lag = u64::from(self.chain.as_ref().is_some_and(Chain::is_member));
+        let ahead = self.rumours.ahead(&state.ledger(), state.height() + lag, now);
+        let Some(whom) = ahead.iter().find(|peer| self.connected.contains(peer)).or(ahead.first()).copied() else { return };
+        self.ask_blocks(whom, now, out);
+    }
+
+    fn ask_blocks_of(&mut self, peer: PeerId, status: LedgerStatus, now: Time, out: &mut Outbox) {
+        self.rumours.hear(peer, status, now);
+        if self.asked.is_none() {
+            self.ask_blocks(peer, now, out);
+        }
+    }
+
+    fn ask_blocks(&mut self, whom: PeerId, now: Time, out: &mut Outbox) {
+        let Some(state) = self.state() else { return };
+        let ask = BlocksAsk { ledger: state.ledger(), from: state.height() + 1 };
+        out.send(whom, Message::BlocksAsk(ask), About::Nothing, now);
+        self.asked = Some(Asked { what: What::Blocks, whom, until: now + ANSWER_MAX });
+    }
+
+    fn blocks_shown(&mut self, from: PeerId, blocks: &Blocks, now: Time, out: &mut Outbox) {
+        if self.asked.is_none_or(|asked| asked.what != What::Blocks || asked.whom != from) {
+            return;
+        }
+        self.asked = None;
+        let Some(chain) = self.chain.as_mut().filter(|chain| chain.state().ledger() == blocks.ledger) else { return };
+        for block in &blocks.blocks {
+            match chain.follow(block, now) {
+                Ok(()) => {}
+                // Decided here meanwhile.
+                Err(chain::NotFollowing::Height { found, expected }) if found < expected => {}
+                Err(why) => {
+                    self.rumours.doubt(from, now);
+                    out.notify(Event::Refused { why: format!("a block of {}: {why}", from.short()) });
+                    return out.push(Effect::Misbehaviour { peer: from, what: why.to_string() });
+                }
+            }
+        }
+        self.status_soon(now);
+    }
+
+    fn status_soon(&mut self, now: Time) {
+        let earliest = self.said_status_at.map_or(now, |at| at + STATUS_MIN).max(now);
+        self.status_due = self.status_due.min(earliest).max(now);
+    }
+
+    fn say_status(&mut self, now: Time, out: &mut Outbox) {
+        let Some(state) = self.state() else {
+            self.status_due = now + STATUS_MAX;
+            return;
+        };
+        let epoch = Duration::from_ms(state.parameters().epoch_ms);
+        let status = LedgerStatus { ledger: state.ledger(), height: state.height(), alone: is_alone(state) };
+        out.publish(&Message::LedgerStatus(status), WORD_LIFETIME, now);
+        self.said_status_at = Some(now);
+        self.status_due = now + (epoch + epoch).max(STATUS_MIN).min(STATUS_MAX);
+    }
+
+    /// Follows an operator's recovery; see [`crate::consensus::recovery`].
+    ///
+    /// # Errors
+    /// Why it does not fit this ledger.
+    pub(crate) fn recover(&mut self, committee: Committee, chain: Hash, now: Time, out: &mut Outbox) -> Result<(), String> {
+        let kept = self.chain.as_mut().ok_or("there is no ledger here")?;
+        kept.recover(committee, chain, now);
+        self.settle(now, out);
+        Ok(())
+    }
+
+    /// What became of a frame.
+    pub(crate) fn frame_landed(&mut self, _id: EffectId, to: PeerId, delivered: bool, now: Time) {
+        if !delivered {
+            self.undelivered(to, now);
+        }
+    }
+}
+
+/// Whether one owner holds all keys.
+fn is_alone(state: &State) -> bool {
+    let mut owners = state.registrations().map(|(_, key)| key.owner);
+    let first = owners.next();
+    owners.all(|owner| Some(owner) == first)
+}
+
+/// The largest class of whose units one takes no more than two seconds at this speed.
+fn class_for(parameters: &Parameters, operations_per_s: u64) -> u8 {
+    let within = operations_per_s.saturating_mul(2);
+    let fitting = parameters.classes.iter().take_while(|class| class.operations() <= within).count();
+    u8::try_from(fitting.saturating_sub(1)).unwrap_or(u8::MAX)
+}
