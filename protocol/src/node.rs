@@ -5,7 +5,7 @@ mod membership;
 mod runs;
 
 use crate::effect::{Effect, Event, Verdict};
-use crate::ids::{NetworkId, OrderId, PeerId, RunId};
+use crate::ids::{NetworkId, OrderId, PeerId};
 use crate::input::{Command, Input};
 use crate::market::book::{Change, HeardDemand, OrderBook};
 use crate::market::listing::{Listing, Withdrawal};
@@ -13,7 +13,8 @@ use crate::market::order::Order;
 use crate::market::reservation::{Hold, WordOrder};
 use crate::membership::{Charter, Members};
 use crate::outbox::Outbox;
-use crate::run::machine::{ChunkArrived, Ended, Machine, Market};
+use crate::run::ends::Ends;
+use crate::run::machine::{ChunkArrived, Machine, Market};
 use crate::run::report::{Abort, AbortReason, Heartbeat, Ready, RoundReport};
 use crate::run::view::{CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk};
 use crate::time::{Duration, Time};
@@ -55,7 +56,7 @@ pub struct Node {
     orders: BTreeMap<OrderId, Order>,
     run: Option<Machine>,
     /// How runs ended here, for members that missed it.
-    over: BTreeMap<RunId, Ended>,
+    ends: Ends,
     expire_at: Time,
 }
 
@@ -84,7 +85,7 @@ impl Node {
             words: WordOrder::default(),
             orders: BTreeMap::new(),
             run: None,
-            over: BTreeMap::new(),
+            ends: Ends::default(),
             expire_at: now + LISTING_INTERVAL,
         }
     }
@@ -95,6 +96,7 @@ impl Node {
             Input::Command(command) => self.command(command, now),
             Input::PeerConnected { peer } => {
                 self.met(peer, now);
+                self.ends.met(peer, now);
             }
             Input::PeerDisconnected { peer } => {
                 self.parted(&peer);
@@ -121,8 +123,10 @@ impl Node {
                     machine.unsent(peer, exchange, phase, chunk, now, &mut self.out);
                 }
             }
-            Input::Trainer { run, done } => self.with_run(run, |machine, out| machine.trainer_done(done, now, out)),
-            Input::TrainerFailed { run, culprit } => self.with_run(run, |machine, out| match culprit {
+            Input::Trainer { run, done } => {
+                self.with_run(run, now, |machine, out| machine.trainer_done(done, now, out))
+            }
+            Input::TrainerFailed { run, culprit } => self.with_run(run, now, |machine, out| match culprit {
                 Some(culprit) => machine.fail(AbortReason::BadGradient, culprit, now, out),
                 None => machine.fail(AbortReason::CannotCompute, out.me(), now, out),
             }),
@@ -141,7 +145,8 @@ impl Node {
         let orders = self.orders.values().map(Order::timeout).min();
         let run = self.run.as_ref().map(Machine::timeout);
         let announce = self.offer.as_ref().and(self.announce_due);
-        let waits = [Some(self.expire_at), announce, orders, run, self.hold.timeout(), self.membership.timeout()];
+        let (hold, membership, ends) = (self.hold.timeout(), self.membership.timeout(), self.ends.timeout());
+        let waits = [Some(self.expire_at), announce, orders, run, hold, membership, ends];
         waits.into_iter().flatten().min().unwrap_or(self.expire_at)
     }
 
@@ -195,9 +200,10 @@ impl Node {
                 }
             }
             Command::Resume { record } => self.resume(&record, now),
+            Command::ForgetResult { run } => self.ends.let_go(run, &mut self.out),
             Command::Revoke { serial, expires_at } => self.revoke(serial, expires_at, now),
             Command::StopRun { run, reason } => {
-                self.with_run(run, |machine, out| machine.fail(reason, out.me(), now, out));
+                self.with_run(run, now, |machine, out| machine.fail(reason, out.me(), now, out));
             }
         }
     }
@@ -312,8 +318,9 @@ impl Node {
             let members = &self.membership.members;
             let market = Market { book: &self.book, may_see: &|share, peer| members.may_see(share, peer, now) };
             let ended = machine.tick(&market, now, &mut self.out);
-            self.run_ended(ended);
+            self.run_ended(ended, now);
         }
+        self.ends.tell(now, &mut self.out);
         loop {
             if self.offer.is_some() && self.announced_busy.is_some_and(|busy| busy != (self.hold != Hold::Free)) {
                 self.announce_soon(now);

@@ -250,7 +250,7 @@ impl Node {
             let share = run.and_then(|run| self.membership.shares.get(&run));
             let may_take_part = admitted && share.is_none_or(|share| members.may_see(*share, peer, now));
             if let Some(run) = run.filter(|_| !may_take_part) {
-                self.with_run(run, |machine, out| machine.exclude(*peer, AbortReason::NotAllowed, now, out));
+                self.with_run(run, now, |machine, out| machine.exclude(*peer, AbortReason::NotAllowed, now, out));
             }
             if !admitted {
                 self.book.forget(peer);

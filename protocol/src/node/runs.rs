@@ -7,12 +7,12 @@ use crate::ids::{EffectId, PeerId, RunId};
 use crate::market::listing::Contact;
 use crate::market::reservation::{Confirm, Hold};
 use crate::outbox::{About, InFlight, Outbox};
-use crate::run::machine::{Beginning, Ended, Machine, donors};
-use crate::run::record::Record;
+use crate::run::ends::Over;
+use crate::run::machine::{Beginning, Machine, donors};
+use crate::run::record::{Going, Record};
 use crate::run::report::{Abort, AbortReason};
 use crate::time::Time;
 use crate::wire::Message;
-use crate::wire::limits::RUNS_OVER_MAX;
 
 impl Node {
     /// A run begins, or takes us in, if whoever says so holds this machine for it.
@@ -35,6 +35,10 @@ impl Node {
         let is_member = |peer: PeerId| confirm.members.binary_search_by_key(&peer, |member| member.peer).is_ok();
         if confirm.spec.hash() != confirm.demand.spec {
             return Err("its demand is for another spec");
+        }
+        // A member that comes back without what it has promised would not be the same one.
+        if self.ends.is_over(run) {
+            return Err("this run is over here");
         }
         if self.run.is_some() {
             return Err("another run goes on here");
@@ -81,39 +85,45 @@ impl Node {
         }
     }
 
-    /// Goes on with a run after a restart.
+    /// Goes on after a restart with a run, or with what there is to tell of its end.
     pub(super) fn resume(&mut self, record: &[u8], now: Time) {
-        let machine = match Record::decode(record) {
+        let resumed = match Record::decode(record) {
             Err(problem) => Err(format!("the journal's record of a run: {problem}")),
-            Ok(record) if record.contact.peer != self.out.me() => {
-                Err(format!("the journal's record of a run is of another peer, {}", record.contact.peer))
+            Ok(record) if record.of() != self.out.me() => {
+                Err(format!("the journal's record of a run is of another peer, {}", record.of()))
             }
-            Ok(_) if self.run.is_some() => Err("another run goes on here".into()),
-            // After a restart we may be elsewhere.
-            Ok(record) => Machine::again(
-                Record { contact: self.offer.as_ref().map_or(record.contact.clone(), |_| self.contact()), ..record },
-                now,
-                &mut self.out,
-            )
-            .ok_or_else(|| "the vector of the journal's run cannot be cut for so many members".into()),
+            Ok(Record::Over(over)) => {
+                self.ends.restore(over, now, &mut self.out);
+                Ok(())
+            }
+            Ok(Record::Going(going)) => self.go_on(*going, now),
         };
-        match machine {
-            Ok(machine) => {
-                if machine.is_owner() {
-                    self.membership.run_matched(machine.run(), machine.share());
-                }
-                self.hold = Hold::Running(machine.run());
-                self.run = Some(machine);
-            }
-            Err(why) => self.out.notify(Event::Refused { why }),
+        if let Err(why) = resumed {
+            self.out.notify(Event::Refused { why });
         }
+    }
+
+    fn go_on(&mut self, going: Going, now: Time) -> Result<(), String> {
+        if self.run.is_some() {
+            return Err("another run goes on here".into());
+        }
+        // After a restart we may be elsewhere.
+        let contact = self.offer.as_ref().map_or(going.contact.clone(), |_| self.contact());
+        let machine = Machine::again(Going { contact, ..going }, now, &mut self.out)
+            .ok_or("the vector of the journal's run cannot be cut for so many members")?;
+        if machine.is_owner() {
+            self.membership.run_matched(machine.run(), machine.share());
+        }
+        self.hold = Hold::Running(machine.run());
+        self.run = Some(machine);
+        Ok(())
     }
 
     /// Tells whoever wanted it; if that is us, the people here and the members,
     /// who would wait for us.
     fn not_begun(&mut self, run: RunId, from: PeerId, confirm: &Confirm, why: &str, now: Time) {
         let me = self.out.me();
-        let abort = Message::Abort(Abort { run, reason: AbortReason::NotReady, culprit: me });
+        let abort = Message::Abort(Abort { run, reason: AbortReason::NotReady, culprit: me, view: 0 });
         if from != me {
             self.out.send(from, abort, About::Nothing, now);
             return;
@@ -126,38 +136,44 @@ impl Node {
 
     pub(super) fn run_message(&mut self, run: RunId, from: PeerId, message: &Message, now: Time) {
         if self.run.as_ref().is_some_and(|machine| machine.run() == run) {
-            return self.with_run(run, |machine, out| machine.message(from, message, now, out));
+            return self.with_run(run, now, |machine, out| machine.message(from, message, now, out));
+        }
+        match message {
+            Message::Finished(_) => return self.ends.finished_there(run, from, now, &mut self.out),
+            Message::Abort(_) => return self.ends.left_there(run, from),
+            _ => {}
         }
         // Who still asks about a run that is over here has missed its end.
         let asks =
             matches!(message, Message::Join(_) | Message::ViewAsk(_) | Message::Suspect(_) | Message::Heartbeat(_));
-        if let Some(word) = self.over.get(&run).filter(|_| asks).map(|over| over.word(run)) {
+        if let Some(word) = self.ends.word(run, from).filter(|_| asks) {
             self.out.send(from, word, About::Nothing, now);
         }
     }
 
-    pub(super) fn with_run(&mut self, run: RunId, act: impl FnOnce(&mut Machine, &mut Outbox) -> Option<Ended>) {
+    pub(super) fn with_run(
+        &mut self,
+        run: RunId,
+        now: Time,
+        act: impl FnOnce(&mut Machine, &mut Outbox) -> Option<Over>,
+    ) {
         if let Some(machine) = self.run.as_mut().filter(|machine| machine.run() == run) {
-            let ended = act(machine, &mut self.out);
-            self.run_ended(ended);
+            let over = act(machine, &mut self.out);
+            self.run_ended(over, now);
         }
     }
 
-    pub(super) fn run_ended(&mut self, ended: Option<Ended>) {
-        let Some(ended) = ended else { return };
-        if let Some(machine) = self.run.take() {
-            self.over.insert(machine.run(), ended);
-            if self.over.len() > RUNS_OVER_MAX {
-                self.over.pop_first();
-            }
-        }
+    pub(super) fn run_ended(&mut self, over: Option<Over>, now: Time) {
+        let Some(over) = over else { return };
+        self.run = None;
+        self.ends.add(over, now, &mut self.out);
         self.hold = Hold::Free;
     }
 
     pub(super) fn frame_landed(&mut self, id: EffectId, delivered: bool, now: Time) {
         let Some(InFlight { to, kind, about }) = self.out.landed(id) else { return };
         match about {
-            About::Run(run) => self.with_run(run, |machine, out| {
+            About::Run(run) => self.with_run(run, now, |machine, out| {
                 if delivered { machine.delivered(id, to, now, out) } else { machine.undelivered(to, kind, now, out) }
             }),
             About::Order(order) if !delivered => {
