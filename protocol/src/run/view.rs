@@ -142,7 +142,7 @@ impl View {
         2 * agreeing > all || (2 * agreeing == all && lowest)
     }
 
-    /// Whether one of these two is enough without the other, once that has left.
+    /// Whether it has exactly two full members.
     pub fn is_of_two(&self) -> bool {
         self.full().count() == 2
     }

@@ -40,7 +40,7 @@ impl Run {
 
     fn has_left_its_vote(&self, view: &View, peer: &PeerId) -> bool {
         let left = self.left.get(peer).is_some_and(|last| *last <= view.number);
-        left && self.solo && view.full().count() == 2
+        left && self.solo && view.is_of_two()
     }
 }
 

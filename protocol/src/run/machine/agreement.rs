@@ -10,7 +10,7 @@ use crate::ids::PeerId;
 use crate::market::listing::Contact;
 use crate::outbox::Outbox;
 use crate::run::decide::{Knowledge, next_view};
-use crate::run::report::{Abort, AbortReason};
+use crate::run::report::AbortReason;
 use crate::run::view::{
     Accepted, Ballot, CaughtUp, Holding, Join, Plan, Role, View, ViewAccept, ViewAsk, ViewInstall, ViewPropose,
     ViewState,
@@ -56,10 +56,10 @@ struct Attempt {
 #[derive(Debug, Default)]
 pub(super) struct Agreement {
     promised: Option<Ballot>,
-    accepted: Option<Accepted>,
+    pub(super) accepted: Option<Accepted>,
     /// Full members that have left, as they say themselves, without having agreed
     /// to any successor of this view, and so never will.
-    leavers: BTreeSet<PeerId>,
+    pub(super) leavers: BTreeSet<PeerId>,
     attempt: Option<Attempt>,
     /// Since when we hold still.
     frozen_at: Option<Time>,
@@ -396,41 +396,6 @@ impl Machine {
         let install = Message::ViewInstall(Box::new(ViewInstall { run: self.run(), view: view.clone() }));
         self.say_to(told, &install, now, out);
         self.install(view, now, out);
-    }
-
-    // ---- a member that has left by itself ----
-
-    /// Whether these may decide on the next view. In a view of two full members,
-    /// where either may go on alone, one that has left has left its vote to the
-    /// other: no decision without it can be made any more that it would have to
-    /// share. Among more, two such quorums need not have a member in common.
-    fn is_quorum(&self, agrees: impl Fn(&PeerId) -> bool) -> bool {
-        let leaver = self.leaver();
-        self.view.is_quorum(|peer| agrees(peer) || leaver == Some(*peer))
-    }
-
-    fn leaver(&self) -> Option<PeerId> {
-        let of_two = self.view.is_of_two() && self.spec().solo;
-        self.agreement.leavers.first().copied().filter(|_| of_two)
-    }
-
-    /// A full member says that it has left.
-    pub(super) fn leave_heard(&mut self, from: PeerId, abort: &Abort, out: &mut Outbox) {
-        let by_itself = abort.culprit == from && abort.reason.leaves_the_vote();
-        let full = self.view.role(&from) == Some(Role::Full);
-        // If it has seen later views, it may have decided on the next one alone.
-        if by_itself && full && abort.view <= self.view.number && self.agreement.leavers.insert(from) {
-            self.journal(out);
-        }
-    }
-
-    /// The last view that we have had a part in: if we have proposed one that we
-    /// can decide on alone, it is as good as decided.
-    pub(super) fn last_view(&self) -> u32 {
-        let me = self.me();
-        let alone = self.is_quorum(|peer| *peer == me);
-        let accepted = self.agreement.accepted.as_ref().filter(|of| alone && of.ballot.proposer == me);
-        accepted.map_or(self.view.number, |accepted| accepted.view.number.max(self.view.number))
     }
 
     // ---- as a voter ----

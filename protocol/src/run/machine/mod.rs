@@ -6,13 +6,14 @@
 //!
 //! Members come and go: [`agreement`] finds the next view with the others,
 //! [`install`] puts it in force, [`entering`] brings this member in (again),
-//! [`recruit`] looks for more, [`balance`] sees who is slow. [`liveness`] tells who is there, [`training`] is
-//! the work itself.
+//! [`recruit`] looks for more, [`balance`] sees who is slow. [`liveness`] tells who is there, [`leaving`] ends the
+//! run for one or for all, [`training`] is the work itself.
 
 mod agreement;
 mod balance;
 mod entering;
 mod install;
+mod leaving;
 mod liveness;
 mod recruit;
 mod training;
@@ -22,7 +23,7 @@ use super::ends::{End, Over};
 use super::ledger::{Ledger, Span};
 use super::patience::Patience;
 use super::record::{Going, Record};
-use super::report::{Abort, AbortReason, LossSum, RoundReport};
+use super::report::{AbortReason, LossSum, RoundReport};
 use super::view::{Checkpoint, Plan, View};
 use super::{Phase, RunSpec};
 use crate::effect::{Effect, Entry, RunFailure, RunStart};
@@ -368,76 +369,6 @@ impl Machine {
             _ => {}
         }
         None
-    }
-
-    /// The owner's word that the run is over, or a member that cannot begin.
-    fn abort_heard(&mut self, from: PeerId, abort: &Abort, now: Time, out: &mut Outbox) -> Option<Over> {
-        // The last round is agreed: there is nothing left to stop.
-        if self.is_agreed() {
-            return None;
-        }
-        // A stranger's word counts for nothing; who comes in again may know an old view only.
-        let began = || self.start.members.iter().any(|member| member.peer == from);
-        if self.view.member(&from).is_none() && !(self.stage == Stage::Entering && began()) {
-            return None;
-        }
-        let owner_stops = abort.reason == AbortReason::Stopped && abort.culprit == self.start.owner;
-        let undecided = abort.reason == AbortReason::NoMajority && self.stage == Stage::Comparing;
-        if owner_stops || undecided {
-            let failure = RunFailure { reason: abort.reason, culprit: abort.culprit, reported_by: from };
-            return self.end(failure, now, out);
-        }
-        if self.view.member(&from).is_some() {
-            self.leave_heard(from, abort, out);
-            self.accuse(from, abort.reason, now, out);
-        }
-        None
-    }
-
-    /// This member cannot or shall not go on. Without it the others do, unless
-    /// it is the owner who stops the run.
-    pub(crate) fn fail(&mut self, reason: AbortReason, culprit: PeerId, now: Time, out: &mut Outbox) -> Option<Over> {
-        let me = self.me();
-        if culprit != me {
-            // A gradient that cannot be added up: its author leaves, not we.
-            self.accuse(culprit, reason, now, out);
-            return None;
-        }
-        self.end(RunFailure { reason, culprit, reported_by: me }, now, out)
-    }
-
-    /// Ends the run here and says so. A run that is saved has ended well: only
-    /// the delivery of the last report is cut short.
-    fn end(&mut self, failure: RunFailure, now: Time, out: &mut Outbox) -> Option<Over> {
-        if self.over.is_some() {
-            return self.close(out);
-        }
-        let RunFailure { reason, culprit, .. } = failure;
-        let view = self.last_view();
-        self.write_end(End::Early { reason, culprit, view }, now, out);
-        let abort = Message::Abort(Abort { run: self.run(), reason, culprit, view });
-        self.say_to_all(&abort, now, out);
-        out.push(Effect::Close { run: self.run(), failure: Some(failure) });
-        self.over
-    }
-
-    /// Writes down how the run ends here, before anybody is told.
-    fn write_end(&mut self, end: End, now: Time, out: &mut Outbox) {
-        let over = Over { run: self.run(), owner: self.start.owner, me: self.me(), at: now, end };
-        over.journal(out);
-        self.over = Some(over);
-    }
-
-    /// The run has ended well, and its end is in the journal.
-    fn close(&self, out: &mut Outbox) -> Option<Over> {
-        out.push(Effect::Close { run: self.run(), failure: None });
-        self.over
-    }
-
-    fn tell_end(&mut self, to: PeerId, now: Time, out: &mut Outbox) {
-        if let Some(word) = self.over.and_then(|over| over.word(to)) {
-            self.say(to, &word, now, out);
-        }
     }
 
     /// Whether all members agree on the last round, so that none is needed any more.
