@@ -22,6 +22,7 @@ pub mod effect;
 pub mod election;
 pub mod ids;
 pub mod input;
+pub mod ledger;
 pub mod market;
 pub mod membership;
 mod node;

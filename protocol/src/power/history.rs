@@ -52,6 +52,11 @@ pub enum Cause {
         /// The task.
         task: Hash,
     },
+    /// Two statements of consensus that nobody signs both.
+    Equivocation {
+        /// The block that has the evidence.
+        height: u64,
+    },
 }
 
 /// One credit or penalty.
@@ -156,6 +161,7 @@ impl fmt::Display for Cause {
             Self::WrongResult { task } => write!(f, "result of task {} proven wrong", task.short()),
             Self::Unrevealed { task } => write!(f, "result of task {} committed and not revealed", task.short()),
             Self::Disagreement { task } => write!(f, "results of task {} differ: all lose its value", task.short()),
+            Self::Equivocation { height } => write!(f, "two votes for one place, shown in block {height}"),
         }
     }
 }

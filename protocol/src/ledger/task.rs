@@ -1,0 +1,240 @@
+//! A drill task: who was elected for it, what they committed to, what they
+//! have shown.
+
+use super::transaction::DrillResult;
+use crate::election::{Beacon, Domain, VrfOutput, VrfProof, election_input, seats};
+use crate::ids::{Hash, PeerId, Signature, VrfPublic};
+use serde::{Deserialize, Serialize};
+
+const TASK_DOMAIN: &str = "manta 2026-11 drill task v1";
+const PROBATION_DOMAIN: &str = "manta 2026-11 probation task v1";
+const CHALLENGE_DOMAIN: &str = "manta 2026-11 drill challenge v1";
+
+/// What a share of one seat at the first interval counts: 2 to the last interval.
+pub(crate) const SHARE_OF_SEAT: u64 = 1 << (super::limits::INTERVALS_MAX - 1);
+
+/// Where a task comes from; its id and so its unit follow from this alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// Created by a beacon.
+    Drawn {
+        /// The height of the beacon.
+        height: u64,
+        /// Epochs since then that had no block; 0 for the height's own beacon.
+        idle: u32,
+        /// Which of the beacon's tasks.
+        index: u32,
+    },
+    /// The probation unit of one key, which nobody else can use.
+    Probation {
+        /// The height whose beacon drew the key.
+        height: u64,
+        /// The key.
+        candidate: PeerId,
+    },
+}
+
+/// Why drillers are elected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum StageKind {
+    /// The first result: of who is drawn for it, or of the candidate.
+    Opening,
+    /// Further results, compared with the first.
+    Replica,
+    /// Results differ: more drillers.
+    Escalation,
+    /// Results still differ: the last word.
+    Referee,
+}
+
+/// What a stage waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// For commitments.
+    Committing,
+    /// For reveals, in blocks after this height.
+    Revealing {
+        /// The height of the block that closed the commitments.
+        since: u64,
+    },
+    /// For nothing: a later stage goes on.
+    Closed,
+}
+
+/// One election of drillers for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Why.
+    pub kind: StageKind,
+    /// The block that opened it; commitments come in later ones.
+    pub opened: u64,
+    /// What it draws with.
+    pub beacon: Beacon,
+    /// The height whose weights count.
+    pub weights_of: u64,
+    /// The sum of weights that can be elected.
+    pub total: u64,
+    /// Thousandths of seats that are expected in the first interval.
+    pub expected_milli: u64,
+    /// Owners that can be elected.
+    pub candidates: u32,
+    /// Whether all of those may commit, elected or not.
+    pub everyone: bool,
+    /// Whether results were known when it opened: then its drillers owe a check
+    /// digest, too ([`Task::challenge`]).
+    pub challenged: bool,
+    /// Intervals that went by: each has doubled the expectation.
+    pub interval: u32,
+    /// What it waits for.
+    pub phase: Phase,
+}
+
+/// A commitment that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revealed {
+    /// What hid it.
+    pub salt: Hash,
+    /// The result.
+    pub result: DrillResult,
+    /// The driller's, over the transaction.
+    pub signature: Signature,
+}
+
+/// One driller of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Who.
+    pub worker: PeerId,
+    /// Who stands behind it.
+    pub owner: PeerId,
+    /// The stage that it was elected in.
+    pub stage: u8,
+    /// Its key for elections then.
+    pub vrf: VrfPublic,
+    /// Its weight in that election.
+    pub weight: u64,
+    /// Its proof of election, and what that proves.
+    pub election: Option<(VrfProof, VrfOutput)>,
+    /// What it bound itself to.
+    pub commitment: Hash,
+    /// The driller's, over the transaction that commits.
+    pub signature: Signature,
+    /// What it has shown.
+    pub revealed: Option<Revealed>,
+    /// Whether the time to show it went by.
+    pub forfeited: bool,
+}
+
+/// A drill task and all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id, the seed of its unit.
+    pub id: Hash,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The size of its unit, as an index.
+    pub class: u8,
+    /// Its elections; the last one goes on.
+    pub stages: Vec<Stage>,
+    /// Its drillers, in order of their commitments.
+    pub seats: Vec<Seat>,
+}
+
+/// The id of a task that `beacon` creates (idle epochs have beacons of their own).
+pub(crate) fn drawn_id(beacon: &Beacon, idle: u32, index: u32) -> Hash {
+    let mut hasher = blake3::Hasher::new_derive_key(TASK_DOMAIN);
+    hasher.update(beacon.0.as_bytes()).update(&idle.to_le_bytes()).update(&index.to_le_bytes());
+    Hash(*hasher.finalize().as_bytes())
+}
+
+/// The id of the probation unit of `candidate` under `beacon`. Its first eight
+/// bytes are also the draw: below a bound, the key may do it.
+pub(crate) fn probation_id(beacon: &Beacon, candidate: &PeerId) -> Hash {
+    let mut hasher = blake3::Hasher::new_derive_key(PROBATION_DOMAIN);
+    hasher.update(beacon.0.as_bytes()).update(candidate.as_bytes());
+    Hash(*hasher.finalize().as_bytes())
+}
+
+impl Origin {
+    /// The key whose probation unit it is.
+    pub fn candidate(&self) -> Option<&PeerId> {
+        match self {
+            Self::Drawn { .. } => None,
+            Self::Probation { candidate, .. } => Some(candidate),
+        }
+    }
+}
+
+impl Stage {
+    /// The VRF input of the election for stage number `number` of `task`.
+    pub fn input(&self, task: &Hash, number: u8) -> Vec<u8> {
+        let domain = match self.kind {
+            StageKind::Opening | StageKind::Replica => Domain::Drill,
+            StageKind::Escalation | StageKind::Referee => Domain::Escalation,
+        };
+        election_input(domain, &self.beacon, &[task.as_bytes(), &[number]])
+    }
+
+    /// Seats that `output` wins for a key of `weight`, as many intervals as went by.
+    pub fn seats(&self, output: &VrfOutput, weight: u64) -> u32 {
+        seats(output, weight, self.total, self.expected_milli << self.interval.min(super::limits::INTERVALS_MAX))
+    }
+}
+
+impl Seat {
+    /// What it counts for among the seats of its task. Seats that were won with
+    /// a doubled expectation count half, and so on: to be late gains nothing,
+    /// and a weight that is split among many keys gains nothing.
+    pub(crate) fn share(&self, stage: &Stage) -> u64 {
+        match self.election {
+            Some((_, output)) if !stage.everyone => {
+                let seats = u64::from(stage.seats(&output, self.weight).max(1));
+                (seats * SHARE_OF_SEAT) >> stage.interval.min(super::limits::INTERVALS_MAX - 1)
+            }
+            _ => SHARE_OF_SEAT,
+        }
+    }
+}
+
+impl Task {
+    /// The stage that goes on.
+    pub fn stage(&self) -> Option<&Stage> {
+        self.stages.last()
+    }
+
+    /// The number of the stage that goes on.
+    pub fn stage_number(&self) -> u8 {
+        self.stages.len().saturating_sub(1) as u8
+    }
+
+    /// What check digests of a stage are keyed with: a stage that opens after
+    /// results are known has a challenge, so that knowing is not enough.
+    pub fn challenge(&self, number: u8) -> Option<Hash> {
+        let stage = self.stages.get(usize::from(number))?;
+        stage.challenged.then(|| {
+            let mut hasher = blake3::Hasher::new_derive_key(CHALLENGE_DOMAIN);
+            hasher.update(stage.beacon.0.as_bytes()).update(self.id.as_bytes()).update(&[number]);
+            Hash(*hasher.finalize().as_bytes())
+        })
+    }
+
+    /// The seat of this worker.
+    pub fn seat(&self, worker: &PeerId) -> Option<&Seat> {
+        self.seats.iter().find(|seat| seat.worker == *worker)
+    }
+
+    /// Whether a key of this owner has a seat.
+    pub fn has_owner(&self, owner: &PeerId) -> bool {
+        self.seats.iter().any(|seat| seat.owner == *owner)
+    }
+
+    /// Seats of one stage.
+    pub fn seats_of(&self, number: u8) -> impl Iterator<Item = &Seat> {
+        self.seats.iter().filter(move |seat| seat.stage == number)
+    }
+
+    /// What `seat` counts for among the seats of the task.
+    pub(crate) fn share(&self, seat: &Seat) -> u64 {
+        self.stages.get(usize::from(seat.stage)).map_or(0, |stage| seat.share(stage))
+    }
+}
