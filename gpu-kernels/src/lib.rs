@@ -11,6 +11,7 @@ mod benchmark;
 mod buffers;
 mod cpu;
 pub mod device;
+pub mod drill;
 mod error;
 pub mod functions;
 mod gpu;
@@ -20,6 +21,7 @@ pub mod reduce;
 pub mod reference;
 pub mod spec;
 mod training;
+pub mod whetstone;
 
 pub use benchmark::{measure_device_multiply_adds_per_s, measure_multiply_adds_per_s};
 pub use cpu::simd::SimdPath;

@@ -17,6 +17,7 @@
 //! decides on hashes, indices and sizes; the driver moves the bytes and reports
 //! back with the id of the effect it carried out.
 
+pub mod drill;
 pub mod effect;
 pub mod ids;
 pub mod input;
