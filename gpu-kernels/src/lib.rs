@@ -31,7 +31,7 @@ pub use model::config::{ConfigError, ModelConfig};
 pub use model::engine::{Engine, EngineOptions};
 pub use model::layout::{Layout, Tensor};
 pub use model::state::TrainingState;
-pub use model::step::{LossSum, MicroBatchKey, StepNumbers, StepReport};
+pub use model::step::{Evaluation, LossSum, MicroBatchKey, StepNumbers, StepReport};
 pub use outer::{OuterConfig, OuterOptimizer, OuterReport, OuterState};
 pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig};
 pub use training::TrainingEngine;
