@@ -1,4 +1,5 @@
-// Loss of each row of logits in units of 2⁻²⁰ nats, and, if asked for, the gradient
+// Loss of each row of logits in units of 2⁻²⁰ nats, with the highest bit set if the
+// target's logit is larger than every other one, and, if asked for, the gradient
 // scale · (softmax − one-hot) in place of the logits. Twin of `cpu/cross_entropy.rs`.
 
 struct Params {
@@ -49,16 +50,19 @@ fn main(
     }
     let start = row * params.width;
     let of_target = targets[row];
+    // Before the fold: after it, its owner overwrites it.
+    let at_target = logits[start + of_target];
     var largest = 0xff7fffffu;
     for (var column = lane; column < params.width; column += LANES) {
-        largest = f_larger(largest, logits[start + column]);
+        if column != of_target {
+            largest = f_larger(largest, logits[start + column]);
+        }
     }
-    let maximum = fold_maximum(lane, largest);
-    // Only the lane that owns the target's logit uses it.
-    var distance = 0u;
-    if of_target % LANES == lane {
-        distance = f_sub(maximum, logits[start + of_target]);
-    }
+    let rival = fold_maximum(lane, largest);
+    let maximum = f_larger(rival, at_target);
+    // Only the lane that owns the target's logit uses these.
+    let distance = f_sub(maximum, at_target);
+    let hit = select(0u, SIGN, maximum != rival);
     var sum = 0u;
     for (var column = lane; column < params.width; column += LANES) {
         let e = f_exp(f_sub(logits[start + column], maximum));
@@ -68,7 +72,7 @@ fn main(
     let total = fold_sum(lane, sum);
     if of_target % LANES == lane {
         let loss = loss_to_fixed(f_add(distance, f_log(total)));
-        losses[row] = loss;
+        losses[row] = loss | hit;
         report(params.slot, select(0u, INFINITY, loss == 0xffffffffu));
     }
     if params.with_gradient == 1u {

@@ -1,21 +1,6 @@
-// Row-scaled integers, twin of `cpu/quantize.rs` and `cpu/random.rs`.
-// The header defines DIGITS, STOCHASTIC, and for
-// that number of digits BELOW (powers of two between a row's exponent and its largest
-// magnitude) and LIMIT (of |q|).
-
-
-
-
-
-fn mix(key: vec2<u32>, index: u32) -> u32 {
-    var x = index + key.x;
-    x ^= x >> 16u;
-    x *= 0x7feb352du;
-    x += key.y;
-    x ^= x >> 15u;
-    x *= 0x846ca68bu;
-    return x ^ (x >> 16u);
-}
+// Row-scaled integers, twin of `cpu/quantize.rs`; comes after `hash.wgsl`. The header
+// defines DIGITS, STOCHASTIC, and for that number of digits BELOW (powers of two between
+// a row's exponent and its largest magnitude) and LIMIT (of |q|).
 
 /// Exponent field of a row's scale.
 fn scale_field(peak: u32) -> u32 {

@@ -5,7 +5,7 @@ use crate::gpu::engine::GpuEngine;
 use crate::model::config::ModelConfig;
 use crate::model::engine::Engine;
 use crate::model::layout::Layout;
-use crate::model::step::{LossSum, MicroBatchKey, StepNumbers, StepReport};
+use crate::model::step::{Evaluation, LossSum, MicroBatchKey, StepNumbers, StepReport};
 use crate::spec::ArithmeticSpec;
 
 /// One model in training. All implementations give the same bits; calls that
@@ -70,11 +70,11 @@ pub trait TrainingEngine: Send {
     /// # Errors
     /// As [`TrainingEngine::apply_gradient`].
     fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError>;
-    /// The loss of `sequences` rows of tokens.
+    /// Loss and hits of `sequences` rows of tokens.
     ///
     /// # Errors
     /// As [`TrainingEngine::accumulate_gradient`].
-    fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError>;
+    fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<Evaluation, EngineError>;
     /// The logits of the token after `context`.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ macro_rules! training_engine {
             fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError> {
                 self.apply_own_gradient(micro_batches, step)
             }
-            fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError> {
+            fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<Evaluation, EngineError> {
                 self.evaluate(tokens, sequences)
             }
             fn next_token_logits(&mut self, context: &[u32]) -> Result<Vec<f32>, EngineError> {

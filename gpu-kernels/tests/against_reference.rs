@@ -159,7 +159,7 @@ fn losses_agree() {
             let (inputs, targets) = split(&tokens, case.length);
             let batch = Batch { inputs: &inputs, targets: &targets, sequences: case.sequences };
             let expected = Decoder::<f64>::new(&case.config, engine.parameters()).loss(batch);
-            let evaluated = engine.evaluate(&tokens, case.sequences).unwrap();
+            let evaluated = engine.evaluate(&tokens, case.sequences).unwrap().loss;
             let trained = engine.accumulate_gradient(&tokens, case.sequences, &case.key(0)).unwrap();
             assert_eq!(evaluated, trained, "{}: the loss does not depend on what it is for", case.name);
             let error = (evaluated.nats_per_token() - expected).abs();
@@ -374,7 +374,7 @@ impl Training {
             engine.apply_own_gradient(2, StepNumbers::in_order(step)).unwrap();
             losses.push(loss.nats_per_token());
         }
-        let validation = engine.evaluate(&self.validation, self.validation.len() / (LENGTH + 1)).unwrap();
+        let validation = engine.evaluate(&self.validation, self.validation.len() / (LENGTH + 1)).unwrap().loss;
         checkpoints(&losses, validation.nats_per_token())
     }
 

@@ -59,7 +59,7 @@ fn loss_falls_on_a_repeating_text() {
     assert!((losses[0] - 29f64.ln()).abs() < 0.2, "an untrained model knows nothing: {}", losses[0]);
     assert!(losses[59] < 0.1, "{losses:?}");
     let end = engine.evaluate(&tokens, spec.micro_batch_sequences).unwrap();
-    assert!(end.nats_per_token() < 0.1);
+    assert!(end.loss.nats_per_token() < 0.1 && end.hits > end.loss.tokens * 9 / 10, "{end:?}");
     let logits = engine.next_token_logits(&tokens[..9]).unwrap();
     let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
     assert_eq!(best as u32, tokens[9]);
@@ -75,7 +75,7 @@ fn evaluation_does_not_depend_on_grouping() {
     let row = spec().sequence_length + 1;
     let apart = tokens.chunks(row).map(|row| engine.evaluate(row, 1).unwrap()).sum();
     assert_eq!(together, apart);
-    assert_eq!(together.tokens, (sequences * (row - 1)) as u64);
+    assert_eq!(together.loss.tokens, (sequences * (row - 1)) as u64);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn gradients_are_slopes_of_the_loss() {
                     moved[index] += (sign * distance * f64::from(gradient[index]) / norm) as f32;
                 }
                 engine.load_parameters(moved).unwrap();
-                engine.evaluate(&tokens, 3).unwrap().nats_per_token()
+                engine.evaluate(&tokens, 3).unwrap().loss.nats_per_token()
             };
             let slope = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * distance);
             let error = (slope - norm).abs() / norm;

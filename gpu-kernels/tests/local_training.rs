@@ -72,7 +72,7 @@ impl Task {
     }
 
     fn loss(&self, engine: &mut Engine) -> f64 {
-        engine.evaluate(&self.validation, self.validation.len() / (LENGTH + 1)).unwrap().nats_per_token()
+        engine.evaluate(&self.validation, self.validation.len() / (LENGTH + 1)).unwrap().loss.nats_per_token()
     }
 
     /// `members` members sum their gradients in every step.

@@ -1,6 +1,7 @@
 //! Everything that a [`Node`](crate::Node) asks its driver to do.
 
 use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId};
+use crate::ledger::DrillClass;
 use crate::market::demand::Share;
 use crate::market::listing::Contact;
 use crate::market::matching::Mismatch;
@@ -239,6 +240,57 @@ pub enum Effect {
         /// `None` if it ended well.
         failure: Option<RunFailure>,
     },
+    /// A ledger begins here: keep its genesis document, and put aside what was
+    /// kept of another one. Durable before any later effect is carried out.
+    LedgerBegin {
+        /// Canonical bytes.
+        genesis: Vec<u8>,
+    },
+    /// Append this to the consensus log of a height, dropping the records of any
+    /// other height. Durable before any later effect is carried out.
+    LedgerLog {
+        /// The height.
+        height: u64,
+        /// The record.
+        record: Vec<u8>,
+    },
+    /// Append a block with its certificate. Durable before any later effect is carried out.
+    LedgerBlock {
+        /// Its height: one more than that of the block before.
+        height: u64,
+        /// Canonical bytes of the sealed block.
+        block: Vec<u8>,
+    },
+    /// Keep the state after this height, in place of an earlier snapshot, so that
+    /// a start need not replay all blocks.
+    LedgerSnapshot {
+        /// The height.
+        height: u64,
+        /// The snapshot.
+        state: Vec<u8>,
+    },
+    /// Read sealed blocks for another peer. Answered by
+    /// [`Input::BlocksRead`](crate::Input::BlocksRead).
+    ReadBlocks {
+        /// Who wants them.
+        to: PeerId,
+        /// The first height.
+        from: u64,
+        /// How much fits, in bytes; at least one block is read if it is there.
+        bytes_max: usize,
+    },
+    /// Compute a unit of drilling, if the share of the machine that is set aside
+    /// for it has room. Answered by [`Input::Drilled`](crate::Input::Drilled).
+    Drill {
+        /// The task, which is also the seed of its unit.
+        task: Hash,
+        /// The size of the product.
+        class: DrillClass,
+        /// What a second digest is owed under, if one is.
+        challenge: Option<Hash>,
+        /// Whether the result is promised already: then it takes whatever it takes.
+        owed: bool,
+    },
     /// Something that people and metrics want to know.
     Notify(Event),
 }
@@ -342,6 +394,36 @@ pub enum Event {
         order: OrderId,
         /// The run that it became.
         run: RunId,
+    },
+    /// This peer has founded a ledger, for it heard of none.
+    LedgerFounded {
+        /// Its name.
+        ledger: Hash,
+    },
+    /// This peer follows the ledger of others.
+    LedgerJoined {
+        /// Its name.
+        ledger: Hash,
+    },
+    /// Others of this swarm keep another ledger, and both have several owners:
+    /// they never merge, people have to choose one.
+    LedgersDiffer {
+        /// The one that is kept here.
+        ours: Hash,
+        /// The other one.
+        theirs: Hash,
+    },
+    /// What was kept of a ledger cannot be used; this peer begins without it.
+    LedgerUnreadable {
+        /// Why.
+        why: String,
+    },
+    /// The ledger has one more block here.
+    BlockFinal {
+        /// Its height.
+        height: u64,
+        /// The root of the state after it.
+        root: Hash,
     },
     /// The run of an own order could not begin on this machine, after
     /// `OrderMatched`; no `Prepare` or `Close` follows.

@@ -1,11 +1,13 @@
 //! Everything that can happen to a [`Node`](crate::Node).
 
 use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId, Serial};
+use crate::ledger::DrillResult;
 use crate::market::demand::Share;
 use crate::market::listing::Listing;
 use crate::run::report::{AbortReason, LossSum};
 use crate::run::{Phase, RunSpec};
 use crate::time::Time;
+use crate::trust::LedgerOptions;
 
 /// One thing that happened; handed to [`Node::handle`](crate::Node::handle).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +94,20 @@ pub enum Input {
         run: RunId,
         /// Whose fault it is, if another member's gradient is at fault.
         culprit: Option<PeerId>,
+    },
+    /// The blocks of [`Effect::ReadBlocks`](crate::Effect::ReadBlocks).
+    BlocksRead {
+        /// Who wants them.
+        to: PeerId,
+        /// Sealed blocks, one height after the other; none if they are not here.
+        blocks: Vec<Vec<u8>>,
+    },
+    /// The unit of [`Effect::Drill`](crate::Effect::Drill) was computed.
+    Drilled {
+        /// The task.
+        task: Hash,
+        /// The result; `None` if there was no room for it, or it failed.
+        result: Option<DrillResult>,
     },
     /// Time has come to [`Node::poll_timeout`](crate::Node::poll_timeout).
     Tick,
@@ -189,6 +205,18 @@ pub enum Command {
         /// How to look for members.
         wish: Wish,
     },
+    /// Take part in the swarm's ledger, or found one.
+    KeepLedger(Box<LedgerOptions>),
+    /// Give credits to another account. Answered by
+    /// [`Event::Refused`](crate::Event::Refused) if it cannot be.
+    Transfer {
+        /// Whose account.
+        to: PeerId,
+        /// How much, in micro-credits.
+        amount: u64,
+    },
+    /// Step back from elections and committees, as before a stop.
+    StandBy,
     /// Stop an order that has not become a run yet.
     CancelOrder {
         /// The order.

@@ -18,6 +18,7 @@
 //! back with the id of the effect it carried out.
 
 pub mod consensus;
+pub mod drill;
 pub mod effect;
 pub mod election;
 pub mod ids;
@@ -31,6 +32,7 @@ pub mod power;
 pub mod run;
 pub mod seed;
 pub mod time;
+pub mod trust;
 pub mod wire;
 
 pub use effect::{Effect, Event};

@@ -1,5 +1,6 @@
 //! The node: routes each input to its room and collects the effects.
 
+mod ledger;
 mod market;
 mod membership;
 mod runs;
@@ -18,6 +19,7 @@ use crate::run::machine::{ChunkArrived, Machine, Market};
 use crate::run::report::{Abort, AbortReason, Heartbeat, Ready, RoundReport};
 use crate::run::view::{CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk};
 use crate::time::{Duration, Time};
+use crate::trust::Trust;
 use crate::wire::limits::{CLOCK_SKEW_MAX, FRAME_LIFETIME_MAX, GOSSIP_LIFETIME_MAX};
 use crate::wire::{Envelope, EnvelopeError, Identity, Message};
 use membership::Membership;
@@ -57,6 +59,8 @@ pub struct Node {
     run: Option<Machine>,
     /// How runs ended here, for members that missed it.
     ends: Ends,
+    /// The part in the swarm's ledger, if this peer takes any.
+    trust: Option<Trust>,
     expire_at: Time,
 }
 
@@ -86,6 +90,7 @@ impl Node {
             orders: BTreeMap::new(),
             run: None,
             ends: Ends::default(),
+            trust: None,
             expire_at: now + LISTING_INTERVAL,
         }
     }
@@ -97,9 +102,11 @@ impl Node {
             Input::PeerConnected { peer } => {
                 self.met(peer, now);
                 self.ends.met(peer, now);
+                self.with_trust(|trust, _| trust.connected(peer, now));
             }
             Input::PeerDisconnected { peer } => {
                 self.parted(&peer);
+                self.with_trust(|trust, _| trust.disconnected(&peer, now));
                 if let Some(run) = &mut self.run {
                     run.disconnected(peer, now, &mut self.out);
                 }
@@ -130,6 +137,10 @@ impl Node {
                 Some(culprit) => machine.fail(AbortReason::BadGradient, culprit, now, out),
                 None => machine.fail(AbortReason::CannotCompute, out.me(), now, out),
             }),
+            Input::BlocksRead { to, blocks } => {
+                self.with_trust(|trust, out| trust.blocks_read(to, blocks, now, out));
+            }
+            Input::Drilled { task, result } => self.with_trust(|trust, out| trust.drilled(task, result, now, out)),
             Input::Tick => {}
         }
         self.settle(now);
@@ -146,7 +157,8 @@ impl Node {
         let run = self.run.as_ref().map(Machine::timeout);
         let announce = self.offer.as_ref().and(self.announce_due);
         let (hold, membership, ends) = (self.hold.timeout(), self.membership.timeout(), self.ends.timeout());
-        let waits = [Some(self.expire_at), announce, orders, run, hold, membership, ends];
+        let trust = self.trust.as_ref().map(Trust::timeout);
+        let waits = [Some(self.expire_at), announce, orders, run, hold, membership, ends, trust];
         waits.into_iter().flatten().min().unwrap_or(self.expire_at)
     }
 
@@ -194,6 +206,9 @@ impl Node {
                     self.orders.insert(order, new);
                 }
             }
+            Command::KeepLedger(options) => self.keep_ledger(*options, now),
+            Command::Transfer { to, amount } => self.transfer(to, amount, now),
+            Command::StandBy => self.with_trust(|trust, out| trust.stand_by(now, out)),
             Command::CancelOrder { order } => {
                 if let Some(mut order) = self.orders.remove(&order) {
                     order.cancel(now, &mut self.out);
@@ -233,6 +248,9 @@ impl Node {
             }
             Message::Withdrawal(_) => self.book.list(author, seq, expires_at, None, now),
             Message::Demand(demand) => self.demand_heard(author, seq, expires_at, demand, now),
+            Message::Transaction(_) | Message::Votes(_) | Message::Proposal(_) | Message::LedgerStatus(_) => {
+                return self.ledger_gossip(author, message, now);
+            }
             _ => return Verdict::Reject,
         };
         if change == Change::New { Verdict::Accept } else { Verdict::Ignore }
@@ -299,6 +317,15 @@ impl Node {
             Message::ViewState(state) => self.run_message(state.run, from, &message, now),
             Message::ViewPropose(propose) => self.run_message(propose.run, from, &message, now),
             Message::ViewInstall(install) => self.run_message(install.run, from, &message, now),
+            Message::BlocksAsk(_)
+            | Message::Blocks(_)
+            | Message::GenesisAsk(_)
+            | Message::GenesisReply(_)
+            | Message::Probe(_)
+            | Message::ProbeReply(_)
+            | Message::ProposalAsk(_)
+            | Message::ProposalReply(_) => self.with_trust(|trust, out| trust.frame(from, &message, now, out)),
+            Message::Transaction(_) | Message::Votes(_) | Message::Proposal(_) | Message::LedgerStatus(_) => {}
             Message::Listing(_) | Message::Withdrawal(_) | Message::Demand(_) => {}
             Message::Presence(_) | Message::Revocations(_) | Message::Hello(_) => {}
         }
@@ -321,6 +348,7 @@ impl Node {
             self.run_ended(ended, now);
         }
         self.ends.tell(now, &mut self.out);
+        self.with_trust(|trust, out| trust.settle(now, out));
         loop {
             if self.offer.is_some() && self.announced_busy.is_some_and(|busy| busy != (self.hold != Hold::Free)) {
                 self.announce_soon(now);

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub(crate) enum About {
     Order(OrderId),
     Run(RunId),
+    Ledger,
     Nothing,
 }
 
@@ -58,6 +59,10 @@ impl Outbox {
 
     pub(crate) fn me(&self) -> PeerId {
         self.me
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     pub(crate) fn network(&self) -> NetworkId {

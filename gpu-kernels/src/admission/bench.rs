@@ -11,7 +11,7 @@ use crate::gpu::kernel::{Form, Pipelines};
 use crate::gpu::program::{Dispatch, Program};
 
 /// What outputs are filled with before a kernel runs: a NaN.
-const GARBAGE: u32 = 0x7fc0_beef;
+pub(crate) const GARBAGE: u32 = 0x7fc0_beef;
 /// The slot in which tested kernels report.
 pub(crate) const SLOT: u32 = 1;
 /// Slots that one run may report in.

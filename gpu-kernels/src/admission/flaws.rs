@@ -22,7 +22,8 @@ pub struct FlawReport {
 /// Whether wrong arithmetic of this kind can change what a kernel gives.
 pub(super) fn matters(flaw: Flaw, op: &str) -> bool {
     // Integers throughout, or copies.
-    let integers = ["pack_rows", "pack_columns", "matmul", "embedding"];
+    let integers = ["pack_rows", "pack_columns", "matmul", "embedding", "gemm_operand", "gemm_fold"];
+    let never_rounds = ["embedding", "gemm_operand", "gemm_fold"];
     // Single sums, or sums in an order of their own.
     let sums = ["group_sum", "embedding_gradient", "add", "sum_peak", "accumulate"];
     let without_tree = ["rope", "swiglu", "swiglu_backward", "adamw", "adamw_preview"];
@@ -35,9 +36,9 @@ pub(super) fn matters(flaw: Flaw, op: &str) -> bool {
         Flaw::FlushesSubnormals if op == "gradient_scale" => false,
         // The product ends in `canon`.
         Flaw::FlushesSubnormals | Flaw::FlushesEarly => op == "matmul" || !integers.contains(&op),
-        Flaw::Truncates => op != "embedding",
+        Flaw::Truncates => !never_rounds.contains(&op),
         // A tie at the limit goes there, whether to even or away from zero.
-        Flaw::TiesAway => !["embedding", "sum_peak"].contains(&op),
+        Flaw::TiesAway => op != "sum_peak" && !never_rounds.contains(&op),
     }
 }
 

@@ -152,7 +152,9 @@ fn trace(engine: &mut dyn TrainingEngine, steps: u64) -> Result<(Vec<u8>, f64), 
     let tokens_per_s = counted as f64 / start.elapsed().as_secs_f64().max(1e-9);
     bytes.extend(engine.parameter_hash()?);
     bytes.extend(engine.optimizer_hash()?);
-    bytes.extend(engine.evaluate(&tokens, sequences)?.fixed.to_le_bytes());
+    let evaluation = engine.evaluate(&tokens, sequences)?;
+    bytes.extend(evaluation.loss.fixed.to_le_bytes());
+    bytes.extend(evaluation.hits.to_le_bytes());
     let logits = engine.next_token_logits(&tokens[..row - 1])?;
     bytes.extend(logits.iter().flat_map(|logit| logit.to_le_bytes()));
     Ok((bytes, tokens_per_s))

@@ -7,6 +7,7 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
+pub(crate) mod gemm;
 pub(crate) mod matmul;
 pub(crate) mod pack;
 pub(crate) mod pool;

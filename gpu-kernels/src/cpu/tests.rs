@@ -130,7 +130,7 @@ fn cross_entropy_of_rows() {
         let mut gradient = logits.clone();
         let loss = cross_entropy::cross_entropy(simd, &mut gradient, &targets, Some(1.0 / rows as f32)).unwrap();
         assert_eq!(cross_entropy::cross_entropy(simd, &mut logits.clone(), &targets, None), Some(loss));
-        gradient.push(loss as f32 / 1_048_576.0 / rows as f32);
+        gradient.push(loss.fixed as f32 / 1_048_576.0 / rows as f32);
         gradient
     });
     let (gradient, loss) = found.split_at(logits.len());
@@ -140,6 +140,10 @@ fn cross_entropy_of_rows() {
     hopeless[0] = 3000.0;
     let simd = SimdPath::Auto.resolve().unwrap();
     assert_eq!(cross_entropy::cross_entropy(simd, &mut hopeless, &[1], None), None);
+    // A tie is no hit.
+    let mut rows = [[0.0, 2.0, -1.0], [1.0, 1.0, 0.0], [3.0, 3.5, 0.0]].concat();
+    let judged = cross_entropy::cross_entropy(simd, &mut rows, &[1, 0, 0], None);
+    assert_eq!(judged.map(|judged| judged.hits), Some(1));
 }
 
 /// Causal grouped-query attention in f64.

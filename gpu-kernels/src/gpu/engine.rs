@@ -28,7 +28,9 @@ use crate::model::forward::{Batch, Purpose};
 use crate::model::init::initialize;
 use crate::model::layout::Layout;
 use crate::model::state::TrainingState;
-use crate::model::step::{LAYER_SITES, LossSum, MicroBatchKey, OpKeys, RoundingSite, StepNumbers, StepReport};
+use crate::model::step::{
+    Evaluation, LAYER_SITES, LossSum, MicroBatchKey, OpKeys, RoundingSite, StepNumbers, StepReport,
+};
 use crate::reduce::check;
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
 
@@ -329,18 +331,18 @@ impl GpuEngine {
         Ok(StepReport { gradient_norm: f32::from_bits(contents[1][0]), learning_rate })
     }
 
-    /// The loss of `sequences` rows of tokens; see [`crate::Engine::evaluate`].
+    /// Loss and hits of `sequences` rows of tokens; see [`crate::Engine::evaluate`].
     ///
     /// # Errors
     /// As there, or a device that is lost or out of memory.
-    pub fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError> {
+    pub fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<Evaluation, EngineError> {
         let batch = checked_batch(&self.model.config, &self.model.spec, tokens, sequences)?;
-        let mut sum = LossSum::default();
+        let mut sum = Evaluation::default();
         for tokens in tokens.chunks(self.model.spec.micro_batch_sequences * (batch.length + 1)) {
             let batch = Batch { sequences: tokens.len() / (batch.length + 1), ..batch };
             let (inputs, targets) = split_targets(tokens, batch.length);
             let (losses, _) = self.run(&inputs, &targets, batch, Purpose::Evaluate)?;
-            sum += loss_sum(&losses);
+            sum = sum + Evaluation { loss: loss_sum(&losses), hits: hits(&losses) };
         }
         Ok(sum)
     }
@@ -459,9 +461,16 @@ impl GpuEngine {
     }
 }
 
+/// The bit of a row's loss that says whether its target is a hit; losses are under 2³¹.
+const HIT: u32 = 1 << 31;
+
 /// The sum of fixed-point losses, in any order.
 fn loss_sum(losses: &[u32]) -> LossSum {
-    LossSum { fixed: losses.iter().map(|&loss| i64::from(loss)).sum(), tokens: losses.len() as u64 }
+    LossSum { fixed: losses.iter().map(|&loss| i64::from(loss & !HIT)).sum(), tokens: losses.len() as u64 }
+}
+
+fn hits(losses: &[u32]) -> u64 {
+    losses.iter().map(|&loss| u64::from(loss / HIT)).sum()
 }
 
 #[cfg(test)]

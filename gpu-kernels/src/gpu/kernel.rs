@@ -29,6 +29,8 @@ pub(crate) enum Kernel {
     GradientScale,
     AdamwPreview,
     Adamw,
+    GemmOperand,
+    GemmFold,
 }
 
 /// A deliberately wrong form of the arithmetic, to prove that the known-answer
@@ -67,6 +69,7 @@ pub(crate) struct Form {
 const CANONICAL: &str = include_str!("../../shaders/canonical.wgsl");
 const FUNCTIONS: &str = include_str!("../../shaders/functions.wgsl");
 const TREE: &str = include_str!("../../shaders/tree.wgsl");
+const HASH: &str = include_str!("../../shaders/hash.wgsl");
 const QUANTIZE: &str = include_str!("../../shaders/quantize.wgsl");
 
 /// What a shader consists of.
@@ -113,6 +116,8 @@ impl Kernel {
             Self::GradientScale,
             Self::AdamwPreview,
             Self::Adamw,
+            Self::GemmOperand,
+            Self::GemmFold,
         ];
         for digits in [1, 2] {
             for stochastic in [false, true] {
@@ -127,8 +132,8 @@ impl Kernel {
 
     fn source(self) -> Source {
         match self {
-            Self::PackRows { .. } => source!("pack_rows", "rrww", QUANTIZE),
-            Self::PackColumns { .. } => source!("pack_columns", "rrww", QUANTIZE),
+            Self::PackRows { .. } => source!("pack_rows", "rrww", HASH, QUANTIZE),
+            Self::PackColumns { .. } => source!("pack_columns", "rrww", HASH, QUANTIZE),
             Self::Matmul { .. } => source!("matmul", "rrrrw"),
             Self::RmsNorm => source!("rms_norm", "rrww", FUNCTIONS, TREE),
             Self::RmsNormBackward => source!("rms_norm_backward", "rrrrw", TREE),
@@ -149,6 +154,8 @@ impl Kernel {
             Self::GradientScale => source!("gradient_scale", "rw", FUNCTIONS, TREE),
             Self::AdamwPreview => source!("adamw_preview", "rrrrr", FUNCTIONS),
             Self::Adamw => source!("adamw", "rrwww", FUNCTIONS),
+            Self::GemmOperand => source!("gemm_operand", "w", HASH),
+            Self::GemmFold => source!("gemm_fold", "rw", HASH),
         }
     }
 

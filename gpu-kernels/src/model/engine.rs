@@ -10,7 +10,7 @@ use super::init::initialize;
 use super::layout::Layout;
 use super::optimizer::apply;
 use super::state::TrainingState;
-use super::step::{LossSum, MicroBatchKey, OpKeys, StepNumbers, StepReport, check_range};
+use super::step::{Evaluation, LossSum, MicroBatchKey, OpKeys, StepNumbers, StepReport, check_range};
 use super::weights::Weights;
 use super::workspace::Workspace;
 use crate::arithmetic::{canon, from_host};
@@ -270,7 +270,7 @@ impl Engine {
         };
         self.pool.install(|| {
             model.forward(workspace, &inputs, batch, Purpose::Train)?;
-            let fixed = cross_entropy(model.simd, &mut workspace.logits, &targets, Some(gradient_scale))
+            let judged = cross_entropy(model.simd, &mut workspace.logits, &targets, Some(gradient_scale))
                 .ok_or(EngineError::Range { op: "cross_entropy", layer: None })?;
             let backward = Backward { model: &model, keys: OpKeys::new(key), gradient: &mut *micro_gradient };
             backward.run(workspace, &inputs, batch)?;
@@ -278,7 +278,7 @@ impl Engine {
             let peak = sums().map(|(sum, part)| sum_peak(model.simd, sum, part)).reduce(|| 0, u32::max);
             check_range("gradient sum", None, peak)?;
             model.add(gradient, micro_gradient);
-            Ok(LossSum { fixed, tokens: batch.tokens() as u64 })
+            Ok(LossSum { fixed: judged.fixed, tokens: batch.tokens() as u64 })
         })
     }
 
@@ -322,25 +322,26 @@ impl Engine {
         outcome
     }
 
-    /// The loss of `sequences` rows of `sequence_length + 1` tokens, in pieces
-    /// of a micro-batch. It does not depend on how rows are grouped.
+    /// Loss and hits of `sequences` rows of `sequence_length + 1` tokens, in pieces
+    /// of a micro-batch. They do not depend on how rows are grouped.
     ///
     /// # Errors
     /// As [`Engine::accumulate_gradient`].
-    pub fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError> {
+    pub fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<Evaluation, EngineError> {
         let batch = checked_batch(&self.config, &self.spec, tokens, sequences)?;
         self.prepare(batch.length, false);
         let (model, workspace) = self.model();
-        let mut sum = LossSum::default();
+        let mut sum = Evaluation::default();
         for tokens in tokens.chunks(model.spec.micro_batch_sequences * (batch.length + 1)) {
             let batch = Batch { sequences: tokens.len() / (batch.length + 1), ..batch };
             let (inputs, targets) = split_targets(tokens, batch.length);
-            let fixed = model.pool.install(|| {
+            let judged = model.pool.install(|| {
                 model.forward(workspace, &inputs, batch, Purpose::Evaluate)?;
                 cross_entropy(model.simd, &mut workspace.logits, &targets, None)
                     .ok_or(EngineError::Range { op: "cross_entropy", layer: None })
             })?;
-            sum += LossSum { fixed, tokens: batch.tokens() as u64 };
+            let loss = LossSum { fixed: judged.fixed, tokens: batch.tokens() as u64 };
+            sum = sum + Evaluation { loss, hits: judged.hits };
         }
         Ok(sum)
     }

@@ -143,6 +143,29 @@ impl std::iter::Sum for LossSum {
     }
 }
 
+/// How well a model predicts tokens; does not depend on their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evaluation {
+    /// The losses, and how many tokens were predicted.
+    pub loss: LossSum,
+    /// Tokens whose logit was larger than every other one.
+    pub hits: u64,
+}
+
+impl std::ops::Add for Evaluation {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { loss: self.loss + other.loss, hits: self.hits + other.hits }
+    }
+}
+
+impl std::iter::Sum for Evaluation {
+    fn sum<I: Iterator<Item = Self>>(sums: I) -> Self {
+        sums.fold(Self::default(), |a, b| a + b)
+    }
+}
+
 /// What one optimiser step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {

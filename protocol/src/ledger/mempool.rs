@@ -120,10 +120,15 @@ impl Mempool {
         self.waiting.get(id).map(|waiting| &waiting.transaction)
     }
 
+    /// Those of this author that wait.
+    pub fn of(&self, author: &PeerId) -> impl Iterator<Item = &Transaction> {
+        self.by_author.get(author).into_iter().flatten().filter_map(|id| self.get(id))
+    }
+
     /// The number for the next counted transaction of `author`, after those that wait.
     pub fn next_nonce(&self, state: &State, author: &PeerId) -> u64 {
-        let own = self.by_author.get(author).into_iter().flatten().filter_map(|id| self.get(id));
-        let waiting = own.filter(|transaction| transaction.action.is_counted()).map(|transaction| transaction.nonce);
+        let waiting =
+            self.of(author).filter(|transaction| transaction.action.is_counted()).map(|transaction| transaction.nonce);
         waiting.max().map_or(0, |nonce| nonce.saturating_add(1)).max(state.next_nonce(author))
     }
 

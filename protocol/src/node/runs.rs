@@ -181,7 +181,8 @@ impl Node {
                     order.unreachable(to, now, &mut self.out);
                 }
             }
-            About::Order(_) | About::Nothing => {}
+            About::Ledger if !delivered => self.with_trust(|trust, _| trust.undelivered(to, now)),
+            About::Order(_) | About::Ledger | About::Nothing => {}
         }
     }
 }

@@ -6,14 +6,14 @@
 //! durable, and the engine goes on from there. What the engine wants durable is
 //! in the log before anything that follows it leaves the node.
 
-use crate::consensus::engine::{Config, Input, Output, Start, Timeouts, Worth};
+use super::Snapshot;
 use crate::consensus::engine::Refusal;
+use crate::consensus::engine::{Config, Input, Output, Start, Timeouts, Worth};
 use crate::consensus::{Certificate, CertificateError, Committee, Engine, Progress, Proposal};
 use crate::effect::Effect;
 use crate::ids::{Hash, PeerId};
 use crate::ledger::{Action, Admission, Block, BlockError, Mempool, State, Transaction};
 use crate::time::Time;
-use super::Snapshot;
 use crate::trust::words::Sealed;
 use crate::wire::{Identity, Message, codec};
 use std::collections::BTreeMap;
@@ -238,7 +238,9 @@ impl Chain {
         let state = match self.judged.remove(&certificate.value) {
             Some(state) => Some(state),
             // Decided by others' precommits before we judged it.
-            None => Block::decode(&bytes).ok().and_then(|block| self.state.execute(&block, u64::MAX).ok()).map(Arc::new),
+            None => {
+                Block::decode(&bytes).ok().and_then(|block| self.state.execute(&block, u64::MAX).ok()).map(Arc::new)
+            }
         };
         let sealed = codec::encode(&Sealed { block: bytes, certificate });
         // A quorum of honest members judged it by the same rules.

@@ -90,7 +90,11 @@ impl Driller {
             match part.result {
                 Some(result) if !part.revealed => {
                     part.revealed = true;
-                    said.push(Action::Reveal(DrillReveal { task: due.task, salt: salt(&self.salts, &due.task), result }));
+                    said.push(Action::Reveal(DrillReveal {
+                        task: due.task,
+                        salt: salt(&self.salts, &due.task),
+                        result,
+                    }));
                 }
                 None if !part.asked => {
                     part.asked = true;
@@ -164,9 +168,8 @@ impl Driller {
             // A commitment may still wait for a block.
             seated || open(task) || (part.asked && part.committed)
         });
-        self.drawn.retain(|(task, number), _| {
-            chances.iter().any(|chance| chance.task == *task && chance.number == *number)
-        });
+        self.drawn
+            .retain(|(task, number), _| chances.iter().any(|chance| chance.task == *task && chance.number == *number));
     }
 }
 

@@ -13,7 +13,7 @@ pub mod words;
 use crate::consensus::engine::{Input as Consensus, Worth};
 use crate::consensus::{Committee, Progress};
 use crate::effect::{Effect, Event, Verdict};
-use crate::ids::{EffectId, Hash, NetworkId, PeerId};
+use crate::ids::{Hash, NetworkId, PeerId};
 use crate::ledger::{Action, Admission, Founder, Genesis, Parameters, Register, State, Transaction};
 use crate::outbox::{About, Outbox};
 use crate::power::MicroPower;
@@ -25,7 +25,7 @@ use founding::{Move, Own, Rumours};
 use probes::Prober;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use words::{Blocks, BlocksAsk, GenesisAsk, GenesisReply, LedgerStatus, Probe, ProbeReply, ProposalAsk, ProposalReply};
+use words::{Blocks, BlocksAsk, GenesisAsk, GenesisReply, LedgerStatus, ProbeReply, ProposalAsk, ProposalReply};
 
 /// Gossip of the ledger means nothing after so long.
 const WORD_LIFETIME: Duration = Duration::from_s(60);
@@ -119,7 +119,13 @@ pub(crate) struct Trust {
 
 impl Trust {
     /// Begins, with what was kept, if anything.
-    pub(crate) fn new(identity: Identity, network: NetworkId, mut options: LedgerOptions, now: Time, out: &mut Outbox) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        network: NetworkId,
+        mut options: LedgerOptions,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Self {
         let kept = options.kept.take();
         let mut trust = Self {
             driller: Driller::new(&identity),
@@ -266,7 +272,7 @@ impl Trust {
             Message::GenesisAsk(ask) => {
                 if let Some(state) = self.state().filter(|state| state.ledger() == ask.ledger) {
                     let reply = GenesisReply { genesis: state.founding().clone() };
-                    out.send(from, Message::GenesisReply(Box::new(reply)), About::Nothing, now);
+                    out.send(from, Message::GenesisReply(Box::new(reply)), About::Ledger, now);
                 }
             }
             Message::GenesisReply(reply) => self.genesis_shown(from, &reply.genesis, now, out),
@@ -281,7 +287,7 @@ impl Trust {
                 let chain = self.chain.as_ref();
                 if let Some(proposal) = chain.and_then(|chain| chain.proposal(ask.height, ask.round, &ask.value)) {
                     let reply = Message::ProposalReply(Box::new(ProposalReply { proposal }));
-                    out.send(from, reply, About::Nothing, now);
+                    out.send(from, reply, About::Ledger, now);
                 }
             }
             Message::ProposalReply(reply) => {
@@ -293,7 +299,7 @@ impl Trust {
                 let signed = self.state().and_then(|state| probes::answer(&self.identity, &from, probe, state));
                 if let Some(signature) = signed {
                     let reply = ProbeReply { probe: *probe, signature };
-                    out.send(from, Message::ProbeReply(reply), About::Nothing, now);
+                    out.send(from, Message::ProbeReply(reply), About::Ledger, now);
                 }
             }
             Message::ProbeReply(reply) => {
@@ -314,12 +320,18 @@ impl Trust {
         let blocks: Vec<_> = blocks.into_iter().take(words::BLOCKS_MAX).map(serde_bytes::ByteBuf::from).collect();
         if !blocks.is_empty() {
             let reply = Blocks { ledger: state.ledger(), blocks };
-            out.send(to, Message::Blocks(Box::new(reply)), About::Nothing, now);
+            out.send(to, Message::Blocks(Box::new(reply)), About::Ledger, now);
         }
     }
 
     /// A unit was computed, or could not be.
-    pub(crate) fn drilled(&mut self, task: Hash, result: Option<crate::ledger::DrillResult>, now: Time, out: &mut Outbox) {
+    pub(crate) fn drilled(
+        &mut self,
+        task: Hash,
+        result: Option<crate::ledger::DrillResult>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
         if let Some(action) = self.driller.computed(task, result) {
             self.submit(action, now, out);
         }
@@ -391,7 +403,7 @@ impl Trust {
                     let holder = holders.iter().find(|holder| self.connected.contains(holder)).or(holders.first());
                     if let Some(holder) = holder.filter(|holder| **holder != self.identity.peer_id()) {
                         let ask = Message::ProposalAsk(ProposalAsk { height, round, value });
-                        out.send(*holder, ask, About::Nothing, now);
+                        out.send(*holder, ask, About::Ledger, now);
                     }
                 }
             }
@@ -408,11 +420,11 @@ impl Trust {
             let (wanted, said) = self.driller.look(&state);
             for drills::Wanted { task, class, challenge, owed } in wanted {
                 let Some(class) = state.parameters().classes.get(usize::from(class)) else { continue };
-                out.push(Effect::Drill { task, gemm: class.gemm, challenge, owed });
+                out.push(Effect::Drill { task, class: *class, challenge, owed });
             }
             actions.extend(said);
             for (target, probe) in self.prober.look(&state, now) {
-                out.send(target, Message::Probe(probe), About::Nothing, now);
+                out.send(target, Message::Probe(probe), About::Ledger, now);
             }
         }
         for action in actions {
@@ -467,7 +479,7 @@ impl Trust {
         match self.rumours.decide(self.own(), now) {
             Move::Follow(ledger, whom) if self.asked.is_none() => {
                 self.asked = Some(Asked { what: What::Genesis(ledger), whom, until: now + ANSWER_MAX });
-                out.send(whom, Message::GenesisAsk(GenesisAsk { ledger }), About::Nothing, now);
+                out.send(whom, Message::GenesisAsk(GenesisAsk { ledger }), About::Ledger, now);
             }
             Move::Split(theirs, _) if self.told_of_split.is_none_or(|at| now.since(at) >= SPLIT_AGAIN) => {
                 self.told_of_split = Some(now);
@@ -540,7 +552,9 @@ impl Trust {
         // A member that is one behind decides by itself; an onlooker asks at once.
         let lag = u64::from(self.chain.as_ref().is_some_and(Chain::is_member));
         let ahead = self.rumours.ahead(&state.ledger(), state.height() + lag, now);
-        let Some(whom) = ahead.iter().find(|peer| self.connected.contains(peer)).or(ahead.first()).copied() else { return };
+        let Some(whom) = ahead.iter().find(|peer| self.connected.contains(peer)).or(ahead.first()).copied() else {
+            return;
+        };
         self.ask_blocks(whom, now, out);
     }
 
@@ -554,7 +568,7 @@ impl Trust {
     fn ask_blocks(&mut self, whom: PeerId, now: Time, out: &mut Outbox) {
         let Some(state) = self.state() else { return };
         let ask = BlocksAsk { ledger: state.ledger(), from: state.height() + 1 };
-        out.send(whom, Message::BlocksAsk(ask), About::Nothing, now);
+        out.send(whom, Message::BlocksAsk(ask), About::Ledger, now);
         self.asked = Some(Asked { what: What::Blocks, whom, until: now + ANSWER_MAX });
     }
 
@@ -600,18 +614,24 @@ impl Trust {
     ///
     /// # Errors
     /// Why it does not fit this ledger.
-    pub(crate) fn recover(&mut self, committee: Committee, chain: Hash, now: Time, out: &mut Outbox) -> Result<(), String> {
+    pub(crate) fn recover(
+        &mut self,
+        committee: Committee,
+        chain: Hash,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Result<(), String> {
         let kept = self.chain.as_mut().ok_or("there is no ledger here")?;
         kept.recover(committee, chain, now);
         self.settle(now, out);
         Ok(())
     }
+}
 
-    /// What became of a frame.
-    pub(crate) fn frame_landed(&mut self, _id: EffectId, to: PeerId, delivered: bool, now: Time) {
-        if !delivered {
-            self.undelivered(to, now);
-        }
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = self.state().map(|state| (state.ledger(), state.height()));
+        write!(f, "Trust({:?} at {place:?})", self.identity.peer_id())
     }
 }
 

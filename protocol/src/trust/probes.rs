@@ -67,7 +67,13 @@ impl Prober {
     }
 
     /// Somebody answered.
-    pub(crate) fn answered(&mut self, from: PeerId, probe: &Probe, signature: Signature, state: &State) -> Option<Action> {
+    pub(crate) fn answered(
+        &mut self,
+        from: PeerId,
+        probe: &Probe,
+        signature: Signature,
+        state: &State,
+    ) -> Option<Action> {
         let place = (probe.height, probe.seat);
         let open = self.open.get(&place).filter(|open| open.target == from && probe.ledger == state.ledger())?;
         let beacon = state.epoch_at(probe.height)?.beacon.0;

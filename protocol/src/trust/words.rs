@@ -3,7 +3,9 @@
 
 use crate::consensus::{Certificate, Proposal};
 use crate::ids::{Hash, PeerId, Signature};
-use crate::ledger::Genesis;
+use crate::ledger::limits::TRANSACTION_BYTES_MAX;
+use crate::ledger::{Genesis, Transaction};
+use crate::wire::codec;
 use crate::wire::message::Body;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -104,6 +106,16 @@ pub struct ProbeReply {
     pub probe: Probe,
     /// The answering peer's over ledger, height, seat and checker, for the ledger.
     pub signature: Signature,
+}
+
+impl Body for Transaction {
+    fn validate(&self) -> Result<(), String> {
+        let bytes = codec::encode(self).len();
+        if bytes > TRANSACTION_BYTES_MAX {
+            return Err(format!("a transaction of {bytes} bytes, at most {TRANSACTION_BYTES_MAX} are accepted"));
+        }
+        Ok(())
+    }
 }
 
 impl Body for LedgerStatus {}

@@ -111,6 +111,12 @@ impl Identity {
         VrfSecret::derive(self.key.as_bytes())
     }
 
+    /// A secret of this identity for one purpose, which `context` names: by
+    /// blake3's key derivation from its ed25519 secret.
+    pub(crate) fn derive(&self, context: &str) -> [u8; 32] {
+        blake3::derive_key(context, self.key.as_bytes())
+    }
+
     /// Signs `message` into the bytes of an envelope.
     pub fn seal(&self, network: NetworkId, seq: u64, expires_at: Time, message: &Message) -> Vec<u8> {
         let unsigned = Unsigned {

@@ -2,6 +2,8 @@
 
 use super::codec::{self, CodecError};
 use super::limits::ENVELOPE_BYTES_MAX;
+use crate::consensus::{Proposal, Votes};
+use crate::ledger::Transaction;
 use crate::market::demand::Demand;
 use crate::market::listing::{Listing, Withdrawal};
 use crate::market::reservation::{Confirm, Release, Reserve, ReserveReply};
@@ -9,6 +11,9 @@ use crate::membership::{Hello, Presence, Revocations};
 use crate::run::report::{Abort, Heartbeat, Ready, RoundReport};
 use crate::run::view::{
     CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
+};
+use crate::trust::words::{
+    Blocks, BlocksAsk, GenesisAsk, GenesisReply, LedgerStatus, Probe, ProbeReply, ProposalAsk, ProposalReply,
 };
 
 /// A message's body: what it holds beyond its encoding is checked here.
@@ -130,11 +135,46 @@ messages! {
     CaughtUp(CaughtUp) = 32,
     /// Frame: the run is over, and its result is here.
     Finished(Finished) = 33,
+    /// Gossip: something for the ledger.
+    Transaction(Box<Transaction>) = 34,
+    /// Gossip: votes on a block.
+    Votes(Votes) = 35,
+    /// Gossip: a block for the next height.
+    Proposal(Box<Proposal>) = 36,
+    /// Gossip: which ledger, and how far.
+    LedgerStatus(LedgerStatus) = 37,
+    /// Frame: blocks from a height on, please.
+    BlocksAsk(BlocksAsk) = 38,
+    /// Frame: blocks and their certificates.
+    Blocks(Box<Blocks>) = 39,
+    /// Frame: a genesis document, please.
+    GenesisAsk(GenesisAsk) = 40,
+    /// Frame: the genesis document.
+    GenesisReply(Box<GenesisReply>) = 41,
+    /// Frame: are you there?
+    Probe(Probe) = 42,
+    /// Frame: here I am.
+    ProbeReply(ProbeReply) = 43,
+    /// Frame: a proposal that was missed, please.
+    ProposalAsk(ProposalAsk) = 44,
+    /// Frame: the proposal.
+    ProposalReply(Box<ProposalReply>) = 45,
 }
 
 impl Kind {
     /// Whether the message is for everyone (gossip) or for one peer (a frame).
     pub fn is_gossip(self) -> bool {
-        matches!(self, Self::Listing | Self::Withdrawal | Self::Demand | Self::Presence | Self::Revocations)
+        matches!(
+            self,
+            Self::Listing
+                | Self::Withdrawal
+                | Self::Demand
+                | Self::Presence
+                | Self::Revocations
+                | Self::Transaction
+                | Self::Votes
+                | Self::Proposal
+                | Self::LedgerStatus
+        )
     }
 }

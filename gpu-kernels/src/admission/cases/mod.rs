@@ -43,4 +43,6 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { op: "gradient_scale", run: sums::gradient_scale },
     Suite { op: "adamw_preview", run: sums::adamw_preview },
     Suite { op: "adamw", run: sums::adamw },
+    Suite { op: "gemm_operand", run: products::gemm_operand },
+    Suite { op: "gemm_fold", run: products::gemm_fold },
 ];

@@ -1,6 +1,6 @@
 //! Known answers of `pack_rows`, `pack_columns` and `matmul`.
 
-use super::super::bench::{Bench, Outcome, SLOT, expect};
+use super::super::bench::{Bench, GARBAGE, Outcome, SLOT, expect};
 use super::super::vectors::{faint, ordinary, spread, ties};
 use super::Cases;
 use crate::cpu;
@@ -159,6 +159,48 @@ fn product_outcomes(
         let product = ops::matmul::matmul_tiled(&left, &right, 1, &out, (SLOT, tile));
         let found = bench.run(&[product], &[&out.buffer])?;
         outcomes.push(Outcome { found, expected: expect(&[&c], peak) });
+    }
+    Ok(outcomes)
+}
+
+/// Words of operands, at the start, in the middle and at the end of their count.
+pub(super) fn gemm_operand(bench: &mut Bench) -> Cases {
+    let mut outcomes = Vec::new();
+    // About one byte in 256 is −128, which becomes −127.
+    for (key, first) in [([1, 2], 0), ([0xdead_beef, 0x0bad_cafe], 12_345), ([7, 7], (1 << 31) - 1000)] {
+        let words = bench.garbage(2000)?;
+        let found = bench.run(&[ops::gemm::draw(key, first, &words, 1999)], &[&words])?;
+        let mut integers = vec![0.0; 4 * 1999];
+        cpu::gemm::draw(bench.simd, key, first, &mut integers);
+        let pack = |four: &[f32]| u32::from_le_bytes([0, 1, 2, 3].map(|at| four[at] as i32 as u8));
+        let mut expected: Vec<u32> = integers.chunks_exact(4).map(pack).collect();
+        // The word after them is left alone.
+        expected.extend([GARBAGE, 0]);
+        outcomes.push(Outcome { found, expected });
+    }
+    Ok(outcomes)
+}
+
+/// Folds of the largest and smallest integers, of odd numbers of columns.
+pub(super) fn gemm_fold(bench: &mut Bench) -> Cases {
+    let mut outcomes = Vec::new();
+    for (rows, columns) in [(1, 1), (3, 255), (2, 1027), (70, 64)] {
+        let largest = (127 * 127 * 1024) as f32;
+        let integers: Vec<f32> = (0..rows * columns)
+            .map(|at| match at % 5 {
+                0 => 0.0,
+                1 => largest - (at / 5) as f32,
+                2 => (at / 5) as f32 - largest,
+                3 => -1.0,
+                _ => (cpu::random::mix([3, 4], at as u32) as i32 >> 12) as f32,
+            })
+            .collect();
+        let (product, folds) = (bench.floats(&integers)?, bench.garbage(rows + 2)?);
+        let found = bench.run(&[ops::gemm::fold(0x0f01_d000, (&product, rows, columns), (&folds, 2))], &[&folds])?;
+        let mut expected = vec![GARBAGE; 2];
+        expected.extend(integers.chunks(columns).map(|row| cpu::gemm::fold(bench.simd, 0x0f01_d000, row)));
+        expected.push(0);
+        outcomes.push(Outcome { found, expected });
     }
     Ok(outcomes)
 }

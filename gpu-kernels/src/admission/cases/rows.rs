@@ -7,6 +7,7 @@ use super::Cases;
 use crate::arithmetic::from_host;
 use crate::buffers::{Buffer, bits};
 use crate::cpu;
+use crate::cpu::cross_entropy::Judged;
 use crate::cpu::reduce::add_assign;
 use crate::cpu::rope::{Rotary, Turn};
 use crate::error::EngineError;
@@ -246,19 +247,28 @@ pub(super) fn cross_entropy(bench: &mut Bench) -> Cases {
         ((9, 11), None),
     ] {
         let mut logits = spread(rows * width, 7, low, high);
+        // Of three rows, one's target is a hit and one's is level with the largest of the others.
+        for (row, &target) in logits.chunks_exact_mut(width).zip(&targets).step_by(3) {
+            row[target as usize] = f32::from_bits(((128 + high) as u32) << 23);
+        }
+        for (row, &target) in logits.chunks_exact_mut(width).zip(&targets).skip(1).step_by(3) {
+            row[target as usize] = f32::from_bits(0xff7f_ffff);
+            row[target as usize] = cpu::reduce::row_maximum(row);
+        }
         let (buffer, losses) = (bench.floats(&logits)?, bench.garbage(rows)?);
         let dispatch =
             ops::cross_entropy::cross_entropy(&buffer, (rows, width), &bench.words(&targets)?, scale, &losses, SLOT);
         let mut found = bench.run(&[dispatch], &[&losses, &buffer])?;
-        let fixed = bench.pool.install(|| cpu::cross_entropy::cross_entropy(bench.simd, &mut logits, &targets, scale));
+        let judged = bench.pool.install(|| cpu::cross_entropy::cross_entropy(bench.simd, &mut logits, &targets, scale));
         let failed = found.pop();
-        // The native twin gives the sum of losses only, and nothing if one fails.
-        let sum: u64 = found[..rows].iter().map(|&loss| u64::from(loss)).sum();
+        // The native twin gives the sums of losses and hits only, and nothing if one fails.
+        let sum: u64 = found[..rows].iter().map(|&loss| u64::from(loss & !(1 << 31))).sum();
+        let hits: u32 = found[..rows].iter().map(|&loss| loss >> 31).sum();
         let mut comparable = vec![failed.unwrap_or(0)];
-        let mut expected = vec![u32::from(fixed.is_none())];
-        if let Some(fixed) = fixed {
-            comparable.extend([sum as u32, (sum >> 32) as u32]);
-            expected.extend([fixed as u32, (fixed >> 32) as u32]);
+        let mut expected = vec![u32::from(judged.is_none())];
+        if let Some(Judged { fixed, hits: expected_hits }) = judged {
+            comparable.extend([sum as u32, (sum >> 32) as u32, hits]);
+            expected.extend([fixed as u32, (fixed >> 32) as u32, expected_hits as u32]);
             if scale.is_some() {
                 comparable.extend(&found[rows..]);
                 expected.extend(bits(&logits));

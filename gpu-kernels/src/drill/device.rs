@@ -1,0 +1,108 @@
+//! Gemm units on a graphics device: operands are drawn there, and only the folds
+//! of the rows are read back.
+
+use super::{Block, GEMM_DEPTH_MAX, GemmShape, Keys};
+use crate::admission::AdmittedDevice;
+use crate::buffers::Buffer;
+use crate::device::{Device, DeviceError};
+use crate::gpu::kernel::Pipelines;
+use crate::gpu::ops::gemm::{draw, fold};
+use crate::gpu::ops::matmul::{Matrix, Packed, matmul, packed_words};
+use crate::gpu::program::{NO_SLOT, Program};
+
+/// Elements of the part of the product that is held at a time: 32 MiB.
+const PRODUCT_ELEMENTS: usize = 1 << 23;
+/// Most rows of such a part.
+const PART_ROWS_MAX: usize = 1 << 13;
+/// Most such parts in one submission.
+const PARTS_MAX: usize = 64;
+/// The exponent field of 1: operands are not scaled.
+const UNSCALED: u32 = 127;
+
+pub(super) struct DeviceGemm {
+    device: Device,
+    pipelines: Pipelines,
+    flags: Buffer,
+    /// Of the shape that was begun last.
+    held: Option<Held>,
+}
+
+/// The tensors of one shape.
+struct Held {
+    left: Packed,
+    right: Packed,
+    product: Buffer,
+    folds: Buffer,
+    /// Rows of the product that are held at a time.
+    rows: usize,
+}
+
+impl DeviceGemm {
+    pub(super) fn new(device: &AdmittedDevice) -> Result<Self, DeviceError> {
+        let (form, soft_kernels) = device.forms();
+        let device = device.device().clone();
+        let pipelines = Pipelines::new(device.clone(), form, soft_kernels);
+        Ok(Self { flags: device.allocate("check flags", 1)?, pipelines, device, held: None })
+    }
+
+    /// Draws the right operand.
+    pub(super) fn begin(&mut self, shape: &GemmShape, keys: &Keys) -> Result<(), DeviceError> {
+        debug_assert!(shape.depth <= GEMM_DEPTH_MAX);
+        let fits = |held: &Held| held.right.rows == shape.columns && held.right.groups == shape.depth / 4;
+        let held = match self.held.take().filter(fits) {
+            Some(held) => held,
+            None => self.allocate(shape)?,
+        };
+        let words = &self.held.insert(held).right.words;
+        let program = Program::new(&mut self.pipelines, &self.flags, &[draw(keys.right, 0, words, words.len)])?;
+        let mut encoder = self.device.encoder();
+        program.encode(&self.device, &mut encoder);
+        self.device.submit(encoder);
+        Ok(())
+    }
+
+    fn allocate(&self, shape: &GemmShape) -> Result<Held, DeviceError> {
+        let device = &self.device;
+        let limit = device.report().binding_bytes_max / 4;
+        let elements = PRODUCT_ELEMENTS.min(usize::try_from(limit).unwrap_or(PRODUCT_ELEMENTS));
+        let rows = (elements / shape.columns).clamp(1, PART_ROWS_MAX);
+        let operand = |tensor, rows| -> Result<Packed, DeviceError> {
+            Ok(Packed {
+                words: device.allocate(tensor, packed_words(rows, shape.depth, 1, 1))?,
+                scales: device.upload(tensor, &vec![UNSCALED; rows])?,
+                rows,
+                groups: shape.depth / 4,
+                digits: 1,
+                batches: 1,
+            })
+        };
+        Ok(Held {
+            left: operand("the left operand of a gemm unit", rows)?,
+            right: operand("the right operand of a gemm unit", shape.columns)?,
+            product: device.allocate("the product of a gemm unit", rows * shape.columns)?,
+            folds: device.allocate("the folds of a gemm unit", rows * PARTS_MAX)?,
+            rows,
+        })
+    }
+
+    /// The folds of a block's rows, or of as many of them as one submission takes.
+    pub(super) fn block(&mut self, shape: &GemmShape, keys: &Keys, block: Block) -> Result<Vec<u32>, DeviceError> {
+        let Some(held) = &self.held else { unreachable!("a unit is begun before its blocks") };
+        let rows = block.rows.min(held.rows * PARTS_MAX);
+        let mut dispatches = Vec::new();
+        for offset in (0..rows).step_by(held.rows) {
+            let part = (rows - offset).min(held.rows);
+            let left = Packed { rows: part, ..held.left.clone() };
+            let out = Matrix::whole(&held.product, 0, part, shape.columns);
+            let first = (block.first + offset) * left.groups;
+            dispatches.push(draw(keys.left, first as u32, &left.words, part * left.groups));
+            dispatches.push(matmul(&left, &held.right, 1, &out, NO_SLOT));
+            dispatches.push(fold(keys.fold, (&held.product, part, shape.columns), (&held.folds, offset)));
+        }
+        let program = Program::new(&mut self.pipelines, &self.flags, &dispatches)?;
+        let mut encoder = self.device.encoder();
+        program.encode(&self.device, &mut encoder);
+        let mut contents = self.device.submit_and_read(encoder, &[(&held.folds, rows)])?;
+        Ok(contents.pop().unwrap_or_default())
+    }
+}
