@@ -130,11 +130,14 @@ fn a_run_whose_members_were_all_killed_goes_on_when_they_are_back() {
     let (mut owner, mut other) = pair();
     let id = endless_run(&owner, "2", &data, &out, &[]);
     trains_together(&[&owner, &other]);
-    // Far enough that a checkpoint has been written.
+    // Far enough that a checkpoint counts: it is in the journal when the next one is begun, not when its file is there.
     let checkpoint = |name: &str| {
         let runs = std::fs::read_dir(folder.path().join(name).join("runs")).ok()?;
         let states = runs.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        states.filter_map(|state| state.strip_suffix(".state")?.rsplit_once('-')?.1.parse::<u64>().ok()).max()
+        let exchange = |state: String| state.strip_suffix(".state")?.rsplit_once('-')?.1.parse::<u64>().ok();
+        let mut exchanges: Vec<_> = states.filter_map(exchange).collect();
+        exchanges.sort_unstable();
+        exchanges.into_iter().nth_back(1)
     };
     let saved = owner.wait_for("a checkpoint of both", |_| {
         let [a, b] = ["owner", "other"].map(checkpoint);
