@@ -5,10 +5,11 @@ use serde_json::Value;
 use std::path::Path;
 use tempfile::TempDir;
 
-/// Orders a run that lasts until it is stopped; gives its id.
+/// Orders a run that lasts until it is stopped; gives its id. Estimated by a machine that is measured while others
+/// compute, it is still shorter than the day for which peers lend themselves.
 fn endless_run(owner: &Peer, peers: &str, data: &Path, out: &Path, extra: &[&str]) -> String {
     let train =
-        ["train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", peers, "--share", "open", "--yes"];
+        ["train", "--detach", "--preset", "nano", "--rounds", "20000", "--peers", peers, "--share", "open", "--yes"];
     let placed = run(owner.command().args(train).args(extra).arg("--data").arg(data).arg("--out").arg(out));
     assert!(placed.status.success(), "{}", stderr(&placed));
     owner.wait_for("the run", |status| status["orders"][0]["run"].as_str().map(str::to_owned))
