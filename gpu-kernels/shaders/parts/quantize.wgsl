@@ -1,11 +1,6 @@
-// Row-scaled integers, twin of `cpu/quantize.rs` and `cpu/random.rs`.
-// The header defines DIGITS, STOCHASTIC, and for
-// that number of digits BELOW (powers of two between a row's exponent and its largest
-// magnitude) and LIMIT (of |q|).
-
-
-
-
+// Row-scaled integers, twin of `cpu/quantize.rs` and `cpu/random.rs`. The header defines
+// DIGITS, STOCHASTIC, and for that number of digits BELOW (powers of two between a row's
+// exponent and its largest magnitude) and LIMIT (of |q|).
 
 fn mix(key: vec2<u32>, index: u32) -> u32 {
     var x = index + key.x;
@@ -29,15 +24,7 @@ fn nearest(x: u32, peak: u32) -> i32 {
     if magnitude(x) == 0u || shift > 24u {
         return 0;
     }
-    let m = mantissa(x);
-    var half = (1u << (shift - 1u)) - 1u + ((m >> shift) & 1u);
-    if ROUNDING == 1u {
-        half = 0u;
-    }
-    if ROUNDING == 2u {
-        half = 1u << (shift - 1u);
-    }
-    let q = min(bitcast<i32>((m + half) >> shift), LIMIT);
+    let q = min(bitcast<i32>(shift_right_rounded(mantissa(x), shift)), LIMIT);
     return select(q, -q, x >= SIGN);
 }
 
