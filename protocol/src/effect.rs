@@ -195,7 +195,7 @@ pub enum Effect {
     Journal {
         /// The run.
         run: RunId,
-        /// The record; `None` once the run needs none any more.
+        /// The record, also of how the run ended here; `None` once it needs none any more.
         record: Option<Vec<u8>>,
     },
     /// The last round is agreed: evaluate and save. Answered by `Done::Saved`.
@@ -205,7 +205,8 @@ pub enum Effect {
         /// Whether the owner is gone: keep the model for it until it asks.
         for_owner: bool,
     },
-    /// A run of ours ended while we were away: fetch the model from these and save it.
+    /// A run of ours ended while we were away: fetch the model and save it.
+    /// Answered by `Done::Saved` or `Done::ResultNotFetched`.
     FetchResult {
         /// The run.
         run: RunId,
@@ -213,6 +214,22 @@ pub enum Effect {
         root: Hash,
         /// Who has it.
         from: PeerId,
+    },
+    /// The result of a run that ended before a restart is kept here for its owner:
+    /// let it be read again. If it is not there any more, say so by
+    /// `Command::ForgetResult`.
+    KeepResult {
+        /// The run.
+        run: RunId,
+        /// Hash of the manifest.
+        root: Hash,
+        /// Who may fetch it.
+        owner: PeerId,
+    },
+    /// The owner has its result, or there are too many others: it need not be kept here any more.
+    DropResult {
+        /// The run.
+        run: RunId,
     },
     /// The run is over here: free what it holds. After a failure the owner keeps
     /// the parameters of the last step that all members made.
@@ -396,8 +413,8 @@ pub enum Event {
         /// The view that holds now.
         view: Arc<View>,
     },
-    /// This member cannot go on for now: too few of the others can be reached,
-    /// or it has to come in again.
+    /// This member waits: until more of the others can be reached, or until it
+    /// is in the run again.
     RunPaused {
         /// The run.
         run: RunId,

@@ -164,7 +164,11 @@ pub enum Done {
     Saved {
         /// Hash of the manifest by which the owner can fetch it.
         root: Hash,
+        /// Whether it is here: a member whose disk is full may do without a second copy.
+        kept: bool,
     },
+    /// The result of an own run could not be fetched or saved; another try may.
+    ResultNotFetched,
 }
 
 /// What a local user asks for.
@@ -191,11 +195,17 @@ pub enum Command {
         order: OrderId,
     },
     /// Goes on with a run after a restart, from its last [`Effect::Journal`](crate::Effect::Journal)
-    /// record. Answered by [`Effect::Prepare`](crate::Effect::Prepare), or
-    /// [`Event::Refused`](crate::Event::Refused) for a record that cannot be read.
+    /// record. Answered by [`Effect::Prepare`](crate::Effect::Prepare) if the run goes on here,
+    /// by [`Effect::KeepResult`](crate::Effect::KeepResult) if it is over and its result is kept
+    /// for its owner, or by [`Event::Refused`](crate::Event::Refused) for a record that cannot be read.
     Resume {
         /// The record.
         record: Vec<u8>,
+    },
+    /// The result of this run is not kept here any more.
+    ForgetResult {
+        /// The run.
+        run: RunId,
     },
     /// Take back a permission that this peer has issued: whoever holds it is no
     /// member any more.

@@ -8,6 +8,8 @@ mod allreduce;
 mod bench;
 #[path = "protocol/cluster.rs"]
 mod cluster;
+#[path = "protocol/ends.rs"]
+mod ends;
 #[path = "protocol/golden.rs"]
 mod golden;
 #[path = "protocol/hostile.rs"]

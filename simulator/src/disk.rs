@@ -49,6 +49,19 @@ struct Shelf {
     checkpoint: Option<File>,
     unsynced: Option<File>,
     result: Option<Hash>,
+    /// Whether the run has been saved in this life: what is journalled from here on is its end.
+    saved: bool,
+    /// Whether its end is in the journal.
+    ended: bool,
+}
+
+impl Shelf {
+    fn end_record(&mut self) {
+        if let Some(record) = self.syncing.take() {
+            self.ended |= self.saved && record.is_some();
+            self.record_before = std::mem::replace(&mut self.record, record);
+        }
+    }
 }
 
 /// One machine's disk.
@@ -65,10 +78,7 @@ impl Disk {
 
     /// What was begun is durable.
     pub fn end_record(&mut self, run: RunId) {
-        let shelf = self.runs.entry(run).or_default();
-        if let Some(record) = shelf.syncing.take() {
-            shelf.record_before = std::mem::replace(&mut shelf.record, record);
-        }
+        self.runs.entry(run).or_default().end_record();
     }
 
     /// A checkpoint has been written, but not synced.
@@ -93,7 +103,18 @@ impl Disk {
 
     /// Keeps the result of a run.
     pub fn keep_result(&mut self, run: RunId, root: Hash) {
-        self.runs.entry(run).or_default().result = Some(root);
+        let shelf = self.runs.entry(run).or_default();
+        (shelf.result, shelf.saved) = (Some(root), true);
+    }
+
+    /// The result of a run is not needed any more.
+    pub fn drop_result(&mut self, run: RunId) {
+        self.runs.entry(run).or_default().result = None;
+    }
+
+    /// Whether the journal says that this machine has ended the run well.
+    pub fn has_ended(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|shelf| shelf.ended)
     }
 
     /// The result of a run, if it is kept here.
@@ -113,11 +134,10 @@ impl Disk {
     /// The machine stopped without warning.
     pub fn crash(&mut self, draws: &mut Draws) {
         for shelf in self.runs.values_mut() {
-            if let Some(record) = shelf.syncing.take()
-                && draws.happens(500_000)
-            {
-                shelf.record_before = std::mem::replace(&mut shelf.record, record);
+            if shelf.syncing.is_some() && draws.happens(500_000) {
+                shelf.end_record();
             }
+            (shelf.syncing, shelf.saved) = (None, shelf.ended);
             let Some(mut file) = shelf.unsynced.take() else { continue };
             match draws.up_to(2) {
                 0 => {}
@@ -183,5 +203,23 @@ mod tests {
         disk.keep_result(RUN, Hash::of(b"model"));
         disk.lose();
         assert_eq!(disk.result(RUN), None);
+    }
+
+    #[test]
+    fn an_end_is_known_once_it_is_journalled() {
+        let mut disk = Disk::default();
+        disk.begin_record(RUN, Some(vec![1]));
+        disk.end_record(RUN);
+        disk.keep_result(RUN, Hash::of(b"model"));
+        assert!(!disk.has_ended(RUN));
+        let mut lost = disk.clone();
+        lost.crash(&mut Draws::new(Seed::from_number(1)));
+        lost.begin_record(RUN, Some(vec![2]));
+        lost.end_record(RUN);
+        assert!(!lost.has_ended(RUN), "it goes on from before the end");
+        disk.begin_record(RUN, Some(vec![2]));
+        disk.end_record(RUN);
+        disk.drop_result(RUN);
+        assert!(disk.has_ended(RUN) && disk.result(RUN).is_none());
     }
 }

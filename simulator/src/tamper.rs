@@ -39,4 +39,6 @@ pub enum Break {
     CountAgain,
     /// Loads a checkpoint whose hash is wrong.
     TornCheckpoint,
+    /// Forgets at a restart which runs are over; all machines do.
+    ForgetEnds,
 }

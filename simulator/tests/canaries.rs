@@ -102,6 +102,21 @@ fn a_promise_that_a_restart_forgets_is_seen() {
     );
 }
 
+/// The owner comes back to a run that the others have ended, and has to do it again.
+#[test]
+fn a_run_that_is_done_twice_because_its_end_was_forgotten_is_seen() {
+    let faulty = Options { seed: 30_074, broken: Some(Break::ForgetEnds), ..Options::default() };
+    assert_caught(faulty, &["ended in"]);
+}
+
+/// The owner is away when the run ends, and those who keep its result are stopped before it is back.
+#[test]
+fn an_owner_that_is_never_told_of_its_result_is_seen() {
+    let mut faults = vec![wish(Kind::Kill, 0, When::Exchange { exchange: 1, after_ms: 20 }, Some(25_000))];
+    faults.extend((1..4).map(|host| wish(Kind::Kill, host, When::AtMs(15_000), Some(1_000))));
+    assert_caught(options(Some(Break::ForgetEnds), faults), &["long after the last fault", "has not got the result"]);
+}
+
 /// Machine 1 is stopped while it writes its second checkpoint: what lies on its
 /// disk then is the first, the second, or parts of both.
 #[test]

@@ -1,7 +1,8 @@
 //! Whole histories: a thousand seeds with faults of every kind, scenarios, and
 //! equal traces for equal seeds.
 
-use manta_simulator::options::{Faults, Links};
+use manta_simulator::faults::{Kind, When};
+use manta_simulator::options::{FaultWish, Faults, Links};
 use manta_simulator::report::Summary;
 use manta_simulator::{Options, scenario, simulate, simulate_many};
 use std::io::Write;
@@ -75,16 +76,42 @@ fn users_who_compete_for_the_same_machines_get_their_runs() {
 #[test]
 fn seeds_that_once_failed() {
     let seeds = [
-        24,   // exchanges ended twice: late answers about one view decided on the next
-        186,  // a view without a quorum: acceptances of the view before were counted
-        11,   // a minority never heard that its run was over, with a newcomer in it
-        25,   // the same after a freeze and a one-way cut
-        52,   // the same after a partition and a one-way cut
-        1112, // restarted members took turns to propose and never had patience
-        1159, // the same with two of three
+        24,    // exchanges ended twice: late answers about one view decided on the next
+        186,   // a view without a quorum: acceptances of the view before were counted
+        11,    // a minority never heard that its run was over, with a newcomer in it
+        25,    // the same after a freeze and a one-way cut
+        52,    // the same after a partition and a one-way cut
+        1112,  // restarted members took turns to propose and never had patience
+        1159,  // the same with two of three
+        30074, // a restarted member had forgotten that the run was over, and the owner did it again
+        10627, // the same of all who knew, after a power cut; the owner was told of another result
     ];
     for seed in seeds {
         assert_good(&run(&Options { seed, ..Options::default() }));
+    }
+}
+
+/// Whichever of the two has the lower id, and so would be a quorum alone.
+#[test]
+fn of_two_members_the_last_goes_on_when_the_other_leaves() {
+    let when = Some(When::Exchange { exchange: 1, after_ms: 30 });
+    let leave = FaultWish { kind: Kind::Leave, when, hosts: vec![1], lasts_ms: None, noticed: Some(true) };
+    for (seed, solo) in (0..8).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let summary = run(&Options {
+            seed,
+            peers: Some(2),
+            members: Some(2),
+            members_max: Some(2),
+            rounds: Some(4),
+            steps_per_round: Some(2),
+            orders: Some(1),
+            solo: Some(solo),
+            links: CLEAN,
+            faults: Some(Faults::Listed(vec![leave.clone()])),
+            ..Options::default()
+        });
+        assert_good(&summary);
+        assert_eq!(summary.runs_finished, usize::from(solo), "replay: {}", summary.replay);
     }
 }
 

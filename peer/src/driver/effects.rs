@@ -35,6 +35,8 @@ impl Driver {
             Effect::Journal { run, record } => self.keep_record(run, record.as_deref()),
             Effect::Notify(event) => self.event(event),
             Effect::Close { run, failure } => self.closed(run, failure),
+            Effect::KeepResult { run, root, owner } => self.keep_result(run, root, owner),
+            Effect::DropResult { run } => self.let_go_of_result(run),
             of_run => self.work(of_run),
         }
     }

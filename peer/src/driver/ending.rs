@@ -11,9 +11,6 @@ use manta_protocol::effect::RunFailure;
 use manta_protocol::input::Done;
 use manta_protocol::{Hash, Input, RunId};
 
-/// Results that are kept for owners who have not fetched them.
-const RESULTS_MAX: usize = 4;
-
 impl Driver {
     pub(super) fn begin_saving(&mut self, run: RunId, for_owner: bool) {
         self.board.run_is(run, Shown::Saving);
@@ -87,8 +84,7 @@ impl Driver {
     /// The order of a run is needed no more.
     pub(super) fn forget_kept_order(&mut self, run: RunId) {
         let keeper = &mut self.parts.keeper;
-        let forget = || keeper.record(run, None).and_then(|()| keeper.order(run, None));
-        if let Err(error) = tokio::task::block_in_place(forget) {
+        if let Err(error) = tokio::task::block_in_place(|| keeper.order(run, None)) {
             tracing::warn!(%error, "an order that is done could not be forgotten; it will be seen again at the next start");
         }
     }
@@ -137,10 +133,7 @@ impl Driver {
                     return self.close(run);
                 }
                 self.board.run_is(run, Shown::Finished);
-                if self.open_run(run).is_some_and(|open| open.retrieving) {
-                    return self.close(run);
-                }
-                self.input(Input::Trainer { run, done: Done::Saved { root } });
+                self.input(Input::Trainer { run, done: Done::Saved { root, kept: true } });
             }
             Err(problem) => self.cannot_compute(run, problem, None),
         }
@@ -149,38 +142,23 @@ impl Driver {
     /// The result is kept for the owner, or (where the owner keeps its own) could not be.
     pub(super) fn result_kept(&mut self, run: RunId, root: Hash, kept: Result<(), String>) {
         let Some(open) = self.open_run(run) else { return };
+        let here = kept.is_ok();
         match kept {
             Ok(()) => {
                 tracing::info!(run = %run.short(), owner = %open.start.owner.short(), "the result is kept for its owner");
-                self.results.push_back(run);
-                if self.results.len() > RESULTS_MAX {
-                    let oldest = self.results.pop_front();
-                    oldest.into_iter().for_each(|run| self.let_go_of_result(run));
-                }
+                self.results.insert(run);
             }
             Err(problem) if open.for_owner => return self.cannot_compute(run, problem, None),
             Err(problem) => tracing::info!(run = %run.short(), problem, "no second copy of the result is kept"),
         }
         self.board.run_is(run, Shown::Finished);
-        self.input(Input::Trainer { run, done: Done::Saved { root } });
+        self.input(Input::Trainer { run, done: Done::Saved { root, kept: here } });
     }
 
-    /// Results that their owners have read need not be kept any more.
-    pub(super) fn let_go_of_fetched_results(&mut self) {
-        if self.results.is_empty() {
-            return;
-        }
-        for run in self.parts.library.fetched_results() {
-            // The owner may still be reading the last of it while the run is open.
-            if self.open_run(run).is_none() {
-                self.results.retain(|kept| *kept != run);
-                self.let_go_of_result(run);
-            }
-        }
-    }
-
-    fn let_go_of_result(&mut self, run: RunId) {
+    /// The owner has its result, or there are too many.
+    pub(super) fn let_go_of_result(&mut self, run: RunId) {
         tracing::info!(run = %run.short(), "the result is not kept any more");
+        self.results.remove(&run);
         self.parts.library.close(Shelf::Result(run));
         if self.open_run(run).is_none() {
             self.parts.bulk.release(&run);

@@ -154,7 +154,7 @@ impl Driver {
     pub(super) fn cannot_compute(&mut self, run: RunId, problem: String, culprit: Option<PeerId>) {
         tracing::error!(run = %run.short(), problem, "the run cannot be computed here");
         if let Some(open) = self.run.as_mut().filter(|open| open.start.run == run) {
-            if open.retrieving {
+            if open.retrieving && open.prepared {
                 return self.not_retrieved(run, &problem);
             }
             open.problem = Some(problem);

@@ -32,7 +32,7 @@ use crate::run::order::Prepared;
 use crate::run::save::Saved;
 use crate::run::state::{Cut, RunState};
 use crate::run::trainer::{Trainer, Work};
-use crate::status::Status;
+use crate::status::{OrderState, Status};
 use crate::store::blobs::BlobStore;
 use crate::store::state_file::StateFolder;
 use crate::store::tables::Tables;
@@ -43,7 +43,7 @@ use manta_protocol::wire::Identity;
 use manta_protocol::wire::limits::ADDRESSES_MAX;
 use manta_protocol::{Command, Hash, Input, NetworkId, Node, OrderId, PeerId, RunId, Time};
 use open_run::OpenRun;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -145,8 +145,8 @@ pub(crate) struct Driver {
     next_order: u64,
     addresses_changed: bool,
     run: Option<OpenRun>,
-    /// Runs whose results are kept here for their owners, oldest first.
-    results: VecDeque<RunId>,
+    /// Runs whose results are kept here for their owners; the node says how long.
+    results: BTreeSet<RunId>,
     /// The machine can compute nothing any more.
     withdrawn: bool,
     /// Why nothing may be promised any more.
@@ -171,7 +171,7 @@ impl Driver {
             next_order: 1,
             addresses_changed: false,
             run: None,
-            results: VecDeque::new(),
+            results: BTreeSet::new(),
             withdrawn: false,
             fatal: None,
             last_now: Time(0),
@@ -228,7 +228,6 @@ impl Driver {
                 Some(control) = sources.control.recv() => self.control(control),
                 _ = show.tick() => {
                     self.follow_addresses().await;
-                    self.let_go_of_fetched_results();
                     self.show();
                 }
                 _ = remember.tick() => self.remember().await,
@@ -274,8 +273,24 @@ impl Driver {
             self.orders.insert(order, OpenOrder { request, judged, run: Some(run) });
         }
         for (run, record) in records {
-            tracing::info!(run = %run.short(), "goes on with a run after a restart");
             self.input(Input::Command(Command::Resume { record }));
+            if self.open_run(run).is_some() {
+                tracing::info!(run = %run.short(), "goes on with a run after a restart");
+            }
+        }
+        // A run that is over, or never began, leaves nothing to be done for its order.
+        let over: Vec<_> = self.orders.iter().filter_map(|(order, open)| Some((*order, open.run?))).collect();
+        for (order, run) in over {
+            if self.open_run(run).is_none() {
+                tracing::info!(run = %run.short(), "an own run was over before the restart");
+                self.orders.remove(&order);
+                self.board.order_is(
+                    order,
+                    OrderState::Failed,
+                    "its run was over before this peer was restarted".into(),
+                );
+                self.forget_kept_order(run);
+            }
         }
     }
 

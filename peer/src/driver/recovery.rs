@@ -3,19 +3,16 @@
 
 use super::{Driver, TaskDone};
 use crate::run::fetch::{StateWanted, blocking, fetch_state};
+use crate::run::save;
 use crate::run::state::{Cut, RunState};
 use crate::run::trainer::{Purpose, Work};
 use crate::store::state_file::{StateFolder, StateOf};
 use manta_protocol::input::Done;
-use manta_protocol::{Hash, Input, PeerId, RunId};
+use manta_protocol::{Command, Hash, Input, PeerId, RunId};
 
 impl Driver {
     /// Makes the node's record of a run durable before anything else is done.
-    /// That of an own run is forgotten only with its order, when the model is where it should be.
     pub(super) fn keep_record(&mut self, run: RunId, record: Option<&[u8]>) {
-        if record.is_none() && self.is_own(run) {
-            return;
-        }
         let keeper = &mut self.parts.keeper;
         // A few milliseconds at worst; others on this thread go on elsewhere meanwhile.
         if let Err(error) = tokio::task::block_in_place(|| keeper.record(run, record)) {
@@ -114,15 +111,29 @@ impl Driver {
         self.input(Input::Trainer { run, done: Done::StateNotLoaded { exchange } });
     }
 
-    /// The result of an own run could not be had or kept. Its journal stays, so that the next start tries again.
+    /// The result of an own run could not be had or saved: the node asks again.
     pub(super) fn not_retrieved(&mut self, run: RunId, problem: &str) {
-        let failure = format!("others have finished the run, but {problem}; start this peer again to try once more");
-        tracing::error!(run = %run.short(), "{failure}");
+        let Some(open) = self.open_run(run) else { return };
+        (open.retrieving, open.result) = (false, None);
+        let warning = format!("others have finished the run, but {problem}; it is tried again");
+        tracing::warn!(run = %run.short(), "{warning}");
         if let Some(status) = self.board.run(run) {
-            status.failure = Some(failure);
-            status.state = crate::status::RunState::Failed;
+            status.warning = Some(warning);
         }
-        self.release(run);
+        self.input(Input::Trainer { run, done: Done::ResultNotFetched });
+    }
+
+    /// A result that was kept for its owner before a restart can be read again.
+    pub(super) fn keep_result(&mut self, run: RunId, root: Hash, owner: PeerId) {
+        let store = self.parts.store.clone();
+        let Some(blobs) = tokio::task::block_in_place(|| save::find_kept(run, root, &store)) else {
+            tracing::warn!(run = %run.short(), "the result that was kept for its owner is not here any more");
+            return self.input_later(Input::Command(Command::ForgetResult { run }));
+        };
+        tracing::info!(run = %run.short(), owner = %owner.short(), "the result is still kept for its owner");
+        self.parts.library.show_result(run, blobs, owner);
+        self.parts.bulk.admit(run, [owner].into(), 0);
+        self.results.insert(run);
     }
 
     pub(super) fn checkpointed(&mut self, run: RunId, exchange: u64, written: Result<(), String>) {

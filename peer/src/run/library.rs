@@ -37,10 +37,6 @@ struct Holding {
     on_disk: HashSet<Hash>,
     in_memory: HashMap<Hash, Bytes>,
     readers: BTreeSet<PeerId>,
-    /// What of a result its owner has not asked for yet.
-    unread: HashSet<Hash>,
-    /// Whether it is kept even if its room is needed.
-    firm: bool,
     /// Whether all is here: a half-filled shelf would send readers away.
     open: bool,
 }
@@ -49,7 +45,7 @@ impl Library {
     /// Keeps the data of `manifest`; nobody else may read it until it is [opened](Self::open).
     pub(crate) fn keep_data(&self, shelf: Shelf, root: Hash, manifest: &Manifest, readers: BTreeSet<PeerId>) {
         let on_disk = manifest.chunks.iter().copied().chain([root]).collect();
-        self.write().insert(shelf, Holding { on_disk, readers, firm: true, ..Holding::default() });
+        self.write().insert(shelf, Holding { on_disk, readers, ..Holding::default() });
     }
 
     /// Lets `readers` read a state, in place of the one before.
@@ -58,19 +54,10 @@ impl Library {
         self.write().insert(Shelf::State(run), holding);
     }
 
-    /// Keeps a result on the disk for `owner`, `firm`ly or as long as there is room.
-    pub(crate) fn show_result(&self, run: RunId, blobs: HashSet<Hash>, owner: PeerId, firm: bool) {
-        let unread = blobs.clone();
-        let readers = [owner].into();
-        let holding = Holding { on_disk: blobs, readers, unread, firm, open: true, ..Holding::default() };
+    /// Keeps a result on the disk for `owner`.
+    pub(crate) fn show_result(&self, run: RunId, blobs: HashSet<Hash>, owner: PeerId) {
+        let holding = Holding { on_disk: blobs, readers: [owner].into(), open: true, ..Holding::default() };
         self.write().insert(Shelf::Result(run), holding);
-    }
-
-    /// The runs whose owners have asked for every part of the result.
-    pub(crate) fn fetched_results(&self) -> Vec<RunId> {
-        let shelves = self.read();
-        let fetched = shelves.iter().filter(|(_, holding)| holding.unread.is_empty());
-        fetched.filter_map(|(shelf, _)| if let Shelf::Result(run) = shelf { Some(*run) } else { None }).collect()
     }
 
     /// All of it is here now.
@@ -97,18 +84,7 @@ impl Library {
 
     /// Whether anything here needs the blob on the disk.
     pub(crate) fn needs(&self, blob: &Hash) -> bool {
-        self.read().values().any(|holding| holding.firm && holding.on_disk.contains(blob))
-    }
-
-    /// `peer` has been given the blob.
-    fn was_read(&self, blob: &Hash, peer: &PeerId) {
-        let waits = |holding: &Holding| holding.unread.contains(blob) && holding.readers.contains(peer);
-        // Most blobs are of no result: those who read them need not wait for each other.
-        if self.read().values().any(waits) {
-            for holding in self.write().values_mut().filter(|holding| waits(holding)) {
-                holding.unread.remove(blob);
-            }
-        }
+        self.read().values().any(|holding| holding.on_disk.contains(blob))
     }
 
     /// Where the blob is, if `peer` may read it.
@@ -143,9 +119,7 @@ pub(crate) fn source(store: Arc<BlobStore>, library: Arc<Library>) -> impl BlobS
         Place::Disk => {
             // A blob that was damaged on our disk is not there: the reader asks somebody else.
             let blob = store.get(hash).inspect_err(|error| tracing::warn!(%error, "a blob could not be read"));
-            let bytes = blob.ok().flatten().map(Bytes::from)?;
-            library.was_read(hash, peer);
-            Some(bytes)
+            blob.ok().flatten().map(Bytes::from)
         }
     }
 }
@@ -188,14 +162,9 @@ mod tests {
         library.close(Shelf::Data(RUN));
         library.close(Shelf::State(RUN));
         assert_eq!((library.find(&root, &MEMBER), library.find(&second_root, &LATE)), (None, None));
-        library.show_result(RUN, [root].into(), MEMBER, false);
         assert!(!library.needs(&root));
-        library.show_result(RUN, [root].into(), MEMBER, true);
+        library.show_result(RUN, [root].into(), MEMBER);
         assert!(library.needs(&root));
-        library.was_read(&root, &LATE);
-        assert_eq!(library.fetched_results(), []);
-        library.was_read(&root, &MEMBER);
-        assert_eq!(library.fetched_results(), [RUN]);
         assert_eq!((library.find(&root, &MEMBER), library.find(&root, &LATE)), (Some(Place::Disk), None));
     }
 }

@@ -6,12 +6,13 @@ use crate::checkpoint::write::{Foreign, Model, write};
 use crate::data::tokenizer::TokenizerKind;
 use crate::run::library::Library;
 use crate::run::spec;
-use crate::run::state::RunState;
+use crate::run::state::{RunState, StateManifest};
 use crate::run::trainer::Export;
 use crate::store::blobs::BlobStore;
 use manta_protocol::effect::RunStart;
-use manta_protocol::{Hash, PeerId};
+use manta_protocol::{Hash, PeerId, RunId};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -119,7 +120,7 @@ pub(crate) fn keep(
     let kept = || -> Result<(), String> {
         let bytes: usize = cut.blobs.values().map(bytes::Bytes::len).sum();
         // Shown first: what is about to be written must not make room for itself.
-        library.show_result(run, cut.blobs.keys().copied().collect(), owner, folder);
+        library.show_result(run, cut.blobs.keys().copied().collect(), owner);
         let put = || {
             store.make_room(bytes as u64, |blob| library.needs(blob) || cut.blobs.contains_key(blob))?;
             cut.blobs.values().try_for_each(|blob| store.put(blob).map(drop))
@@ -132,6 +133,13 @@ pub(crate) fn keep(
     };
     let kept = kept().inspect_err(|_| library.close(crate::run::library::Shelf::Result(run)));
     (cut.root, kept)
+}
+
+/// The blobs of a result that was [kept](keep) before a restart; `None` if they are not all there.
+pub(crate) fn find_kept(run: RunId, root: Hash, store: &BlobStore) -> Option<HashSet<Hash>> {
+    let manifest = store.get(&root).inspect_err(|error| tracing::warn!(%error, "a blob could not be read")).ok()??;
+    let pieces = StateManifest::pieces_of(&manifest, run).ok()?;
+    pieces.iter().all(|piece| store.contains(piece)).then(|| pieces.into_iter().chain([root]).collect())
 }
 
 /// Writes to `wanted`, or if that fails (a full disk, a folder that changed

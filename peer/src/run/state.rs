@@ -84,6 +84,16 @@ impl StateManifest {
         Ok(manifest)
     }
 
+    /// The pieces of a state of `run` that was cut on this machine.
+    ///
+    /// # Errors
+    /// [`StateError`] unless it is the manifest of one.
+    pub(crate) fn pieces_of(bytes: &[u8], run: RunId) -> Result<Vec<Hash>, StateError> {
+        let manifest: Self =
+            codec::decode(bytes, MANIFEST_BYTES_MAX).map_err(|error| StateError::Encoding(error.to_string()))?;
+        if manifest.run == run { Ok(manifest.pieces) } else { Err(StateError::Another) }
+    }
+
     fn bytes(&self) -> u64 {
         self.elements.saturating_mul(4 * u64::from(self.vectors))
     }
@@ -178,6 +188,8 @@ mod tests {
             let pieces: Vec<Bytes> = manifest.pieces.iter().map(|hash| cut.blobs[hash].clone()).collect();
             assert!(pieces.iter().zip(&manifest.pieces).all(|(piece, hash)| Hash::of(piece) == *hash));
             assert_eq!(manifest.assemble(&pieces).unwrap(), state);
+            assert_eq!(StateManifest::pieces_of(&cut.blobs[&cut.root], RUN).unwrap(), manifest.pieces);
+            assert_eq!(StateManifest::pieces_of(&cut.blobs[&cut.root], RunId([4; 32])), Err(StateError::Another));
         }
     }
 

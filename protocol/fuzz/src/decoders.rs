@@ -81,7 +81,8 @@ pub(crate) fn record(bytes: &[u8]) {
     let run = match &effects[..] {
         [Effect::Notify(Event::Refused { .. })] => return,
         [Effect::Prepare(start)] => start.run,
-        other => panic!("a run is resumed or refused, found {other:?}"),
+        [] | [Effect::KeepResult { .. }] => return,
+        other => panic!("a run is resumed, over or refused, found {other:?}"),
     };
     let mut now = NOW;
     let mut input = |input: Input, after: Duration| {

@@ -167,7 +167,7 @@ fn invented_work(bytes: &mut Cursor<'_>, player: &mut Player) {
         6 => Done::StateLoaded { exchange },
         7 => Done::StateNotLoaded { exchange },
         8 => Done::Checkpointed { exchange },
-        _ => Done::Saved { root: views::hash(bytes) },
+        _ => Done::Saved { root: views::hash(bytes), kept: !bytes.rarely(8) },
     };
     player.input(Input::Trainer { run: name, done });
 }
@@ -293,7 +293,7 @@ fn word(bytes: &mut Cursor<'_>, player: &mut Player) {
         }
         2 => {
             let (reason, culprit) = (views::reason(bytes), peer(someone(bytes)));
-            (Kind::Abort, codec::encode(&Abort { run: name, reason, culprit }))
+            (Kind::Abort, codec::encode(&Abort { run: name, reason, culprit, view: bytes.number32(view) }))
         }
         3 => (Kind::Heartbeat, codec::encode(&Heartbeat { run: name, view: bytes.number32(view) })),
         4..=5 => {

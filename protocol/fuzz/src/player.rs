@@ -56,6 +56,8 @@ pub(crate) struct Player {
     transfers: u64,
     seq: u64,
     sent: u64,
+    /// What the node has refused.
+    refusals: u64,
 }
 
 fn config() -> Config {
@@ -94,6 +96,7 @@ impl Player {
             transfers: 0,
             seq: NOW.as_unix_ms() - 1_000,
             sent: 0,
+            refusals: 0,
         }
     }
 
@@ -194,14 +197,16 @@ impl Player {
                 keep(&mut self.work, Done::StateLoaded { exchange });
             }
             Effect::Checkpoint { exchange, .. } => keep(&mut self.work, Done::Checkpointed { exchange }),
-            Effect::Save { .. } => keep(&mut self.work, Done::Saved { root: Hash::of(b"model") }),
+            Effect::Save { .. } => keep(&mut self.work, Done::Saved { root: Hash::of(b"model"), kept: true }),
             Effect::Journal { record, .. } => {
                 self.last_record = record.clone().or(self.last_record.take());
                 if let Some(run) = &mut self.run {
                     run.journal = record;
                 }
             }
-            Effect::FetchResult { .. } | Effect::Close { .. } => self.closed(),
+            Effect::FetchResult { root, .. } => keep(&mut self.work, Done::Saved { root, kept: true }),
+            Effect::Close { .. } => self.closed(),
+            Effect::Notify(Event::Refused { .. }) => self.refusals += 1,
             Effect::Notify(Event::ViewChanged { view, .. }) => self.of_run(|run| run.view = view),
             Effect::Notify(Event::ExchangeDone { exchange, ledger, .. }) => {
                 assert_eq!(ledger.validate(), Ok(()), "the ledger is one that others take");
@@ -258,8 +263,10 @@ impl Player {
         let letters = format!("{:?}", self.node).len();
         assert!(letters <= MEMORY_MAX, "the node remembers too much: {letters} letters");
         let Some(record) = self.run.take().and_then(|run| run.journal) else { return };
+        let before = self.refusals;
         self.restart(Some(record));
-        assert!(self.run.is_some(), "what was journalled can be resumed");
+        // Of a run that is over nothing goes on.
+        assert_eq!(self.refusals, before, "what was journalled can be resumed");
     }
 
     /// Length of a chunk as the present members cut the vector.

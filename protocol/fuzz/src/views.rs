@@ -39,7 +39,7 @@ pub(crate) fn reason(bytes: &mut Cursor<'_>) -> AbortReason {
 
 pub(crate) fn ballot(bytes: &mut Cursor<'_>, from: u8, player: &Player) -> Ballot {
     let known = player.ballot.map_or(1, |ballot| ballot.counter);
-    let counter = bytes.number32(known);
+    let counter = bytes.number(known);
     let proposer = if bytes.rarely(16) { someone(bytes) } else { from };
     Ballot { counter, proposer: peer(proposer) }
 }
@@ -134,7 +134,7 @@ fn bytes_len(run: &Run) -> u8 {
 
 pub(crate) fn state(bytes: &mut Cursor<'_>, view_number: u32, ballot: Ballot, run: &Run) -> ViewState {
     let accepted = bytes.rarely(8).then(|| {
-        let ballot = Ballot { counter: bytes.number32(ballot.counter), proposer: peer(someone(bytes)) };
+        let ballot = Ballot { counter: bytes.number(ballot.counter), proposer: peer(someone(bytes)) };
         Box::new(Accepted { ballot, view: view(bytes, run) })
     });
     let unreachable = if bytes.rarely(4) { u16::from(bytes.byte()) } else { 0 };

@@ -1,7 +1,8 @@
 //! The node's part in membership: it shows its credentials, judges those of
 //! others, and shuts out who has none.
 
-use super::{ANSWER_INTERVAL_MIN, ANSWERED_MAX, CONNECTION_SETTLES, LISTING_INTERVAL, LISTING_LIFETIME, Node};
+use super::market::{ANSWER_INTERVAL_MIN, CONNECTION_SETTLES};
+use super::{LISTING_INTERVAL, LISTING_LIFETIME, Node};
 use crate::effect::{Effect, Event, Exclusion, Verdict};
 use crate::ids::{PeerId, RunId, Serial};
 use crate::market::demand::Share;
@@ -13,7 +14,7 @@ use crate::run::machine::Machine;
 use crate::run::report::AbortReason;
 use crate::time::{Duration, Time};
 use crate::wire::Message;
-use crate::wire::limits::{REVOCATIONS_PER_MESSAGE_MAX, STRANGERS_MAX};
+use crate::wire::limits::{ANSWERED_MAX, REVOCATIONS_PER_MESSAGE_MAX, STRANGERS_MAX};
 use std::collections::BTreeMap;
 
 /// How long a connected peer may take to show its credentials.
@@ -249,7 +250,7 @@ impl Node {
             let share = run.and_then(|run| self.membership.shares.get(&run));
             let may_take_part = admitted && share.is_none_or(|share| members.may_see(*share, peer, now));
             if let Some(run) = run.filter(|_| !may_take_part) {
-                self.with_run(run, |machine, out| machine.exclude(*peer, AbortReason::NotAllowed, now, out));
+                self.with_run(run, now, |machine, out| machine.exclude(*peer, AbortReason::NotAllowed, now, out));
             }
             if !admitted {
                 self.book.forget(peer);

@@ -17,6 +17,8 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) view: &'a View,
     /// What the members that answered hold, our own answer among them.
     pub(crate) answers: &'a BTreeMap<PeerId, ViewState>,
+    /// A full member that has left and agrees to whatever the others decide.
+    pub(crate) leaver: Option<PeerId>,
     /// Who must leave whatever it answers, and why; why else others leave.
     pub(crate) accused: &'a BTreeMap<PeerId, AbortReason>,
     /// Listeners that can be full members.
@@ -36,7 +38,8 @@ pub(crate) struct Knowledge<'a> {
 /// The next view; `None` while too little is known or too few are there.
 pub(crate) fn next_view(known: &Knowledge<'_>) -> Option<View> {
     let staying = known.staying();
-    if !known.view.is_quorum(|peer| known.answers.contains_key(peer)) || !known.may_go_on(&staying) {
+    let agrees = |peer: &PeerId| known.answers.contains_key(peer) || known.leaver == Some(*peer);
+    if !known.view.is_quorum(agrees) || !known.may_go_on(&staying) {
         return None;
     }
     let live: BTreeMap<PeerId, u64> = staying.iter().filter_map(|peer| Some((*peer, known.live(peer)?))).collect();

@@ -2,6 +2,7 @@
 
 pub mod allreduce;
 mod decide;
+pub(crate) mod ends;
 pub mod ledger;
 pub(crate) mod machine;
 mod patience;

@@ -1,5 +1,6 @@
-//! What a member must remember of a run through a restart, as one journal record.
+//! What must be remembered of a run through a restart, as one journal record.
 
+use super::ends::Over;
 use super::spec::RunSpec;
 use super::view::{Accepted, Ballot, Checkpoint, View};
 use crate::ids::PeerId;
@@ -14,7 +15,16 @@ const RECORD_BYTES_MAX: usize = 256 * 1024;
 
 /// The record; each replaces the one before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) enum Record {
+    /// The run goes on.
+    Going(Box<Going>),
+    /// It is over here, for good.
+    Over(Over),
+}
+
+/// What a member must remember of a run that goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Going {
     pub(crate) spec: RunSpec,
     pub(crate) demand: Demand,
     pub(crate) owner: PeerId,
@@ -25,6 +35,8 @@ pub(crate) struct Record {
     /// The highest ballot about the view's successor that we have heeded.
     pub(crate) promised: Option<Ballot>,
     pub(crate) accepted: Option<Accepted>,
+    /// Full members that have said that they left, ascending.
+    pub(crate) leavers: Vec<PeerId>,
     pub(crate) checkpoint: Option<Checkpoint>,
 }
 
@@ -35,10 +47,24 @@ impl Record {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
         let record: Self = codec::decode(bytes, RECORD_BYTES_MAX).map_err(|error: CodecError| error.to_string())?;
-        record.spec.validate()?;
-        record.view.validate()?;
-        record.accepted.as_ref().map_or(Ok(()), |accepted| accepted.view.validate())?;
-        record.checkpoint.as_ref().map_or(Ok(()), |checkpoint| checkpoint.ledger.validate())?;
+        if let Self::Going(going) = &record {
+            going.spec.validate()?;
+            going.view.validate()?;
+            let known = |peer: &PeerId| going.view.member(peer).is_some();
+            if !going.leavers.iter().all(known) || !going.leavers.is_sorted_by(|a, b| a < b) {
+                return Err("members that left are none of the view, or out of order".into());
+            }
+            going.accepted.as_ref().map_or(Ok(()), |accepted| accepted.view.validate())?;
+            going.checkpoint.as_ref().map_or(Ok(()), |checkpoint| checkpoint.ledger.validate())?;
+        }
         Ok(record)
+    }
+
+    /// Whose record it is.
+    pub(crate) fn of(&self) -> PeerId {
+        match self {
+            Self::Going(going) => going.contact.peer,
+            Self::Over(over) => over.me,
+        }
     }
 }

@@ -86,6 +86,13 @@ impl AbortReason {
         self != Self::NoMajority
     }
 
+    /// Whether the word of a member that left for it stands for its vote, where
+    /// only one other is left: not if it may never have begun, or if the others'
+    /// parameters are no better than its own.
+    pub fn leaves_the_vote(self) -> bool {
+        !matches!(self, Self::NotReady | Self::NoMajority)
+    }
+
     /// Whether a member that left for it may come back to the same run.
     pub fn may_return(self) -> bool {
         matches!(self, Self::MemberLost | Self::Stalled | Self::NotReady | Self::CannotCompute)
@@ -118,6 +125,9 @@ pub struct Abort {
     pub reason: AbortReason,
     /// Whose doing it is in the author's eyes.
     pub culprit: PeerId,
+    /// The last view that the author has had a part in: it has not agreed to any
+    /// after it, and never will.
+    pub view: u32,
 }
 
 /// Says that the author is alive and in the run.

@@ -195,6 +195,52 @@ impl ModelSpec {
 }
 
 impl RunSpec {
+    /// A run of the smallest model that still has every part (408 parameters), of
+    /// one batch: for trials and simulations, where the work is not the point.
+    /// Change what matters of it.
+    pub fn miniature(seed: Seed, data_root: Hash) -> Self {
+        Self {
+            arithmetic_version: 1,
+            digits: DigitsSpec { activations: 1, weights: 1, gradients: 1, logit_gradient: 2, attention: 2 },
+            model: ModelSpec {
+                vocab_size: 16,
+                hidden_size: 8,
+                intermediate_size: 8,
+                num_hidden_layers: 1,
+                num_attention_heads: 1,
+                num_key_value_heads: 1,
+                head_dim: 2,
+                max_position_embeddings: 16,
+                rope_theta: F32Bits::from(10_000.0),
+                rms_norm_eps: F32Bits::from(1e-5),
+                tie_word_embeddings: true,
+                initializer_range: F32Bits::from(0.02),
+            },
+            optimizer: OptimizerSpec {
+                learning_rate: F32Bits::from(0.01),
+                beta1: F32Bits::from(0.9),
+                beta2: F32Bits::from(0.95),
+                epsilon: F32Bits::from(1e-8),
+                weight_decay: F32Bits::from(0.1),
+                gradient_clip_norm: F32Bits::from(1.0),
+                warmup_steps: 1,
+                decay_start_step: 1,
+                final_fraction: F32Bits::from(0.1),
+            },
+            seed,
+            data_root,
+            data_bytes: 1_000_000,
+            sequence_length: 16,
+            micro_batch_sequences: 1,
+            micro_batches: 1,
+            rounds: 1,
+            steps_per_round: 1,
+            outer: None,
+            chunk_elements: 64,
+            solo: true,
+        }
+    }
+
     /// The spec's name: blake3, in key-derivation mode, of its canonical bytes.
     pub fn hash(&self) -> Hash {
         Hash(blake3::derive_key("manta 2026-11 run spec v1", &codec::encode(self)))

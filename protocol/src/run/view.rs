@@ -141,6 +141,11 @@ impl View {
         let lowest = self.full().next().is_some_and(|member| agree(&member.contact.peer));
         2 * agreeing > all || (2 * agreeing == all && lowest)
     }
+
+    /// Whether it has exactly two full members.
+    pub fn is_of_two(&self) -> bool {
+        self.full().count() == 2
+    }
 }
 
 /// How the exchanges of a plan go: who computes how much and owns which chunks.
@@ -175,7 +180,7 @@ impl Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ballot {
     /// Counts attempts of all proposers.
-    pub counter: u32,
+    pub counter: u64,
     /// Whose attempt it is.
     pub proposer: PeerId,
 }
@@ -330,12 +335,13 @@ pub struct Suspect {
     pub reason: AbortReason,
 }
 
-/// The run is over: the author keeps its result.
+/// The run is over. The owner is told so by those who keep its result, and says
+/// so itself once it has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finished {
     /// The run.
     pub run: RunId,
-    /// Hash of the manifest by which the owner can fetch the model.
+    /// Hash of the manifest by which the owner can fetch the model from the author.
     pub root: Hash,
 }
 

@@ -64,3 +64,5 @@ pub const EARLY_CHUNKS_MAX: usize = 4096;
 pub const LISTEN_AHEAD_MAX: u64 = 16;
 /// Runs that are over and remembered, for members that missed the end.
 pub const RUNS_OVER_MAX: usize = 64;
+/// Results of others' runs that are kept until their owners have them.
+pub const RESULTS_KEPT_MAX: usize = 4;

@@ -57,6 +57,8 @@ pub(crate) struct Host {
     pub(crate) closed: Option<Option<RunFailure>>,
     pub(crate) fetched: Option<Hash>,
     pub(crate) saved_result: Option<bool>,
+    /// The result, as long as it is kept here.
+    pub(crate) keeps: Option<Hash>,
     /// Trainer answers that never come.
     pub(crate) hangs: bool,
     /// How long a batch takes, if not as usual.
@@ -100,6 +102,7 @@ impl Host {
             closed: None,
             fetched: None,
             saved_result: None,
+            keeps: None,
             hangs: false,
             batch_ms: None,
         }
@@ -342,9 +345,23 @@ impl Cluster {
             Effect::Save { for_owner, .. } => {
                 let root = self.hosts[index].state;
                 self.hosts[index].saved_result = Some(for_owner);
-                self.done(index, COMPUTE, Done::Saved { root });
+                self.hosts[index].keeps = Some(root);
+                self.done(index, COMPUTE, Done::Saved { root, kept: true });
             }
-            Effect::FetchResult { root, .. } => self.hosts[index].fetched = Some(root),
+            Effect::FetchResult { root, from, .. } => {
+                let donor = self.index(&from);
+                let there = self.hosts[donor].up && !self.cut.contains(&(donor, index));
+                assert!(self.hosts[donor].keeps == Some(root), "{donor} keeps what it says it does");
+                if there {
+                    self.hosts[index].fetched = Some(root);
+                    return self.done(index, COMPUTE, Done::Saved { root, kept: true });
+                }
+                self.done(index, COMPUTE, Done::ResultNotFetched);
+            }
+            Effect::KeepResult { root, owner, .. } => {
+                assert_eq!((self.hosts[index].keeps, owner), (Some(root), self.hosts[0].peer), "it was kept before");
+            }
+            Effect::DropResult { .. } => self.hosts[index].keeps = None,
             Effect::Close { failure, .. } => self.hosts[index].closed = Some(failure),
             Effect::Misbehaviour { peer, what } => panic!("{index} blames {peer:?}: {what}"),
             Effect::Notify(Event::ViewChanged { view, .. }) => self.hosts[index].views.push(view),
@@ -428,6 +445,7 @@ impl Cluster {
         let old = std::mem::replace(&mut self.hosts[index], Host::new(number, self.now));
         let host = &mut self.hosts[index];
         (host.journal, host.saved, host.views) = (old.journal.clone(), old.saved, old.views);
+        (host.keeps, host.closed) = (old.keeps, old.closed);
         if let Some(record) = old.journal {
             self.input(index, Input::Command(Command::Resume { record }), None);
         }

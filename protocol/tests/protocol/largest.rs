@@ -52,7 +52,7 @@ fn view() -> View {
 #[test]
 fn the_largest_messages_about_views_fit_an_envelope() {
     let run = RunId([255; 32]);
-    let ballot = Ballot { counter: u32::MAX, proposer: peer(1) };
+    let ballot = Ballot { counter: u64::MAX, proposer: peer(1) };
     let state = |holding| {
         let accepted = Some(Box::new(Accepted { ballot, view: view() }));
         Message::ViewState(Box::new(ViewState { run, view: VIEW, ballot, accepted, unreachable: u16::MAX, holding }))

@@ -1,7 +1,7 @@
 //! One member of a run under test: the test plays all the others, by signed
 //! frames, and keeps the books that they would keep.
 
-use crate::bench::{Bench, sent};
+use crate::bench::{Bench, events, sent};
 use crate::samples::{confirm, listing, peer, reserve};
 use manta_protocol::effect::{RunFailure, RunStart};
 use manta_protocol::input::Done;
@@ -67,6 +67,13 @@ pub(crate) fn failure(effects: &[Effect]) -> Option<(AbortReason, PeerId)> {
     closed(effects).flatten().map(|failure| (failure.reason, failure.culprit))
 }
 
+/// Whether this is a record of a run that is over: whoever starts with it takes no part in it.
+pub(crate) fn is_end(record: &[u8]) -> bool {
+    let effects = Bench::new().input(Input::Command(Command::Resume { record: record.to_vec() }));
+    let refused = events(&effects).iter().any(|event| matches!(event, Event::Refused { .. }));
+    !refused && prepared(&effects).is_none()
+}
+
 /// The latest record for the journal; `Some(None)` if none is needed any more.
 pub(crate) fn journalled(effects: &[Effect]) -> Option<Option<Vec<u8>>> {
     effects.iter().rev().find_map(|effect| match effect {
@@ -128,7 +135,7 @@ pub(crate) fn failures_to(effects: &[Effect], whom: u8) -> Vec<Input> {
 }
 
 /// The question of `proposer` about the successor of the view.
-pub(crate) fn ballot(counter: u32, proposer: u8) -> Ballot {
+pub(crate) fn ballot(counter: u64, proposer: u8) -> Ballot {
     Ballot { counter, proposer: peer(proposer) }
 }
 
@@ -234,7 +241,7 @@ impl Member {
     }
 
     pub(crate) fn abort(&mut self, from: u8, reason: AbortReason, culprit: u8) -> Vec<Effect> {
-        let abort = Abort { run: self.run(), reason, culprit: peer(culprit) };
+        let abort = Abort { run: self.run(), reason, culprit: peer(culprit), view: self.view.number };
         self.say(from, &Message::Abort(abort))
     }
 

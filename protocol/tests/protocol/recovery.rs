@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, long_spec};
 use manta_protocol::run::report::AbortReason;
 use manta_protocol::run::view::Fate;
-use manta_protocol::{Command, Duration, Hash, Input};
+use manta_protocol::{Command, Duration, Input};
 
 const TARGET_OF_THREE: u64 = 360;
 
@@ -147,8 +147,80 @@ fn an_owner_that_comes_back_after_the_end_gets_its_result() {
     ends_well(&mut cluster, &[1, 2]);
     cluster.restart(0);
     assert!(cluster.until(30, |cluster| cluster.hosts[0].fetched.is_some()), "{}", cluster.show(60));
-    let result: Vec<Hash> = cluster.hosts[0].fetched.into_iter().collect();
-    assert_eq!(result.len(), 1);
+    let has_it = |cluster: &Cluster| cluster.finished(&[0]);
+    assert!(cluster.until(30, has_it), "{}", cluster.show(60));
+    let forgotten = |cluster: &Cluster| cluster.hosts[1..].iter().all(|host| host.keeps.is_none());
+    assert!(cluster.until(60, forgotten), "its owner has it: {}", cluster.show(60));
+}
+
+#[test]
+fn no_restart_makes_a_run_be_done_again_or_its_owner_go_without_its_result() {
+    let mut cluster = Cluster::new(3, 3, 3, long_spec());
+    in_the_middle(&mut cluster, 3);
+    cluster.kill(0);
+    ends_well(&mut cluster, &[1, 2]);
+    // What they have ended they remember, whoever comes back first.
+    [1, 2].into_iter().for_each(|host| cluster.kill(host));
+    let done = cluster.hosts[1].done.len();
+    [0, 2, 1].into_iter().for_each(|host| cluster.restart(host));
+    assert!(cluster.until(60, |cluster| cluster.finished(&[0])), "{}", cluster.show(60));
+    assert!(cluster.hosts[0].done.is_empty() && cluster.hosts[1].done.is_empty(), "{done} exchanges were enough");
+    assert!(cluster.until(60, |cluster| {
+        cluster.hosts.iter().all(|host| host.keeps.is_none() || host.peer == cluster.hosts[0].peer)
+    }));
+}
+
+#[test]
+fn an_owner_that_cannot_reach_the_first_keeper_asks_on() {
+    let mut cluster = Cluster::new(3, 3, 3, long_spec());
+    in_the_middle(&mut cluster, 3);
+    cluster.kill(0);
+    ends_well(&mut cluster, &[1, 2]);
+    cluster.restart(0);
+    let asks = |cluster: &Cluster| cluster.log.iter().rev().take(40).any(|line| line.contains("0 > FetchResult"));
+    let told = |cluster: &Cluster| {
+        cluster.log.iter().rev().take(40).any(|line| line.contains("0 > to") && line.contains("Join"))
+    };
+    assert!(cluster.until(30, told), "{}", cluster.show(60));
+    let at = cluster.now + Duration::from_ms(2);
+    cluster.until(1, |cluster| cluster.now >= at);
+    cluster.part(&[0], &[1, 2]);
+    assert!(!asks(&cluster) && !cluster.until(60, |cluster| cluster.finished(&[0])), "{}", cluster.show(60));
+    cluster.heal();
+    assert!(cluster.until(60, |cluster| cluster.finished(&[0])), "{}", cluster.show(60));
+}
+
+/// Host 1 has the lower id, so that host 0 alone is no quorum.
+#[test]
+fn of_two_members_either_goes_on_when_the_other_has_left() {
+    for solo in [true, false] {
+        let spec = manta_protocol::run::RunSpec { solo, ..long_spec() };
+        let mut cluster = Cluster::new(2, 2, 2, spec);
+        assert!(cluster.hosts[1].peer < cluster.hosts[0].peer);
+        in_the_middle(&mut cluster, 10);
+        let run = cluster.run;
+        cluster.input(1, Input::Command(Command::StopRun { run, reason: AbortReason::Stopped }), None);
+        let ends = cluster.until(120, |cluster| cluster.finished(&[0]));
+        assert_eq!(ends, solo, "{}", cluster.show(60));
+    }
+}
+
+#[test]
+fn who_has_left_says_so_again_after_a_restart() {
+    let mut cluster = Cluster::new(2, 2, 2, long_spec());
+    in_the_middle(&mut cluster, 10);
+    let run = cluster.run;
+    // Nothing of its word arrives.
+    cluster.part(&[0], &[1]);
+    cluster.input(1, Input::Command(Command::StopRun { run, reason: AbortReason::Stopped }), None);
+    cluster.kill(1);
+    let at = cluster.now + Duration::from_s(3);
+    cluster.until(5, |cluster| cluster.now >= at);
+    assert!(cluster.hosts[0].views.is_empty(), "the other may go on without it");
+    cluster.heal();
+    cluster.restart(1);
+    assert!(cluster.until(120, |cluster| cluster.finished(&[0])), "{}", cluster.show(60));
+    assert!(cluster.hosts[1].done.is_empty(), "it takes no part any more");
 }
 
 #[test]

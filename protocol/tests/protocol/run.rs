@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, events, published, sent};
 use crate::member::{
-    Member, OWNER, accused, asks, closed, failure, failures_to, hash, journalled, prepared, told, views,
+    Member, OWNER, accused, asks, closed, failure, failures_to, hash, is_end, journalled, prepared, told, views,
 };
 use crate::samples::{confirm, listing, peer, reserve, spec};
 use manta_protocol::effect::{Entry, RunFailure};
@@ -38,7 +38,7 @@ impl Member {
     }
 
     fn saved(&mut self) -> Vec<Effect> {
-        self.done(Done::Saved { root: hash("model") })
+        self.done(Done::Saved { root: hash("model"), kept: true })
     }
 }
 
@@ -46,10 +46,12 @@ impl Member {
 fn a_whole_run_goes_from_confirm_to_close() {
     for members in [&[1, 2][..], &[1, 2, 3], &[1, 2, 3, 4, 5]] {
         let (mut member, reports) = Member::saving(members);
-        assert_eq!(closed(&member.saved()), None, "the last report is still on its way");
+        let effects = member.saved();
+        assert_eq!(closed(&effects), None, "the last report is still on its way");
+        assert!(is_end(&journalled(&effects).flatten().expect("a record")), "no restart takes it back");
         let delivered = reports.into_iter().map(|id| Input::FrameDelivered { id });
         let last: Vec<_> = delivered.flat_map(|outcome| member.bench.input(outcome)).collect();
-        assert_eq!((journalled(&last), closed(&last)), (Some(None), Some(None)), "nothing is left to remember");
+        assert_eq!((journalled(&last), closed(&last)), (None, Some(None)), "nothing more to remember");
     }
 }
 
@@ -77,7 +79,8 @@ fn a_user_alone_runs_without_any_network() {
     }
     assert!(asks(&all, |effect| matches!(effect, Effect::Save { for_owner: false, .. })));
     all.extend(member.saved());
-    assert_eq!((journalled(&all), closed(&all)), (Some(None), Some(None)));
+    assert!(is_end(&journalled(&all).flatten().expect("a record")));
+    assert_eq!(closed(&all), Some(None));
     assert_eq!(sent(&all), []);
 }
 
@@ -155,7 +158,7 @@ fn late_early_and_repeated_messages_are_harmless() {
     for early in [
         Done::Applied { exchange: 0 },
         Done::Hashed { exchange: 0, parameter_hash: hash("not yet") },
-        Done::Saved { root: hash("not yet") },
+        Done::Saved { root: hash("not yet"), kept: true },
         Done::Computed { exchange: 5, plan: 0, loss, compute_ms: 1 },
         Done::Computed { exchange: 0, plan: 1, loss, compute_ms: 1 },
         Done::Reduced { exchange: 0, view: 0, chunk: 0 },
@@ -320,7 +323,8 @@ fn who_finds_itself_the_odd_one_ends_the_run_for_itself() {
     member.round(0);
     member.report(2, 0, "something else");
     let effects = member.report(3, 0, "something else");
-    assert_eq!((closed(&effects), journalled(&effects)), (Some(Some(odd)), Some(None)));
+    assert_eq!(closed(&effects), Some(Some(odd)));
+    assert!(is_end(&journalled(&effects).flatten().expect("a record")));
     let parting = told(&effects, |message| matches!(message, Message::Abort(abort) if abort.culprit == peer(1)));
     assert_eq!(parting.len(), 2, "the others need not wait for us");
 }
@@ -422,7 +426,8 @@ fn the_owners_leaving_ends_the_run_anothers_does_not() {
     let mut member = Member::started(&[1, 2, 3]);
     let stopped = RunFailure { reason: AbortReason::Stopped, culprit: peer(2), reported_by: peer(2) };
     let effects = member.abort(2, AbortReason::Stopped, 2);
-    assert_eq!((closed(&effects), journalled(&effects)), (Some(Some(stopped)), Some(None)));
+    assert_eq!(closed(&effects), Some(Some(stopped)));
+    assert!(is_end(&journalled(&effects).flatten().expect("a record")));
 
     let mut member = Member::started(&[1, 2, 3]);
     let effects = member.abort(3, AbortReason::CannotCompute, 3);

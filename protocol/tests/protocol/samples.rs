@@ -6,7 +6,6 @@ use manta_protocol::market::reservation::{Answer, Confirm, Release, Reserve, Res
 use manta_protocol::membership::{Credential, Hello, Presence, Revocation, Revocations, Role, SignedPermission};
 use manta_protocol::run::ledger::{Ledger, Span};
 use manta_protocol::run::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
-use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec};
 use manta_protocol::run::view::{
     Accepted, Ballot, CaughtUp, Departure, Fate, Finished, Handover, Holding, Join, Member, StateOffer, Suspect, View,
     ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
@@ -66,48 +65,8 @@ pub(crate) fn demand() -> Demand {
 }
 
 pub(crate) fn spec() -> RunSpec {
-    let f32 = F32Bits::from;
-    RunSpec {
-        arithmetic_version: 1,
-        digits: DigitsSpec { activations: 1, weights: 1, gradients: 1, logit_gradient: 2, attention: 2 },
-        model: ModelSpec {
-            vocab_size: 16,
-            hidden_size: 8,
-            intermediate_size: 8,
-            num_hidden_layers: 1,
-            num_attention_heads: 1,
-            num_key_value_heads: 1,
-            head_dim: 2,
-            max_position_embeddings: 16,
-            rope_theta: f32(10_000.0),
-            rms_norm_eps: f32(1e-5),
-            tie_word_embeddings: true,
-            initializer_range: f32(0.02),
-        },
-        optimizer: OptimizerSpec {
-            learning_rate: f32(0.01),
-            beta1: f32(0.9),
-            beta2: f32(0.95),
-            epsilon: f32(1e-8),
-            weight_decay: f32(0.1),
-            gradient_clip_norm: f32(1.0),
-            warmup_steps: 1,
-            decay_start_step: 1,
-            final_fraction: f32(0.1),
-        },
-        seed: Seed::from_number(1),
-        data_root: Hash::of(b"data"),
-        data_bytes: 1_000_000,
-        sequence_length: 16,
-        micro_batch_sequences: 1,
-        micro_batches: 1,
-        rounds: 2,
-        steps_per_round: 2,
-        outer: None,
-        // 408 parameters: 7 or 8 chunks for two members.
-        chunk_elements: 64,
-        solo: true,
-    }
+    // 408 parameters: 7 or 8 chunks for two members.
+    RunSpec { rounds: 2, steps_per_round: 2, ..RunSpec::miniature(Seed::from_number(1), Hash::of(b"data")) }
 }
 
 pub(crate) fn contact(number: u8) -> Contact {
@@ -202,7 +161,7 @@ pub(crate) fn messages() -> Vec<Message> {
             compute_ms: 1_500,
             reduce_ms: 70,
         }),
-        Message::Abort(Abort { run, reason: AbortReason::BadGradient, culprit: peer(2) }),
+        Message::Abort(Abort { run, reason: AbortReason::BadGradient, culprit: peer(2), view: 2 }),
         Message::Heartbeat(Heartbeat { run, view: 2 }),
         Message::Join(Join { run, contact: contact(3), view: 2 }),
         Message::Suspect(Suspect { run, view: 2, peer: peer(3), reason: AbortReason::Stalled }),

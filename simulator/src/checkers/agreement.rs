@@ -25,6 +25,23 @@ struct Vote {
 struct Run {
     views: BTreeMap<u32, View>,
     votes: BTreeMap<u32, Vote>,
+    /// Who has left for good, and the last view that it says it has had a part in.
+    left: BTreeMap<PeerId, u32>,
+    /// Whether a member may go on alone.
+    solo: bool,
+}
+
+impl Run {
+    /// Whether these may decide on the successor of a view: of two full members
+    /// one that has left has left its vote to the other.
+    fn is_quorum(&self, view: &View, agrees: impl Fn(&PeerId) -> bool) -> bool {
+        view.is_quorum(|peer| agrees(peer) || self.has_left_its_vote(view, peer))
+    }
+
+    fn has_left_its_vote(&self, view: &View, peer: &PeerId) -> bool {
+        let left = self.left.get(peer).is_some_and(|last| *last <= view.number);
+        left && self.solo && view.is_of_two()
+    }
 }
 
 /// The views of every run.
@@ -35,8 +52,10 @@ pub struct Agreement {
 
 impl Agreement {
     /// The view that a run begins with.
-    pub fn begun(&mut self, run: RunId, first: View) {
-        self.runs.entry(run).or_default().views.entry(0).or_insert(first);
+    pub fn begun(&mut self, run: RunId, first: View, solo: bool) {
+        let run = self.runs.entry(run).or_default();
+        run.solo = solo;
+        run.views.entry(0).or_insert(first);
     }
 
     /// A member sends a message.
@@ -44,7 +63,16 @@ impl Agreement {
     /// # Errors
     /// It contradicts what it or others have said.
     pub fn sent(&mut self, author: PeerId, message: &Message) -> Result<(), String> {
+        if let Some(run) = votes_in(message)
+            && self.runs.get(&run).is_some_and(|run| run.left.contains_key(&author))
+        {
+            return Err(format!("{author:?} votes in {run:?} and has said that it left"));
+        }
         match message {
+            Message::Abort(abort) if abort.culprit == author && abort.reason.leaves_the_vote() => {
+                self.runs.entry(abort.run).or_default().left.insert(author, abort.view);
+                Ok(())
+            }
             Message::ViewState(state) => self.promised(author, state),
             Message::ViewPropose(propose) => {
                 let number = propose.next.number.saturating_sub(1);
@@ -85,9 +113,12 @@ impl Agreement {
     /// A member has lost its disk: what it said before binds it no more, for it
     /// is not in the run any more.
     pub fn forgot(&mut self, peer: PeerId) {
-        for vote in self.runs.values_mut().flat_map(|run| run.votes.values_mut()) {
-            vote.promised.remove(&peer);
-            vote.accepted.remove(&peer);
+        for run in self.runs.values_mut() {
+            run.left.remove(&peer);
+            for vote in run.votes.values_mut() {
+                vote.promised.remove(&peer);
+                vote.accepted.remove(&peer);
+            }
         }
     }
 
@@ -103,8 +134,13 @@ impl Agreement {
     }
 
     fn is_quorum_of(&self, run: RunId, view: u32, peer: PeerId) -> bool {
-        let before = self.runs.get(&run).and_then(|run| run.views.get(&view));
-        before.is_some_and(|view| view.is_quorum(|other| *other == peer))
+        let Some(run) = self.runs.get(&run) else { return false };
+        run.views.get(&view).is_some_and(|view| run.is_quorum(view, |other| *other == peer))
+    }
+
+    /// Whether a member of this view has left the decision on the next one to the other.
+    pub fn has_left_its_vote(&self, run: RunId, view: &View, peer: &PeerId) -> bool {
+        self.runs.get(&run).is_some_and(|run| run.has_left_its_vote(view, peer))
     }
 
     /// How many views a run has had.
@@ -138,10 +174,11 @@ impl Agreement {
         let vote = run.votes.entry(number).or_default();
         vote.accepted.insert(author, ballot);
         vote.accepts.entry(ballot).or_default().insert(author);
+        let vote = &run.votes[&number];
         let (accepters, proposed) = (&vote.accepts[&ballot], vote.proposals.get(&ballot));
         let (Some(view), Some(next)) = (run.views.get(&number), proposed) else { return Ok(()) };
         // Who proposes accepts, too, at the latest when another's word makes the quorum.
-        if !view.is_quorum(|peer| accepters.contains(peer)) {
+        if !run.is_quorum(view, |peer| accepters.contains(peer)) {
             return Ok(());
         }
         let next = next.clone();
@@ -153,6 +190,18 @@ impl Agreement {
                 Ok(())
             }
         }
+    }
+}
+
+/// The run in which this is a vote, if it is one.
+fn votes_in(message: &Message) -> Option<RunId> {
+    match message {
+        Message::ViewAsk(ask) => Some(ask.run),
+        Message::ViewState(state) => Some(state.run),
+        Message::ViewPropose(propose) => Some(propose.run),
+        Message::ViewAccept(accept) => Some(accept.run),
+        Message::ViewInstall(install) => Some(install.run),
+        _ => None,
     }
 }
 

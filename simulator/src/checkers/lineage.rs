@@ -54,8 +54,10 @@ struct Line {
     ends: BTreeMap<(u64, u32), End>,
     views: BTreeMap<u32, View>,
     hashed: BTreeSet<(PeerId, Hash)>,
-    /// Who has ended the run well and remembers it, in which state.
+    /// Who has ended the run well and is there, in which state.
     finished: BTreeMap<PeerId, (u64, Hash)>,
+    /// The same of those who have stopped.
+    stopped: BTreeMap<PeerId, (u64, Hash)>,
     /// Exchanges of the branch that ended last.
     exchanges: u64,
 }
@@ -261,7 +263,7 @@ impl Lineage {
     /// A member ended the run well, in this state.
     ///
     /// # Errors
-    /// Not every batch counts there, or another member ended in another state.
+    /// Not every batch counts there, or the run is done again: another member is there that ended it in another state.
     pub fn finished(&mut self, run: RunId, peer: PeerId, exchange: u64, state: Hash) -> Result<(), String> {
         let line = self.runs.entry(run).or_default();
         let counted = line.states.get(&(exchange, state)).map_or(0, |counted| counted.len() as u64);
@@ -270,22 +272,38 @@ impl Lineage {
         }
         let end = (exchange, state);
         line.exchanges = exchange;
+        let other = line.finished.iter().find(|(other, _)| **other != peer).map(|(other, end)| (*other, *end));
+        let known = line.finished.values().any(|known| *known == end);
         line.finished.insert(peer, end);
-        match line.finished.iter().find(|(_, other)| **other != end) {
+        match other.filter(|_| !known) {
             None => Ok(()),
             Some((other, ended)) => Err(format!("{peer:?} ends in {end:?}, {other:?} ended in {ended:?}")),
         }
     }
 
-    /// A member has stopped: an end that it knew of is forgotten. If nobody knows
-    /// of it any more, the others may do what they have to do again.
+    /// A member has stopped. While none is there that knows of the run's end, the
+    /// others may do what they have to do again.
     pub fn stopped(&mut self, peer: PeerId) {
         for line in self.runs.values_mut() {
-            line.finished.remove(&peer);
+            line.stopped.extend(line.finished.remove_entry(&peer));
         }
     }
 
-    /// Whether a machine that has not stopped since has ended the run well.
+    /// A member that has stopped is there again, with the end of `run` in its journal.
+    pub fn remembers(&mut self, run: RunId, peer: PeerId) {
+        if let Some(line) = self.runs.get_mut(&run) {
+            line.finished.extend(line.stopped.remove_entry(&peer));
+        }
+    }
+
+    /// A member has lost its disk.
+    pub fn forgot(&mut self, peer: PeerId) {
+        for line in self.runs.values_mut() {
+            line.stopped.remove(&peer);
+        }
+    }
+
+    /// Whether a machine is there that has ended the run well.
     pub fn is_finished(&self, run: RunId) -> bool {
         self.runs.get(&run).is_some_and(|line| !line.finished.is_empty())
     }
@@ -432,8 +450,14 @@ mod tests {
         assert_eq!(lineage.totals(RUN), (6, 2));
         lineage.stopped(A);
         lineage.stopped(B);
-        assert!(!lineage.is_finished(RUN), "nobody knows of the end any more");
-        lineage.finished(RUN, B, 2, hash("end")).expect("it is ended again");
+        assert!(!lineage.is_finished(RUN), "nobody who knows of the end is there");
+        lineage.finished(RUN, C, 2, hash("end")).expect("it is ended again");
+        lineage.stopped(C);
+        lineage.forgot(B);
+        lineage.remembers(RUN, B);
+        assert!(!lineage.is_finished(RUN), "B has lost its disk");
+        lineage.remembers(RUN, A);
+        assert!(lineage.is_finished(RUN), "A has not");
     }
 
     #[test]

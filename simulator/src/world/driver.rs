@@ -154,6 +154,13 @@ impl World {
             Effect::Journal { run, record } => self.journal(host, run, record),
             Effect::Save { run, .. } => self.plan(host, run, Work::Save),
             Effect::FetchResult { run, root, from } => self.fetch_result(host, run, root, from),
+            Effect::KeepResult { run, root, .. } => {
+                if self.hosts[host].disk.result(run) != Some(root) {
+                    let peer = self.hosts[host].peer;
+                    self.checkers.violation(format!("{peer:?} is to keep a result of {run:?} that it has not got"));
+                }
+            }
+            Effect::DropResult { run } => self.hosts[host].disk.drop_result(run),
             Effect::Close { run, failure } => self.close(host, run, failure),
             Effect::Notify(event) => self.notified(host, event),
         }

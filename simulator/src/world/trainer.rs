@@ -43,7 +43,7 @@ impl World {
             if let Some(honest) = Training::new(start.clone(), None) {
                 self.checkers.lineage.begun(run, first.ledger.target, honest.state().hash());
             }
-            self.checkers.agreement.begun(run, first);
+            self.checkers.agreement.begun(run, first, start.spec.solo);
         }
         self.hosts[host].training = Training::new(start, self.hosts[host].broken);
         self.plan(host, run, Work::Prepare { attempts: 0 });
@@ -129,7 +129,7 @@ impl World {
                 self.checkers.judge(judgement);
                 self.hosts[host].disk.keep_result(run, root);
                 self.run_finished(run, root, known);
-                Done::Saved { root }
+                Done::Saved { root, kept: true }
             }
         };
         self.input(host, Input::Trainer { run, done });

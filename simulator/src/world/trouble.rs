@@ -4,6 +4,7 @@ use super::{Happening, World};
 use crate::clock::EPOCH;
 use crate::faults::{Cut, Fault, Kind, When};
 use crate::host::{Incoming, State};
+use crate::tamper::Break;
 use manta_protocol::run::report::AbortReason;
 use manta_protocol::{Command, Duration, Input, RunId};
 
@@ -108,6 +109,8 @@ impl World {
         if fault.kind == Kind::LoseDisk {
             self.hosts[host].disk.lose();
             self.checkers.agreement.forgot(self.hosts[host].peer);
+            self.checkers.lineage.forgot(self.hosts[host].peer);
+            self.order_forgotten(host);
         }
         if let Some(ms) = fault.lasts_ms {
             self.returning.insert(host);
@@ -141,7 +144,13 @@ impl World {
         self.summary.restarts += 1;
         self.hosts[host].start(now);
         let forgetful = self.forgets_journal(host);
-        for (_, record) in self.hosts[host].disk.records(forgetful) {
+        for (run, record) in self.hosts[host].disk.records(forgetful) {
+            if self.hosts[host].disk.has_ended(run) {
+                self.checkers.lineage.remembers(run, self.hosts[host].peer);
+                if self.setup.broken == Some(Break::ForgetEnds) {
+                    continue;
+                }
+            }
             self.deliver(host, Incoming::Input(Input::Command(Command::Resume { record })));
         }
         self.connect(host);

@@ -6,6 +6,7 @@ use crate::host::{Incoming, State};
 use crate::report::{Failure, Recovery};
 use crate::workload;
 use manta_protocol::effect::RunFailure;
+use manta_protocol::input::Done;
 use manta_protocol::market::reservation::{Answer, RESERVATION_MAX};
 use manta_protocol::run::RunSpec;
 use manta_protocol::run::ledger::Ledger;
@@ -21,9 +22,9 @@ const PATIENCE: Duration = Duration::from_s(150);
 const PATIENCE_PER_EXCHANGE: Duration = Duration::from_s(5);
 /// A run whose members cannot go on is watched so long.
 const PAUSE_WATCHED: Duration = Duration::from_s(30);
-/// How often the owner looks for somebody who has its result, and for how long.
+/// How often the owner's driver tries to reach the one who has its result, and how many times.
 const RESULT_RETRY: Duration = Duration::from_s(1);
-const RESULT_ATTEMPTS_MAX: u32 = 60;
+const RESULT_ATTEMPTS_MAX: u32 = 5;
 
 /// A user's wish and what became of it.
 pub(super) struct OrderState {
@@ -38,6 +39,8 @@ pub(super) struct OrderState {
     /// What a member that ended the run well keeps.
     result: Option<Hash>,
     owner_has_it: bool,
+    /// Whether its owner has given the run up, or lost all that it knew of it.
+    given_up: bool,
     stopped: bool,
     failed: bool,
 }
@@ -53,6 +56,7 @@ impl OrderState {
             reached: None,
             result: None,
             owner_has_it: false,
+            given_up: false,
             stopped: false,
             failed: false,
         }
@@ -101,6 +105,11 @@ impl World {
                 self.again(order);
             }
         }
+    }
+
+    /// A machine has lost its disk: its user does not know of any run any more.
+    pub(super) fn order_forgotten(&mut self, host: usize) {
+        self.orders.iter_mut().filter(|order| order.host == host).for_each(|order| order.given_up = true);
     }
 
     // ---- what nodes tell ----
@@ -222,6 +231,7 @@ impl World {
             self.orders[order].owner_has_it |= owner;
             return;
         };
+        self.orders[order].given_up |= owner;
         let excused = match failure.reason {
             AbortReason::Stopped => self.orders[order].stopped || self.hit.contains(&host),
             AbortReason::MemberLost | AbortReason::NotReady | AbortReason::Stalled | AbortReason::CannotCompute => {
@@ -258,10 +268,6 @@ impl World {
 
     /// The owner of a run that ended while it was away fetches the model.
     pub(super) fn fetch_result(&mut self, host: usize, run: RunId, root: Hash, from: PeerId) {
-        let peer = self.hosts[host].peer;
-        let judgement = self.checkers.promises.closed(peer, run);
-        self.checkers.judge(judgement);
-        self.hosts[host].training = None;
         let (life, Some(&donor)) = (self.hosts[host].life, self.index.get(&from)) else { return };
         self.after(RESULT_RETRY, Happening::ResultArrives { host, life, run, root, donor, attempts: 0 });
     }
@@ -282,13 +288,14 @@ impl World {
             if self.hosts[donor].disk.result(run) != Some(root) {
                 return self.checkers.violation(format!("the result of {run:?} is not where it was said to be"));
             }
-            if let Some(order) = self.order_of(run) {
-                self.orders[order].owner_has_it = true;
-                self.summary.results_fetched += 1;
-            }
+            self.summary.results_fetched += 1;
+            let done = Done::Saved { root, kept: true };
+            self.deliver(host, Incoming::Input(Input::Trainer { run, done }));
         } else if attempts < RESULT_ATTEMPTS_MAX {
             let again = Happening::ResultArrives { host, life, run, root, donor, attempts: attempts + 1 };
             self.after(RESULT_RETRY, again);
+        } else {
+            self.deliver(host, Incoming::Input(Input::Trainer { run, done: Done::ResultNotFetched }));
         }
     }
 
@@ -299,7 +306,7 @@ impl World {
         let state = &mut self.orders[order];
         state.pending = hope && state.attempts < ATTEMPTS_MAX;
         if state.pending {
-            state.run = None;
+            (state.run, state.given_up) = (None, false);
             let pause = Duration::from_ms(1_000 + 700 * order as u64);
             self.after(pause, Happening::Order { order });
         }
@@ -363,13 +370,18 @@ impl World {
         if self.cuts.iter().any(|cut| cut.ends.is_none_or(|ends| ends > now)) {
             return false;
         }
+        // Who has left says so again as long as it is there.
+        let gone = |peer: &PeerId| {
+            let there = self.index.get(peer).is_some_and(|host| self.hosts[*host].state == State::Up);
+            there && self.checkers.agreement.has_left_its_vote(run, view, peer)
+        };
         let there = |peer: &PeerId| {
             let host = self.index.get(peer).map(|host| (*host, &self.hosts[*host]));
             host.is_some_and(|(index, host)| self.lives(index) && host.training_of(run).is_some())
         };
         let full = view.full().count();
         let left = view.full().filter(|member| there(&member.contact.peer)).count();
-        view.is_quorum(there) && (left > 1 || full == 1 || self.setup.solo)
+        view.is_quorum(|peer| there(peer) || gone(peer)) && (left > 1 || full == 1 || (left == 1 && self.setup.solo))
     }
 
     /// Faults have stopped long ago: whoever could go on must have.
@@ -386,8 +398,14 @@ impl World {
 
     /// Whether a member that missed the end of its run could have heard of it.
     fn hears_of_end(&self, host: usize, run: RunId, ended: bool) -> bool {
-        let knows = |other: usize| self.hosts[other].disk.result(run).is_some() && self.hosts[other].life == 0;
-        ended && (0..self.hosts.len()).any(|other| other != host && knows(other) && self.reaches(host, other))
+        ended && self.keeper_within_reach(host, run)
+    }
+
+    /// Whether this machine reaches one that keeps the result of a run.
+    fn keeper_within_reach(&self, host: usize, run: RunId) -> bool {
+        let keeps =
+            |other: usize| self.hosts[other].disk.has_ended(run) && self.hosts[other].disk.result(run).is_some();
+        (0..self.hosts.len()).any(|other| other != host && keeps(other) && self.reaches(host, other))
     }
 
     pub(super) fn conclude(&mut self) {
@@ -422,6 +440,16 @@ impl World {
                 self.checkers.violation(format!("{:?} is still not free long after the last run", machine.peer));
             } else if !machine.chunks.is_empty() {
                 self.checkers.violation(format!("{:?} never judged {} chunks", machine.peer, machine.chunks.len()));
+            }
+        }
+        for order in &self.orders {
+            let Some(run) = order.run.filter(|_| order.result.is_some() && !order.owner_has_it) else { continue };
+            let wants = self.hosts[order.host].state == State::Up && !order.given_up && !order.stopped;
+            if wants && self.keeper_within_reach(order.host, run) {
+                let owner = self.hosts[order.host].peer;
+                return self
+                    .checkers
+                    .violation(format!("{owner:?} has not got the result of {run:?}, though it is kept"));
             }
         }
         let calm = self.setup.is_calm();

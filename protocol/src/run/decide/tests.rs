@@ -4,7 +4,6 @@ use super::*;
 use crate::ids::{Hash, RunId};
 use crate::run::allreduce::ChunkPlan;
 use crate::run::ledger::Span;
-use crate::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec};
 use crate::run::view::Ballot;
 use crate::seed::Seed;
 use crate::wire::message::Body as _;
@@ -23,47 +22,8 @@ fn contact(number: u8) -> Contact {
 }
 
 fn spec(solo: bool) -> RunSpec {
-    let zero = F32Bits(0);
-    RunSpec {
-        arithmetic_version: 1,
-        digits: DigitsSpec { activations: 1, weights: 1, gradients: 1, logit_gradient: 2, attention: 2 },
-        model: ModelSpec {
-            vocab_size: 16,
-            hidden_size: 8,
-            intermediate_size: 8,
-            num_hidden_layers: 1,
-            num_attention_heads: 1,
-            num_key_value_heads: 1,
-            head_dim: 2,
-            max_position_embeddings: 16,
-            rope_theta: zero,
-            rms_norm_eps: zero,
-            tie_word_embeddings: true,
-            initializer_range: zero,
-        },
-        optimizer: OptimizerSpec {
-            learning_rate: zero,
-            beta1: zero,
-            beta2: zero,
-            epsilon: zero,
-            weight_decay: zero,
-            gradient_clip_norm: zero,
-            warmup_steps: 1,
-            decay_start_step: 1,
-            final_fraction: zero,
-        },
-        seed: Seed::from_number(1),
-        data_root: Hash::of(b"data"),
-        data_bytes: 1,
-        sequence_length: 16,
-        micro_batch_sequences: 1,
-        micro_batches: SHARE,
-        rounds: 50,
-        steps_per_round: 2,
-        outer: None,
-        chunk_elements: 64,
-        solo,
-    }
+    let miniature = RunSpec::miniature(Seed::from_number(1), Hash::of(b"data"));
+    RunSpec { micro_batches: SHARE, rounds: 50, steps_per_round: 2, solo, ..miniature }
 }
 
 /// What a proposer knows; each test changes what it is about.
@@ -71,6 +31,7 @@ struct Case {
     spec: RunSpec,
     view: View,
     answers: BTreeMap<PeerId, ViewState>,
+    leaver: Option<PeerId>,
     accused: BTreeMap<PeerId, AbortReason>,
     caught_up: Vec<PeerId>,
     joins: BTreeMap<PeerId, Contact>,
@@ -123,6 +84,7 @@ impl Case {
             spec: spec(true),
             view,
             answers: BTreeMap::new(),
+            leaver: None,
             accused: BTreeMap::new(),
             caught_up: Vec::new(),
             joins: BTreeMap::new(),
@@ -165,6 +127,7 @@ impl Case {
             spec: &self.spec,
             view: &self.view,
             answers: &self.answers,
+            leaver: self.leaver,
             accused: &self.accused,
             caught_up: &self.caught_up,
             joins: &self.joins,

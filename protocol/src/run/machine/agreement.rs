@@ -34,6 +34,10 @@ const RESTART_GRACE: Duration = Duration::from_s(8);
 const PAUSE_TOLD: Duration = Duration::from_s(4);
 /// A pause of this length is the end.
 const PAUSE_MAX: Duration = Duration::from_s(30 * 60);
+/// A ballot that is further ahead of the own ones than this is nobody's honest
+/// attempt: there is one in 900 ms, and after [`PAUSE_MAX`] none any more. So
+/// counters never come near their end, from where nobody could go on.
+const BALLOT_LEAD_MAX: u64 = 1 << 16;
 /// Peers outside the view that are remembered.
 const STRANGERS_MAX: usize = 4 * MEMBERS_MAX;
 
@@ -52,7 +56,10 @@ struct Attempt {
 #[derive(Debug, Default)]
 pub(super) struct Agreement {
     promised: Option<Ballot>,
-    accepted: Option<Accepted>,
+    pub(super) accepted: Option<Accepted>,
+    /// Full members that have left, as they say themselves, without having agreed
+    /// to any successor of this view, and so never will.
+    pub(super) leavers: BTreeSet<PeerId>,
     attempt: Option<Attempt>,
     /// Since when we hold still.
     frozen_at: Option<Time>,
@@ -70,12 +77,19 @@ pub(super) struct Agreement {
 }
 
 impl Agreement {
-    pub(super) fn restore(&mut self, promised: Option<Ballot>, accepted: Option<Accepted>) {
-        (self.promised, self.accepted) = (promised, accepted);
+    pub(super) fn restore(&mut self, promised: Option<Ballot>, accepted: Option<Accepted>, leavers: Vec<PeerId>) {
+        (self.promised, self.accepted, self.leavers) = (promised, accepted, leavers.into_iter().collect());
     }
 
-    pub(super) fn promises(&self) -> (Option<Ballot>, Option<Accepted>) {
-        (self.promised, self.accepted.clone())
+    pub(super) fn promises(&self) -> (Option<Ballot>, Option<Accepted>, Vec<PeerId>) {
+        (self.promised, self.accepted.clone(), self.leavers.iter().copied().collect())
+    }
+
+    /// Whether a ballot may be heeded: not below what was promised, nor absurdly above.
+    fn may_heed(&self, ballot: Ballot) -> bool {
+        let counter = self.promised.map_or(0, |promised| promised.counter);
+        self.promised.is_none_or(|promised| promised <= ballot)
+            && ballot.counter.saturating_sub(counter) <= BALLOT_LEAD_MAX
     }
 
     /// Whether a new view is being looked for.
@@ -132,12 +146,14 @@ impl Agreement {
         }
         let (joins, caught_up) = (std::mem::take(&mut self.joins), std::mem::take(&mut self.caught_up));
         let (told, departures) = (std::mem::take(&mut self.told), std::mem::take(&mut self.departures));
+        let leavers = std::mem::take(&mut self.leavers);
         let listens = |peer: &PeerId| view.role(peer) == Some(Role::Listener);
         *self = Self {
             joins: joins.into_iter().filter(|(peer, _)| view.member(peer).is_none()).collect(),
             caught_up: caught_up.into_iter().filter(|(peer, _)| listens(peer)).collect(),
             departures,
             told,
+            leavers: leavers.into_iter().filter(|peer| view.role(peer) == Some(Role::Full)).collect(),
             ..Self::default()
         };
     }
@@ -228,7 +244,6 @@ impl Machine {
 
     fn begin_attempt(&mut self, now: Time, out: &mut Outbox) {
         let me = self.me();
-        // A promise never goes down: who has heard of the highest ballot proposes no more.
         let Some(counter) = self.agreement.promised.map_or(0, |ballot| ballot.counter).checked_add(1) else { return };
         let ballot = Ballot { counter, proposer: me };
         self.agreement.promised = Some(ballot);
@@ -322,7 +337,7 @@ impl Machine {
         let follows = |accepted: &&Accepted| accepted.view.number == self.view.number + 1;
         let accepted = attempt.answers.values().filter_map(|answer| answer.accepted.as_deref()).filter(follows);
         if let Some(accepted) = accepted.max_by_key(|accepted| accepted.ballot) {
-            let quorum = self.view.is_quorum(|peer| attempt.answers.contains_key(peer));
+            let quorum = self.is_quorum(|peer| attempt.answers.contains_key(peer));
             return (quorum && Plan::new(&accepted.view, self.spec()).is_some()).then(|| accepted.view.clone());
         }
         let suspects = &self.agreement.suspects;
@@ -333,6 +348,7 @@ impl Machine {
             spec: self.spec(),
             view: &self.view,
             answers: &attempt.answers,
+            leaver: self.leaver(),
             accused: &accused,
             caught_up: &caught_up,
             joins: &self.agreement.joins,
@@ -370,7 +386,7 @@ impl Machine {
         else {
             return;
         };
-        if !self.view.is_quorum(|peer| accepted.contains(peer)) {
+        if !self.is_quorum(|peer| accepted.contains(peer)) {
             return self.ask_again(now, out);
         }
         let view = view.clone();
@@ -392,8 +408,8 @@ impl Machine {
             return self.tell_views(from, ask.view, now, out);
         }
         let member = self.view.role(&self.me()).is_some() && self.view.role(&from) == Some(Role::Full);
-        let lower = self.agreement.promised.is_some_and(|promised| promised > ask.ballot);
-        if ask.view != self.view.number || ask.ballot.proposer != from || !member || lower {
+        let heeded = self.agreement.may_heed(ask.ballot);
+        if ask.view != self.view.number || ask.ballot.proposer != from || !member || !heeded {
             return;
         }
         self.heed(ask.ballot, now, out);
@@ -445,9 +461,9 @@ impl Machine {
             return self.tell_views(from, next.number - 1, now, out);
         }
         let member = self.view.role(&self.me()) == Some(Role::Full) && self.view.role(&from) == Some(Role::Full);
-        let lower = self.agreement.promised.is_some_and(|promised| promised > *ballot);
+        let heeded = self.agreement.may_heed(*ballot);
         let possible = next.number == self.view.number + 1 && Plan::new(next, self.spec()).is_some();
-        if !member || lower || !possible || ballot.proposer != from {
+        if !member || !heeded || !possible || ballot.proposer != from {
             return;
         }
         if self.agreement.accepted.as_ref().is_none_or(|accepted| accepted.ballot != *ballot) {

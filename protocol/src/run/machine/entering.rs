@@ -4,12 +4,12 @@
 //! Ask to be taken in → listen: fetch the state from several members while the
 //! sums of all exchanges from there on come in → follow them → full member.
 
-use super::{Ended, Machine, Snapshot, Stage};
-use crate::effect::{Effect, Entry, RunFailure};
+use super::{Machine, Snapshot, Stage};
+use crate::effect::{Effect, Entry};
 use crate::ids::{Hash, PeerId};
 use crate::outbox::Outbox;
+use crate::run::ends::{End, Over};
 use crate::run::ledger::Ledger;
-use crate::run::report::AbortReason;
 use crate::run::view::{CaughtUp, Join, Role, StateOffer};
 use crate::time::{Duration, Time};
 use crate::wire::Message;
@@ -22,6 +22,8 @@ const JOIN_INTERVAL: Duration = Duration::from_s(1);
 const OFFER_INTERVAL: Duration = Duration::from_ms(500);
 /// A listener that gets nowhere for so long asks to begin anew.
 const LISTEN_MAX: Duration = Duration::from_s(20);
+/// After a result that could not be had, others are asked again after so long.
+const RETRIEVE_PAUSE: Duration = Duration::from_s(20);
 /// Who is not taken in for so long gives up.
 const ENTER_MAX: Duration = Duration::from_s(15 * 60);
 
@@ -143,7 +145,7 @@ impl Machine {
     pub(super) fn checkpoint_lost(&mut self, now: Time, out: &mut Outbox) {
         self.checkpoint = None;
         self.journal(out);
-        if self.entering.is_in() {
+        if self.entering.is_in() && self.stage == Stage::Preparing {
             self.left_behind(now, out);
         }
     }
@@ -287,14 +289,8 @@ impl Machine {
     // ---- a run that ended meanwhile ----
 
     /// A member tells that the run is over.
-    pub(super) fn finished_elsewhere(
-        &mut self,
-        from: PeerId,
-        root: Hash,
-        now: Time,
-        out: &mut Outbox,
-    ) -> Option<Ended> {
-        let (run, me) = (self.run(), self.me());
+    pub(super) fn finished_elsewhere(&mut self, from: PeerId, root: Hash, now: Time, out: &mut Outbox) -> Option<Over> {
+        let run = self.run();
         let member = self.others.contains_key(&from) || self.start.members.iter().any(|member| member.peer == from);
         if member && self.stage == Stage::Comparing && self.ledger.left() == 0 {
             // A last report will never come, but it came to another: all is agreed.
@@ -306,13 +302,24 @@ impl Machine {
         if !member || !waits {
             return None;
         }
-        out.push(Effect::Journal { run, record: None });
-        if self.start.owner == me {
+        if self.is_owner() {
+            // Until the result is here, the run goes on in the journal, so that a restart looks for it again.
+            self.stage = Stage::Retrieving { root, from, prepared: self.stage != Stage::Preparing };
             out.push(Effect::FetchResult { run, root, from });
-            return Some(Ended::Well(root));
+            return None;
         }
         // The run ended well, only not here.
-        out.push(Effect::Close { run, failure: None });
-        Some(Ended::Early(RunFailure { reason: AbortReason::MemberLost, culprit: me, reported_by: from }))
+        self.write_end(End::Well { root, kept: false }, now, out);
+        self.close(out)
+    }
+
+    /// The own run is over elsewhere, but its result could not be had: somebody
+    /// else may have it, or the same one later.
+    pub(super) fn not_retrieved(&mut self, prepared: bool, now: Time, out: &mut Outbox) {
+        self.stage = if prepared { Stage::Entering } else { Stage::Preparing };
+        if self.entering.is_in() {
+            self.left_behind(now, out);
+        }
+        (self.entering.since, self.entering.asked_at) = (now, Some(now + RETRIEVE_PAUSE));
     }
 }

@@ -1,9 +1,10 @@
 //! Putting a view in force.
 
-use super::{Ended, Exchange, Machine, RECENT_VIEWS, Snapshot, Stage};
+use super::{Exchange, Machine, RECENT_VIEWS, Snapshot, Stage};
 use crate::effect::{Effect, Event, Pause, RunFailure};
 use crate::ids::PeerId;
 use crate::outbox::Outbox;
+use crate::run::ends::Over;
 use crate::run::view::{Fate, Plan, Role, View};
 use crate::time::Time;
 use std::collections::BTreeSet;
@@ -217,7 +218,7 @@ impl Machine {
     }
 
     /// What a view has decided about us.
-    pub(super) fn doom(&mut self, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(super) fn doom(&mut self, now: Time, out: &mut Outbox) -> Option<Over> {
         let failure = self.doomed.take()?;
         self.end(failure, now, out)
     }

@@ -1,10 +1,11 @@
 //! Who is there: heartbeats, lost connections, silence, stalls and accusations.
 
-use super::{ChunkArrived, Ended, Machine, PREPARE_MAX, Stage};
+use super::{ChunkArrived, Machine, PREPARE_MAX, Stage};
 use crate::effect::{Effect, RunFailure};
 use crate::ids::{EffectId, PeerId};
 use crate::outbox::Outbox;
 use crate::run::Phase;
+use crate::run::ends::Over;
 use crate::run::patience::Awaited;
 use crate::run::report::{AbortReason, Heartbeat, Ready};
 use crate::run::view::{Role, Suspect, ViewInstall};
@@ -88,7 +89,7 @@ impl Machine {
     }
 
     /// The transport delivered the message `id` to a member.
-    pub(crate) fn delivered(&mut self, id: EffectId, to: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(crate) fn delivered(&mut self, id: EffectId, to: PeerId, now: Time, out: &mut Outbox) -> Option<Over> {
         let other = self.others.get_mut(&to)?;
         other.suspect = false;
         other.report = other.report.filter(|report| *report != id);
@@ -100,7 +101,7 @@ impl Machine {
 
     /// The transport could not deliver a message of `kind` to a member: once is
     /// an accident, with its connection lost it is gone.
-    pub(crate) fn undelivered(&mut self, to: PeerId, kind: Kind, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(crate) fn undelivered(&mut self, to: PeerId, kind: Kind, now: Time, out: &mut Outbox) -> Option<Over> {
         let other = self.others.get_mut(&to)?;
         other.probe = None;
         let known = std::mem::replace(&mut other.suspect, true);
@@ -302,7 +303,7 @@ impl Machine {
     }
 
     /// Ends a wait that has no end in sight.
-    pub(super) fn give_up_waiting(&mut self, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(super) fn give_up_waiting(&mut self, now: Time, out: &mut Outbox) -> Option<Over> {
         let me = self.me();
         let hopeless = match self.stage {
             Stage::Preparing => now >= self.prepare_until,
@@ -318,10 +319,10 @@ impl Machine {
 
     /// A member that left before its last report was delivered would leave the
     /// others waiting for it.
-    pub(super) fn leave_if_heard(&self, out: &mut Outbox) -> Option<Ended> {
+    pub(super) fn leave_if_heard(&self, out: &mut Outbox) -> Option<Over> {
         let heard = self.others.values().all(|other| other.report.is_none());
         match self.stage {
-            Stage::Leaving { root, .. } if heard => Some(self.close(root, out)),
+            Stage::Leaving { .. } if heard => self.close(out),
             _ => None,
         }
     }

@@ -6,23 +6,25 @@
 //!
 //! Members come and go: [`agreement`] finds the next view with the others,
 //! [`install`] puts it in force, [`entering`] brings this member in (again),
-//! [`recruit`] looks for more, [`balance`] sees who is slow. [`liveness`] tells who is there, [`training`] is
-//! the work itself.
+//! [`recruit`] looks for more, [`balance`] sees who is slow. [`liveness`] tells who is there, [`leaving`] ends the
+//! run for one or for all, [`training`] is the work itself.
 
 mod agreement;
 mod balance;
 mod entering;
 mod install;
+mod leaving;
 mod liveness;
 mod recruit;
 mod training;
 
 use super::allreduce::AllReduce;
+use super::ends::{End, Over};
 use super::ledger::{Ledger, Span};
 use super::patience::Patience;
-use super::record::Record;
-use super::report::{Abort, AbortReason, LossSum, RoundReport};
-use super::view::{Checkpoint, Finished, Plan, View};
+use super::record::{Going, Record};
+use super::report::{AbortReason, LossSum, RoundReport};
+use super::view::{Checkpoint, Plan, View};
 use super::{Phase, RunSpec};
 use crate::effect::{Effect, Entry, RunFailure, RunStart};
 use crate::ids::{EffectId, Hash, PeerId, RunId};
@@ -75,7 +77,9 @@ enum Stage {
     /// Its own evaluation and files.
     Saving,
     /// Nothing but that every other member has its last report.
-    Leaving { until: Time, root: Hash },
+    Leaving { until: Time },
+    /// The own run's result, which others keep.
+    Retrieving { root: Hash, from: PeerId, prepared: bool },
 }
 
 /// What this member has measured in the current round.
@@ -126,25 +130,6 @@ struct Snapshot {
     root: Option<Hash>,
 }
 
-/// How a run ended here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// With a result of this name.
-    Well(Hash),
-    /// Before its end.
-    Early(RunFailure),
-}
-
-impl Ended {
-    /// What a member hears that missed the end, or asks one that has left.
-    pub(crate) fn word(&self, run: RunId) -> Message {
-        match *self {
-            Self::Well(root) => Message::Finished(Finished { run, root }),
-            Self::Early(RunFailure { reason, culprit, .. }) => Message::Abort(Abort { run, reason, culprit }),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Machine {
     start: Arc<RunStart>,
@@ -180,6 +165,8 @@ pub(crate) struct Machine {
     snapshot: Option<Snapshot>,
     /// A view or a comparison has ended the run for us.
     doomed: Option<RunFailure>,
+    /// How the run has ended here, once that is in the journal.
+    over: Option<Over>,
     checkpoint: Option<Checkpoint>,
     /// On its way to the disk.
     checkpoint_begun: Option<Checkpoint>,
@@ -208,8 +195,9 @@ impl Machine {
     }
 
     /// Goes on after a restart.
-    pub(crate) fn again(record: Record, now: Time, out: &mut Outbox) -> Option<Self> {
-        let Record { spec, demand, owner, issued_at_ms, contact, view, promised, accepted, checkpoint } = record;
+    pub(crate) fn again(record: Going, now: Time, out: &mut Outbox) -> Option<Self> {
+        let Going { spec, demand, owner, issued_at_ms, contact, view, promised, accepted, leavers, checkpoint } =
+            record;
         let members: Vec<_> = view.members.iter().map(|member| member.contact.clone()).collect();
         let start = RunStart {
             run: run_id(owner, spec.hash(), issued_at_ms),
@@ -221,7 +209,7 @@ impl Machine {
             spec,
         };
         let mut machine = Self::with_view(Beginning { start, demand, issued_at_ms, contact }, view, now)?;
-        machine.agreement.restore(promised, accepted);
+        machine.agreement.restore(promised, accepted, leavers);
         machine.checkpoint = checkpoint;
         out.push(Effect::Prepare(machine.start.clone()));
         Some(machine)
@@ -258,6 +246,7 @@ impl Machine {
             reports: BTreeMap::new(),
             snapshot: None,
             doomed: None,
+            over: None,
             checkpoint: None,
             checkpoint_begun: None,
             checkpoint_at: now,
@@ -303,7 +292,7 @@ impl Machine {
     }
 
     /// A member must leave, for a reason from outside the run.
-    pub(crate) fn exclude(&mut self, peer: PeerId, reason: AbortReason, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(crate) fn exclude(&mut self, peer: PeerId, reason: AbortReason, now: Time, out: &mut Outbox) -> Option<Over> {
         if peer == self.me() {
             return self.fail(reason, peer, now, out);
         }
@@ -312,13 +301,13 @@ impl Machine {
     }
 
     /// A message of this run came.
-    pub(crate) fn message(&mut self, from: PeerId, message: &Message, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(crate) fn message(&mut self, from: PeerId, message: &Message, now: Time, out: &mut Outbox) -> Option<Over> {
         self.heard(from, now);
         match message {
             // Who still asks has missed the end.
-            Message::Join(_) | Message::ViewAsk(_) if matches!(self.stage, Stage::Leaving { .. }) => {
-                self.tell_end(from, now, out)
-            }
+            Message::Join(_) | Message::ViewAsk(_) if self.over.is_some() => self.tell_end(from, now, out),
+            // Who keeps the own result goes on telling until it hears that it is here.
+            Message::Finished(_) if self.over.is_some() && self.is_owner() => self.tell_end(from, now, out),
             Message::Join(join) => self.asked_to_join(from, join, now, out),
             Message::ViewInstall(install) => self.view_heard(from, &install.view, now, out),
             Message::Finished(finished) => return self.finished_elsewhere(from, finished.root, now, out),
@@ -342,10 +331,15 @@ impl Machine {
     }
 
     /// The trainer has done something.
-    pub(crate) fn trainer_done(&mut self, done: Done, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(crate) fn trainer_done(&mut self, done: Done, now: Time, out: &mut Outbox) -> Option<Over> {
         match (self.stage, done) {
             (Stage::Preparing, Done::Prepared { parameter_hash }) => self.prepared(parameter_hash, now, out),
-            (Stage::Preparing, Done::StateNotLoaded { .. }) => self.checkpoint_lost(now, out),
+            (Stage::Retrieving { root, from, .. }, Done::Prepared { .. }) => {
+                self.stage = Stage::Retrieving { root, from, prepared: true };
+            }
+            (Stage::Preparing | Stage::Retrieving { .. }, Done::StateNotLoaded { .. }) => {
+                self.checkpoint_lost(now, out)
+            }
             (Stage::Computing, Done::Computed { exchange, plan, loss, compute_ms })
                 if exchange == self.number && plan == self.current.plan.number =>
             {
@@ -361,80 +355,25 @@ impl Machine {
             (Stage::Entering, Done::StateLoaded { exchange }) => self.state_loaded(exchange, now, out),
             (Stage::Entering, Done::StateNotLoaded { exchange }) => self.state_not_loaded(exchange, now, out),
             (_, Done::Checkpointed { exchange }) => self.checkpointed(exchange, out),
-            (Stage::Saving, Done::Saved { root }) => {
-                self.stage = Stage::Leaving { until: now + LEAVE_MAX, root };
+            (Stage::Saving, Done::Saved { root, kept }) => {
+                self.write_end(End::Well { root, kept }, now, out);
+                self.stage = Stage::Leaving { until: now + LEAVE_MAX };
                 return self.leave_if_heard(out);
             }
+            (Stage::Retrieving { root, from, .. }, Done::Saved { .. }) => {
+                self.write_end(End::Well { root, kept: true }, now, out);
+                self.tell_end(from, now, out);
+                return self.close(out);
+            }
+            (Stage::Retrieving { prepared, .. }, Done::ResultNotFetched) => self.not_retrieved(prepared, now, out),
             _ => {}
         }
         None
     }
 
-    /// The owner's word that the run is over, or a member that cannot begin.
-    fn abort_heard(&mut self, from: PeerId, abort: &Abort, now: Time, out: &mut Outbox) -> Option<Ended> {
-        // The last round is agreed: there is nothing left to stop.
-        if self.is_agreed() {
-            return None;
-        }
-        // A stranger's word counts for nothing; who comes in again may know an old view only.
-        let began = || self.start.members.iter().any(|member| member.peer == from);
-        if self.view.member(&from).is_none() && !(self.stage == Stage::Entering && began()) {
-            return None;
-        }
-        let owner_stops = abort.reason == AbortReason::Stopped && abort.culprit == self.start.owner;
-        let undecided = abort.reason == AbortReason::NoMajority && self.stage == Stage::Comparing;
-        if owner_stops || undecided {
-            let failure = RunFailure { reason: abort.reason, culprit: abort.culprit, reported_by: from };
-            return self.end(failure, now, out);
-        }
-        if self.view.member(&from).is_some() {
-            self.accuse(from, abort.reason, now, out);
-        }
-        None
-    }
-
-    /// This member cannot or shall not go on. Without it the others do, unless
-    /// it is the owner who stops the run.
-    pub(crate) fn fail(&mut self, reason: AbortReason, culprit: PeerId, now: Time, out: &mut Outbox) -> Option<Ended> {
-        let me = self.me();
-        if culprit != me {
-            // A gradient that cannot be added up: its author leaves, not we.
-            self.accuse(culprit, reason, now, out);
-            return None;
-        }
-        self.end(RunFailure { reason, culprit, reported_by: me }, now, out)
-    }
-
-    /// Ends the run here and says so. A run that is saved has ended well: only
-    /// the delivery of the last report is cut short.
-    fn end(&mut self, failure: RunFailure, now: Time, out: &mut Outbox) -> Option<Ended> {
-        if let Stage::Leaving { root, .. } = self.stage {
-            return Some(self.close(root, out));
-        }
-        let RunFailure { reason, culprit, .. } = failure;
-        let abort = Message::Abort(Abort { run: self.run(), reason, culprit });
-        self.say_to_all(&abort, now, out);
-        out.push(Effect::Journal { run: self.run(), record: None });
-        out.push(Effect::Close { run: self.run(), failure: Some(failure) });
-        Some(Ended::Early(failure))
-    }
-
-    fn close(&self, root: Hash, out: &mut Outbox) -> Ended {
-        out.push(Effect::Journal { run: self.run(), record: None });
-        out.push(Effect::Close { run: self.run(), failure: None });
-        Ended::Well(root)
-    }
-
-    fn tell_end(&mut self, to: PeerId, now: Time, out: &mut Outbox) {
-        if let Stage::Leaving { root, .. } = self.stage {
-            let finished = Finished { run: self.run(), root };
-            self.say(to, &Message::Finished(finished), now, out);
-        }
-    }
-
     /// Whether all members agree on the last round, so that none is needed any more.
     fn is_agreed(&self) -> bool {
-        matches!(self.stage, Stage::Saving | Stage::Leaving { .. })
+        matches!(self.stage, Stage::Saving | Stage::Leaving { .. } | Stage::Retrieving { .. })
     }
 
     /// The plan of an exchange.
@@ -449,8 +388,12 @@ impl Machine {
 
     /// Writes down what must outlive a restart, before anything is said that rests on it.
     fn journal(&self, out: &mut Outbox) {
-        let (promised, accepted) = self.agreement.promises();
-        let record = Record {
+        // A checkpoint may be done after all else: the end is not taken back.
+        if self.over.is_some() {
+            return;
+        }
+        let (promised, accepted, leavers) = self.agreement.promises();
+        let record = Going {
             spec: self.start.spec.clone(),
             demand: self.demand.clone(),
             owner: self.start.owner,
@@ -459,8 +402,10 @@ impl Machine {
             view: (*self.view).clone(),
             promised,
             accepted,
+            leavers,
             checkpoint: self.checkpoint.clone(),
         };
+        let record = Record::Going(Box::new(record));
         out.push(Effect::Journal { run: self.run(), record: Some(record.encode()) });
     }
 
@@ -484,15 +429,16 @@ impl Machine {
     }
 
     /// Heartbeats, what must be said again, and what follows from silence.
-    pub(crate) fn tick(&mut self, market: &Market<'_>, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(crate) fn tick(&mut self, market: &Market<'_>, now: Time, out: &mut Outbox) -> Option<Over> {
         if now < self.heartbeat_at {
             return None;
         }
         self.heartbeat_at = now + HEARTBEAT_INTERVAL;
-        if let Stage::Leaving { until, root } = self.stage
-            && until <= now
-        {
-            return Some(self.close(root, out));
+        match self.stage {
+            Stage::Leaving { until } if until <= now => return self.close(out),
+            // All that is missing comes from the driver.
+            Stage::Retrieving { .. } => return None,
+            _ => {}
         }
         if let Some(ended) = self.give_up_waiting(now, out) {
             return Some(ended);

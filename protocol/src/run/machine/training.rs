@@ -1,11 +1,12 @@
 //! The work of a run: compute, reduce, apply, compare, save.
 
-use super::{CHECKPOINT_INTERVAL, ChunkArrived, Ended, Machine, Stage, Tally};
+use super::{CHECKPOINT_INTERVAL, ChunkArrived, Machine, Stage, Tally};
 use crate::effect::{Effect, Event, RunFailure};
 use crate::ids::{Hash, PeerId};
 use crate::outbox::{About, Outbox};
 use crate::run::Phase;
 use crate::run::allreduce::{Action, Refusal};
+use crate::run::ends::Over;
 use crate::run::ledger::count;
 use crate::run::report::{AbortReason, LossSum, Ready, RoundReport};
 use crate::run::view::{Checkpoint, Role, batches_of};
@@ -207,13 +208,7 @@ impl Machine {
         (round, self.previous.as_ref().map_or(0, |(exchange, _)| exchange.plan.number))
     }
 
-    pub(super) fn reported(
-        &mut self,
-        from: PeerId,
-        report: &RoundReport,
-        now: Time,
-        out: &mut Outbox,
-    ) -> Option<Ended> {
+    pub(super) fn reported(&mut self, from: PeerId, report: &RoundReport, now: Time, out: &mut Outbox) -> Option<Over> {
         let (round, _) = self.ended_round();
         // Those who are quicker are one round ahead; a member says one thing once.
         let near = report.round >= round && report.round <= round.saturating_add(1);
@@ -239,7 +234,7 @@ impl Machine {
     }
 
     /// Once all have reported the round: equal hashes go on.
-    pub(super) fn compare(&mut self, now: Time, out: &mut Outbox) -> Option<Ended> {
+    pub(super) fn compare(&mut self, now: Time, out: &mut Outbox) -> Option<Over> {
         if self.doomed.is_some() {
             return self.doom(now, out);
         }
