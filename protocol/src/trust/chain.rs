@@ -97,10 +97,6 @@ impl Chain {
         self.engine.progress()
     }
 
-    pub(crate) fn is_member(&self) -> bool {
-        self.engine.is_member()
-    }
-
     pub(crate) fn timeout(&self) -> Option<Time> {
         self.engine.timeout()
     }

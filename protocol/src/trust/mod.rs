@@ -38,9 +38,9 @@ const STATUS_MAX: Duration = Duration::from_s(10);
 const SAY_AGAIN_BLOCKS: u64 = 3;
 /// A split is told of again after so long.
 const SPLIT_AGAIN: Duration = Duration::from_s(600);
-/// What a founder starts with: enough that the first days' newcomers cannot
-/// outvote it, and gone, as any power, after some weeks without work.
-const FOUNDER_POWER: MicroPower = MicroPower::from_power(1);
+/// A founder starts with the power of so many of the smallest units: enough that
+/// the very first newcomers cannot outvote it, and soon outweighed by work.
+const FOUNDER_UNITS: u64 = 20;
 
 /// How to take part in a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +115,8 @@ pub(crate) struct Trust {
     connected: BTreeSet<PeerId>,
     /// The height after which the driller and the prober have looked.
     looked_at: Option<u64>,
+    /// The height that was told of last.
+    told_height: u64,
 }
 
 impl Trust {
@@ -142,6 +144,7 @@ impl Trust {
             told_of_split: None,
             connected: BTreeSet::new(),
             looked_at: None,
+            told_height: 0,
         };
         if let Some(kept) = kept {
             match trust.restore(&kept, now) {
@@ -414,7 +417,8 @@ impl Trust {
     fn look(&mut self, now: Time, out: &mut Outbox) {
         let Some(chain) = &self.chain else { return };
         let state = chain.state().clone();
-        let is_new_height = self.looked_at.replace(state.height()) != Some(state.height());
+        self.looked_at = Some(state.height());
+        let is_new_height = std::mem::replace(&mut self.told_height, state.height()) != state.height();
         let mut actions: Vec<_> = self.registration(&state).into_iter().collect();
         if self.options.takes_part {
             let (wanted, said) = self.driller.look(&state);
@@ -456,13 +460,20 @@ impl Trust {
         let class = class_for(state.parameters(), self.options.operations_per_s);
         match (state.registration(&me), self.options.takes_part) {
             (None, true) => Some(Action::Register(Register { vrf, owner: me, countersignature: None, class })),
-            (Some(key), true) if key.vrf != vrf || key.class != class => {
+            (Some(key), true) if key.vrf != vrf || !self.fits(state.parameters(), key.class) => {
                 Some(Action::Register(Register { vrf, owner: me, countersignature: None, class }))
             }
             (Some(key), true) if key.standby => Some(Action::Standby { on: false }),
             (Some(key), false) if !key.standby => Some(Action::Standby { on: true }),
             _ => None,
         }
+    }
+
+    /// Whether the registered class is about right: measured speeds vary, and who
+    /// registers again waits as a newcomer.
+    fn fits(&self, parameters: &Parameters, class: u8) -> bool {
+        let speed = self.options.operations_per_s;
+        (class_for(parameters, speed / 2)..=class_for(parameters, speed.saturating_mul(2))).contains(&class)
     }
 
     fn own(&self) -> Option<Own> {
@@ -501,7 +512,8 @@ impl Trust {
         let me = self.identity.peer_id();
         let parameters = self.options.parameters.clone();
         let class = class_for(&parameters, self.options.operations_per_s);
-        let founder = Founder { peer: me, vrf: self.identity.vrf().public(), class, power: FOUNDER_POWER };
+        let power = MicroPower(parameters.difficulty(0).0.saturating_mul(FOUNDER_UNITS).max(1));
+        let founder = Founder { peer: me, vrf: self.identity.vrf().public(), class, power };
         let (network, name) = (self.network, self.options.name.clone());
         let genesis = Genesis { network, name, time_ms: now.as_unix_ms(), founders: vec![founder], parameters };
         match self.begin(genesis, now, out) {
@@ -540,6 +552,7 @@ impl Trust {
         self.driller = Driller::new(&self.identity);
         self.prober = Prober::new(&self.identity);
         self.looked_at = None;
+        self.told_height = 0;
         self.chain = Some(chain);
         out.push(Effect::LedgerBegin { genesis: bytes });
         self.status_soon(now);
@@ -549,9 +562,8 @@ impl Trust {
     /// Asks for blocks while others seem to be ahead.
     fn catch_up(&mut self, now: Time, out: &mut Outbox) {
         let Some(state) = self.state().filter(|_| self.asked.is_none()) else { return };
-        // A member that is one behind decides by itself; an onlooker asks at once.
-        let lag = u64::from(self.chain.as_ref().is_some_and(Chain::is_member));
-        let ahead = self.rumours.ahead(&state.ledger(), state.height() + lag, now);
+        // Who is one behind decides by itself in a moment, or hears votes of the next height.
+        let ahead = self.rumours.ahead(&state.ledger(), state.height() + 1, now);
         let Some(whom) = ahead.iter().find(|peer| self.connected.contains(peer)).or(ahead.first()).copied() else {
             return;
         };

@@ -2,7 +2,7 @@
 //! transactions say for themselves.
 
 use crate::consensus::{Certificate, Proposal};
-use crate::ids::{Hash, PeerId, Signature};
+use crate::ids::{Hash, Signature};
 use crate::ledger::limits::TRANSACTION_BYTES_MAX;
 use crate::ledger::{Genesis, Transaction};
 use crate::wire::codec;
@@ -149,6 +149,3 @@ impl Body for Blocks {
         Ok(())
     }
 }
-
-/// Who asks for what, so that one answer counts for one probe.
-pub(crate) type ProbeOf = (PeerId, u64, u32);
