@@ -168,7 +168,7 @@ impl Swarm {
             Effect::Drill { task, challenge, .. } => {
                 let digest = if peer.liar { Hash::of(me.as_bytes()) } else { Hash::of(task.as_bytes()) };
                 let check = challenge
-                    .map_or(Hash([0; 32]), |challenge| Hash::of(&[digest.as_bytes(), challenge.as_bytes()].concat()));
+                    .map_or(Hash([0; 32]), |challenge| Hash::of(&[*digest.as_bytes(), *challenge.as_bytes()].concat()));
                 let result = Some(DrillResult { digest, check });
                 self.later(Duration::from_ms(30), me, Input::Drilled { task, result });
             }
