@@ -139,6 +139,7 @@ pub(crate) struct Trainer {
     /// Counts the computations that were asked for; an earlier one is of no more use.
     turn: Arc<AtomicU64>,
     /// Whether the thread works, or has work waiting.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing drills yet"))]
     busy: Arc<Busy>,
     pub(crate) answers: mpsc::Receiver<(RunId, Answer)>,
 }
@@ -169,6 +170,7 @@ impl Trainer {
     }
 
     /// Whether the thread works: what may wait should wait for it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing drills yet"))]
     pub(crate) fn busy(&self) -> Arc<Busy> {
         self.busy.clone()
     }
