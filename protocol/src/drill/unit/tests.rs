@@ -7,7 +7,7 @@ fn hash(byte: u8) -> Hash {
 }
 
 fn gemm() -> Unit {
-    Unit::Gemm { class: GemmClass(3), seed: Seed(hash(9)) }
+    Unit::Gemm { class: GemmClass::try_from(3).expect("a class"), seed: Seed(hash(9)) }
 }
 
 fn segment() -> SegmentUnit {
@@ -152,6 +152,12 @@ fn the_largest_segment_fits() {
     assert_eq!(unit.deadline_ms(1), DEADLINE_MAX_MS);
 }
 
+/// The two classes above.
+fn above(class: GemmClass) -> Option<[GemmClass; 2]> {
+    let of = |number| GemmClass::try_from(number).ok();
+    Some([of(class.number() + 1)?, of(class.number() + 2)?])
+}
+
 #[test]
 fn a_class_takes_about_a_second_where_it_is_chosen() {
     let mut last = 0;
@@ -164,10 +170,12 @@ fn a_class_takes_about_a_second_where_it_is_chosen() {
         assert_eq!(slower.number(), class.number().saturating_sub(1));
         let unit = Unit::Gemm { class, seed: Seed(hash(1)) };
         assert_eq!(unit.deadline_ms(class.operations_per_s_min()), DEADLINE_BASE_MS + 4_000);
-        // A device of the class below misses it: it needs 16 times the time.
-        assert!(
-            unit.operations() / (class.operations() / 4 / 8) > unit.deadline_ms(class.operations_per_s_min()) / 1_000
-        );
+        // Who claims to be two classes above what its device is misses it.
+        if let Some([above, claimed]) = above(class) {
+            let fastest = above.operations() / 2 - 1;
+            let claim = Unit::Gemm { class: claimed, seed: Seed(hash(1)) };
+            assert!(claimed.operations() / fastest > claim.deadline_ms(claimed.operations_per_s_min()) / 1_000);
+        }
     }
     assert_eq!(GemmClass::for_speed(0), GemmClass::SMALLEST);
     assert_eq!(GemmClass::for_speed(u64::MAX), GemmClass::LARGEST);
