@@ -139,7 +139,6 @@ pub(crate) struct Trainer {
     /// Counts the computations that were asked for; an earlier one is of no more use.
     turn: Arc<AtomicU64>,
     /// Whether the thread works, or has work waiting.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing drills yet"))]
     busy: Arc<Busy>,
     pub(crate) answers: mpsc::Receiver<(RunId, Answer)>,
 }

@@ -104,7 +104,8 @@ fn what_is_out_of_bounds_is_refused() {
     let span = |first, count| vec![Span { first, count }];
     let one = |contributors| Exchange { schedule_step: 0, contributors };
     let own = Own { steps: 0, moments: None };
-    let changes: [(&str, fn(&mut SegmentUnit)); 3] = [
+    type Change = fn(&mut SegmentUnit);
+    let changes: [(&str, Change); 3] = [
         ("0 exchanges", |unit| unit.exchanges.clear()),
         ("65 exchanges", |unit| unit.exchanges = vec![unit.exchanges[0].clone(); SEGMENT_EXCHANGES_MAX + 1]),
         ("from exchange", |unit| unit.first = u64::MAX),
