@@ -3,5 +3,7 @@
 
 #[path = "consensus/basics.rs"]
 mod basics;
+#[path = "consensus/faults.rs"]
+mod faults;
 #[path = "consensus/swarm.rs"]
 mod swarm;

@@ -15,6 +15,7 @@ use arc_malachitebft_core_driver as core;
 use arc_malachitebft_core_types::{
     PolkaCertificate, PolkaSignature, Round, SignedMessage, Timeout, TimeoutKind, Validity,
 };
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 type CoreInput = core::Input<Context>;
@@ -156,8 +157,8 @@ impl Engine {
 
     fn decide(&mut self, proposal: &CoreProposal) {
         let (round, value) = (proposal.round, proposal.value.0);
-        let mut seals: Vec<_> = self.height.driver.restore_precommits(round, &value).iter().map(seal).collect();
-        seals.sort_unstable_by_key(|seal| seal.author);
+        let precommits = self.height.driver.restore_precommits(round, &value);
+        let seals = self.height.fewest(precommits.iter().map(seal).collect());
         let certificate = Certificate { height: self.height.start.height, round: number(round), value, seals };
         let bytes = self.height.bytes_of(&value).unwrap_or_default().to_vec();
         self.height.decided = true;
@@ -292,6 +293,21 @@ impl OneHeight {
             signature: signed.signature,
         };
         Some(Votes { votes: polka.polka_signatures.iter().map(vote).collect() })
+    }
+
+    /// Of these signatures the fewest that are a quorum, ascending by author.
+    fn fewest(&self, mut seals: Vec<Seal>) -> Vec<Seal> {
+        let committee = &self.start.committee;
+        seals.sort_unstable_by_key(|seal| (Reverse(committee.weight(&seal.author)), seal.author));
+        let mut weight = 0;
+        let heavy = |seal: &Seal| {
+            weight += committee.weight(&seal.author);
+            committee.is_quorum(weight)
+        };
+        let last = seals.iter().position(heavy);
+        seals.truncate(last.map_or(seals.len(), |last| last + 1));
+        seals.sort_unstable_by_key(|seal| seal.author);
+        seals
     }
 
     fn core_input(&mut self, event: &Event) -> CoreInput {
