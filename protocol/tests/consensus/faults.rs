@@ -137,7 +137,8 @@ fn under_a_third_faulty_nothing_forks_and_heights_follow() {
         swarm.run_for(Duration::from_ms(draw("apart", 6_000)));
         swarm.hosts.iter_mut().for_each(|host| host.side = 0);
         let reached = *swarm.decided.keys().max().unwrap_or(&0);
-        assert!(swarm.run_to_height(reached + 2, MINUTE.times(3)), "seed {seed} with {members} members");
+        let done = swarm.run_to_height(reached + 2, MINUTE.times(3));
+        assert!(done, "seed {seed} with {members} members: {}", swarm.describe());
         let liars = (0..faulty).map(|place| swarm.hosts[place].identity.peer_id());
         let liars: std::collections::BTreeSet<_> = liars.collect();
         assert!(swarm.accused().is_subset(&liars), "seed {seed}: an honest member was accused");

@@ -102,14 +102,14 @@ enum Event {
         from: usize,
         height: u64,
     },
-    /// Somebody asks for a block.
+    /// Somebody asks for blocks.
     Ask {
         from: usize,
-        height: u64,
+        ask: BlocksAsk,
     },
-    Block {
-        height: u64,
-        block: Box<Block>,
+    Blocks {
+        from: usize,
+        blocks: Box<Blocks>,
     },
     Restart,
 }
@@ -118,7 +118,6 @@ pub(crate) struct Swarm {
     pub(crate) setup: Setup,
     pub(crate) now: Time,
     pub(crate) hosts: Vec<Host>,
-    pub(crate) committee: Arc<Committee>,
     seed: Seed,
     draws: u64,
     queue: BTreeMap<(Time, u64), (usize, Event)>,
@@ -128,6 +127,8 @@ pub(crate) struct Swarm {
     /// What honest hosts signed.
     said: BTreeMap<(PeerId, Hash, u64, u32, Step), Statement>,
     pub(crate) messages: u64,
+    /// The values that liars propose to the other half.
+    twins: BTreeMap<Hash, Hash>,
     /// When the block of each height was first proposed.
     pub(crate) proposed_at: BTreeMap<u64, Time>,
     /// Whether each record is tried: the log must make the same engine again.
@@ -172,7 +173,6 @@ impl Swarm {
         let mut swarm = Self {
             now: Time(GENESIS_MS * 1_000_000),
             hosts: identities.into_iter().map(host).collect(),
-            committee: committee.clone(),
             seed,
             draws: 0,
             queue: BTreeMap::new(),
@@ -180,6 +180,7 @@ impl Swarm {
             decided: BTreeMap::new(),
             said: BTreeMap::new(),
             messages: 0,
+            twins: BTreeMap::new(),
             proposed_at: BTreeMap::new(),
             check_replay: false,
             setup,
@@ -353,7 +354,8 @@ impl Swarm {
         }
         for (height, decision) in (blocks.from..).zip(blocks.blocks) {
             let host = &self.hosts[place];
-            if height == host.chain.len() as u64 + 1 {
+            // The machine may die of what it does on the way.
+            if host.engine.is_some() && height == host.chain.len() as u64 + 1 {
                 decision.verify(&host.chain_id, height, &host.committee, identify).unwrap();
                 let Decision { bytes, certificate } = decision;
                 self.append(place, Block { bytes, certificate, decided_at: self.now });
@@ -361,6 +363,15 @@ impl Swarm {
             }
         }
         self.ask_for_blocks(place);
+    }
+
+    /// Where everyone is, for a failure's message.
+    pub(crate) fn describe(&self) -> String {
+        let host = |host: &Host| match &host.engine {
+            Some(engine) => format!("\n{:?} {:?}: {:?}", host.identity, host.manner, engine.progress()),
+            None => format!("\n{:?} is off", host.identity),
+        };
+        self.hosts.iter().map(host).collect()
     }
 
     pub(crate) fn place_of(&self, peer: &PeerId) -> usize {
@@ -384,7 +395,11 @@ impl Swarm {
     pub(crate) fn drain(&mut self, place: usize) {
         let mut recorded = false;
         while let Some(output) = self.hosts[place].engine.as_mut().and_then(Engine::poll) {
-            recorded |= matches!(output, Output::Journal(_));
+            recorded = match output {
+                Output::Journal(_) => true,
+                Output::Decided { .. } => false,
+                _ => recorded,
+            };
             self.carry_out(place, output);
             self.hosts[place].outputs_done += 1;
             if self.hosts[place].dies_after == Some(self.hosts[place].outputs_done) {
@@ -447,7 +462,8 @@ impl Swarm {
     fn gossip_proposal(&mut self, place: usize, proposal: Proposal) {
         self.proposed_at.entry(proposal.height).or_insert(self.now);
         self.write_down(place, &proposal.author, proposal.statement(&self.hosts[place].chain_id));
-        let other = self.other_proposal(place, &proposal);
+        let lies = self.hosts[place].manner != Manner::Honest;
+        let other = if lies { self.other_proposal(place, &proposal) } else { proposal.clone() };
         self.tell(place, [&proposal, &other], |proposal| Event::Proposal(Box::new(proposal.clone())));
     }
 
@@ -479,16 +495,17 @@ impl Swarm {
         other.value = Hash::of(&other.bytes);
         other.polka = 0;
         other.signature = other.statement(&self.hosts[place].chain_id).sign(&self.hosts[place].identity);
+        self.twins.insert(proposal.value, other.value);
         other
     }
 
     /// Votes for whatever this host did not vote for.
-    fn other_votes(&mut self, place: usize, votes: &Votes) -> Votes {
+    fn other_votes(&self, place: usize, votes: &Votes) -> Votes {
         let me = self.hosts[place].identity.peer_id();
         let flip = |vote: &Vote| {
             let mut vote = *vote;
             if vote.author == me {
-                vote.value = NIL;
+                vote.value = self.twins.get(&vote.value).copied().unwrap_or(NIL);
                 vote.signature = vote.statement(&self.hosts[place].chain_id).sign(&self.hosts[place].identity);
             }
             vote

@@ -39,6 +39,7 @@ impl Engine {
                 Worth::Known | Worth::Elsewhere => {}
             }
         }
+        self.height.note_support(votes);
         // The votes that the core can use come first: mostly they are the quorum.
         self.absorb();
         if self.accept_quorum(votes)? { Ok(Worth::New) } else { Ok(worth) }

@@ -5,6 +5,7 @@
 //! the state.
 
 use super::context::{Context, CoreProposal, CoreVote, Height, Value, kind_of, nil_or, step_of, value_of};
+use super::repair::Support;
 use super::{Engine, OneHeight, Output, Signed};
 use crate::consensus::certificate::{Certificate, Seal};
 use crate::consensus::vote::{NIL, Proposal, Statement, Step, Vote, Votes};
@@ -109,8 +110,11 @@ impl Engine {
     }
 
     fn propose(&mut self, proposal: &CoreProposal) -> Option<CoreInput> {
-        let (round, value) = (number(proposal.round), proposal.value.0);
-        let polka = proposal.polka.as_u32().map_or(0, |round| round + 1);
+        let round = number(proposal.round);
+        let own = (proposal.polka.as_u32().map_or(0, |round| round + 1), proposal.value.0);
+        // The core proposes what it saw supported in time; others may be bound to
+        // a later quorum, that we learnt of since. That one they will accept.
+        let (polka, value) = self.height.supported().filter(|supported| supported.0 > own.0).unwrap_or(own);
         let signed = self.sign(round, Step::Propose, value, polka)?;
         let bytes = self.height.bytes_of(&value)?.to_vec();
         let height = self.height.start.height;
@@ -270,29 +274,18 @@ impl OneHeight {
         self.driver.round_state().locked.as_ref().map(|locked| (number(locked.round), locked.value.0))
     }
 
-    /// The latest round and value that had a quorum of prevotes.
-    pub(super) fn supported(&self) -> Option<(u32, Hash)> {
-        self.driver.round_state().valid.as_ref().map(|valid| (number(valid.round), valid.value.0))
+    /// What can be proposed again: the value with the latest quorum of prevotes,
+    /// and one more than that quorum's round.
+    fn supported(&self) -> Option<(u32, Hash)> {
+        let Support { round, value, .. } = self.support.as_ref()?;
+        let known = self.valid.contains(value) && self.bytes_of(value).is_some();
+        known.then_some((round + 1, *value))
     }
 
     pub(super) fn bytes_of(&self, value: &Hash) -> Option<&[u8]> {
         let built = self.built.as_ref().map(|(value, bytes)| (value, bytes));
         let proposed = self.proposals.values().flatten().map(|proposal| (&proposal.value, &proposal.bytes));
         built.into_iter().chain(proposed).find(|(id, _)| *id == value).map(|(_, bytes)| bytes.as_slice())
-    }
-
-    /// The quorum of prevotes for a value in a round, if we saw it.
-    pub(super) fn polka(&self, round: u32, value: &Hash) -> Option<Votes> {
-        let polka = self.driver.polka_certificate(Round::new(round), value)?;
-        let vote = |signed: &PolkaSignature<Context>| Vote {
-            height: self.start.height,
-            round,
-            step: Step::Prevote,
-            value: *value,
-            author: signed.address,
-            signature: signed.signature,
-        };
-        Some(Votes { votes: polka.polka_signatures.iter().map(vote).collect() })
     }
 
     /// Of these signatures the fewest that are a quorum, ascending by author.
