@@ -480,7 +480,8 @@ impl Swarm {
     fn tell<T>(&mut self, place: usize, said: [&T; 2], event: impl Fn(&T) -> Event) {
         let manner = self.hosts[place].manner;
         for to in 0..self.hosts.len() {
-            let face = usize::from(manner != Manner::Honest && to % 2 == 1);
+            // Its own side hears what it means.
+            let face = usize::from(manner != Manner::Honest && to % 2 != place % 2);
             self.send(place, to, || event(said[face]));
             if manner == Manner::TwoFaced {
                 self.send_after(self.setup.delay_ms.1, place, to, || event(said[1 - face]));
@@ -496,6 +497,7 @@ impl Swarm {
         other.polka = 0;
         other.signature = other.statement(&self.hosts[place].chain_id).sign(&self.hosts[place].identity);
         self.twins.insert(proposal.value, other.value);
+        self.twins.insert(other.value, proposal.value);
         other
     }
 

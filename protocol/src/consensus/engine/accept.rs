@@ -70,7 +70,7 @@ impl Engine {
         if let Some(vote) = bad {
             return Err(Refusal::BadSignature(vote.author));
         }
-        self.feed(Event::Supported(votes.clone()));
+        self.feed(Event::Supported { votes: votes.clone() });
         Ok(true)
     }
 
@@ -83,7 +83,9 @@ impl Engine {
             return Err(Refusal::NotMember(vote.author));
         }
         let known = height.vote_of(&vote.author, vote.round, vote.step);
-        if height.decided || known.is_some_and(|known| known.value == vote.value) {
+        // Who is convicted makes us verify no more contradictions.
+        let convicted = known.is_some() && height.accused.contains(&vote.author);
+        if height.decided || convicted || known.is_some_and(|known| known.value == vote.value) {
             height.note_lag(vote);
             return Ok(Worth::Known);
         }
@@ -119,7 +121,9 @@ impl Engine {
             return Err(Refusal::NotMember(author));
         }
         let kept = height.proposals.get(&round).map_or(&[][..], Vec::as_slice);
-        if height.decided || kept.iter().any(|kept| (kept.value, kept.polka) == (value, proposal.polka)) {
+        let convicted = !kept.is_empty() && height.accused.contains(&author) && !height.wants_value(round, &value);
+        let known = kept.iter().any(|kept| (kept.value, kept.polka) == (value, proposal.polka));
+        if height.decided || convicted || known {
             return Ok(Worth::Known);
         }
         let current = height.round().unwrap_or(0);
@@ -207,7 +211,7 @@ impl Engine {
                 return;
             }
             for vote in votes {
-                self.feed(Event::Voted(vote));
+                self.feed(Event::Voted { vote });
             }
         }
     }

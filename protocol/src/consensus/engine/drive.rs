@@ -6,7 +6,7 @@
 
 use super::context::{Context, CoreProposal, CoreVote, Height, Value, kind_of, nil_or, step_of, value_of};
 use super::repair::Support;
-use super::{Engine, OneHeight, Output, Signed};
+use super::{Engine, OneHeight, Output, Signed, Start};
 use crate::consensus::certificate::{Certificate, Seal};
 use crate::consensus::vote::{NIL, Proposal, Statement, Step, Vote, Votes};
 use crate::consensus::wal::{Event, Record};
@@ -190,13 +190,15 @@ impl Engine {
         }
     }
 
-    /// Everything that was to be said, after the record that it rests on.
+    /// Everything that was to be said, after the record that it rests on. What
+    /// carries no new signature of ours rests on nothing: to say something again,
+    /// and to tell of a decision, costs no write.
     pub(super) fn flush(&mut self) {
         if self.height.unsaid.is_empty() {
             return;
         }
-        let events = std::mem::take(&mut self.height.events);
-        if !events.is_empty() {
+        if self.height.events.iter().any(|event| matches!(event, Event::Signed { .. })) {
+            let events = std::mem::take(&mut self.height.events);
             let record = Record { chain: self.height.start.chain, height: self.height.start.height, events };
             self.outputs.push_back(Output::Journal(record.encode()));
         }
@@ -205,7 +207,8 @@ impl Engine {
 
     /// Goes through the log of this height again.
     pub(super) fn replay(&mut self, records: Vec<Record>) {
-        let events: Vec<_> = records.into_iter().flat_map(|record| record.events).collect();
+        let mut events: Vec<_> = records.into_iter().flat_map(|record| record.events).collect();
+        events.retain(|event| self.height.fits(event));
         if events.is_empty() {
             return;
         }
@@ -222,9 +225,9 @@ impl Engine {
                     self.height.restore_proposal(&proposal, valid);
                     self.feed(Event::Proposed { proposal, valid });
                 }
-                Event::Voted(vote) => {
+                Event::Voted { vote } => {
                     self.height.hear(&vote.author, vote.round);
-                    self.feed(Event::Voted(vote));
+                    self.feed(Event::Voted { vote });
                 }
                 event => self.feed(event),
             }
@@ -303,6 +306,20 @@ impl OneHeight {
         seals
     }
 
+    /// Whether a logged event is of this height: one of another version's may not be.
+    fn fits(&self, event: &Event) -> bool {
+        let Start { height, committee, .. } = &self.start;
+        match event {
+            Event::Proposed { proposal, .. } => {
+                let drawn = self.context.proposer(*height, proposal.round) == proposal.author;
+                drawn && proposal.height == *height && proposal.polka <= proposal.round
+            }
+            Event::Voted { vote } => vote.height == *height && committee.contains(&vote.author),
+            Event::Supported { votes } => votes.votes.iter().all(|vote| vote.height == *height),
+            Event::Built { .. } | Event::Elapsed { .. } | Event::Signed { .. } => self.member,
+        }
+    }
+
     fn core_input(&mut self, event: &Event) -> CoreInput {
         match event {
             Event::Built { round, value, bytes } => {
@@ -310,8 +327,8 @@ impl OneHeight {
                 CoreInput::ProposeValue(Round::new(*round), Value(*value))
             }
             Event::Proposed { proposal, valid } => core_proposal(proposal, *valid),
-            Event::Voted(vote) => core_vote(vote),
-            Event::Supported(votes) => core_polka(votes),
+            Event::Voted { vote } => core_vote(vote),
+            Event::Supported { votes } => core_polka(votes),
             Event::Elapsed { round, step } => {
                 let kind = match step {
                     Step::Propose => TimeoutKind::Propose,
@@ -331,7 +348,7 @@ fn signature_of(event: &Event, me: &PeerId) -> Option<((u32, Step), Signed)> {
         Event::Signed { round, step, value, polka, signature } => {
             Some(((*round, *step), Signed { value: *value, polka: *polka, signature: *signature }))
         }
-        Event::Voted(vote) if vote.author == *me => {
+        Event::Voted { vote } if vote.author == *me => {
             Some(((vote.round, vote.step), Signed { value: vote.value, polka: 0, signature: vote.signature }))
         }
         Event::Proposed { proposal, .. } if proposal.author == *me => {
