@@ -76,9 +76,9 @@ fn row(name: &str, unit: &str, samples: Vec<f64>) -> String {
     let hardware = std::env::var("HARDWARE").unwrap_or_default();
     let date = std::env::var("DATE").unwrap_or_default();
     format!(
-        "{{\"name\": \"{name}\", \"peer\": null, \"unit\": \"{unit}\", \"better\": \"lower\", \"ours\": [{}], \"theirs\": [], \
+        "{{\"name\": \"{name}\", \"peer\": \"\", \"unit\": \"{unit}\", \"better\": \"lower\", \"ours\": [{}], \"theirs\": [], \
          \"ratio\": null, \"command\": \"cargo run --release -p manta-protocol --example consensus_speed\", \
-         \"versions\": {{\"manta\": \"{}\", \"arc-malachitebft-core-driver\": \"0.8.2\"}}, \
+         \"versions\": \"manta {}, arc-malachitebft-core-driver 0.8.2\", \
          \"hardware\": \"{hardware}\", \"date\": \"{date}\"}}",
         samples.join(", "),
         env!("CARGO_PKG_VERSION"),

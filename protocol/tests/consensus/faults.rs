@@ -6,6 +6,8 @@ use manta_protocol::{Duration, Hash, Seed};
 use std::sync::Arc;
 
 const MINUTE: Duration = Duration::from_s(60);
+/// Of swarms with everything that can go wrong.
+const SEEDS: u64 = 200;
 
 #[test]
 fn a_member_killed_at_any_output_goes_on_and_never_contradicts_itself() {
@@ -185,5 +187,3 @@ fn a_committee_that_left_is_replaced_by_its_owners_alone() {
     swarm.run_for(Duration::from_ms(3_500));
     assert!(swarm.hosts[0].chain.len() as u64 >= stood_at + 3);
 }
-
-const SEEDS: u64 = 150;

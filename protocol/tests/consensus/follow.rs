@@ -62,7 +62,13 @@ fn a_certificate_proves_only_what_a_quorum_signed() {
 }
 
 /// A chain of headers whose committee changes after every second block.
-fn headers() -> (Vec<(Link, Certificate)>, Vec<Committee>, Vec<Vec<Identity>>) {
+struct Headers {
+    chain: Vec<(Link, Certificate)>,
+    committees: Vec<Committee>,
+    groups: Vec<Vec<Identity>>,
+}
+
+fn headers() -> Headers {
     let groups: Vec<_> = (0..5u8).map(|term| identities(1 + 2 * term..6 + 2 * term)).collect();
     let of = |height: u64| ((height - 1) / 2) as usize;
     let mut parent = chain_id();
@@ -73,12 +79,12 @@ fn headers() -> (Vec<(Link, Certificate)>, Vec<Committee>, Vec<Vec<Identity>>) {
         chain.push((link, certificate(chain_id(), height, id, &groups[of(height)][..4])));
         parent = id;
     }
-    (chain, groups.iter().map(|group| committee(group)).collect(), groups)
+    Headers { chain, committees: groups.iter().map(|group| committee(group)).collect(), groups }
 }
 
 #[test]
 fn a_light_client_follows_from_genesis_by_certificates_and_committees() {
-    let (chain, committees, groups) = headers();
+    let Headers { chain, committees, groups } = headers();
     let mut client = LightClient::new(chain_id(), committees[0].clone());
     for (link, certificate) in &chain {
         let next = &committees[(link.height / 2) as usize];

@@ -98,6 +98,44 @@ fn a_locked_value_is_kept_and_proposed_again_with_its_quorum() {
     assert!(quorum.votes.iter().all(|vote| (vote.round, vote.step, vote.value) == (0, Step::Prevote, first)));
 }
 
+/// Votes of long gone rounds are let go, but not what binds us.
+#[test]
+fn what_binds_a_member_outlasts_any_number_of_rounds() {
+    let mut bench = Bench::drawn_in(&[3]);
+    let (me, first) = (bench.peer(0), Hash::of(&value(1)));
+    let proposal = bench.proposal(bench.drawn(0), 0, 0, &value(1));
+    bench.hear_good(proposal);
+    bench.hear_votes(vec![bench.vote(1, 0, Step::Prevote, first), bench.vote(2, 0, Step::Prevote, first)]).unwrap();
+    let mut proposed = Vec::new();
+    for round in 0..80 {
+        let outputs = bench.outputs();
+        let mine = outputs.iter().filter_map(|output| match output {
+            Output::GossipProposal(proposal) => Some((proposal.round, proposal.value, proposal.polka_round())),
+            _ => None,
+        });
+        let mine: Vec<_> = mine.filter(|(of, ..)| *of == round).collect();
+        if bench.drawn(round) == 0 && round > 0 {
+            assert_eq!(mine[0], (round, first, Some(0)));
+            assert!(own_votes(&outputs, me).contains(&(round, Step::Prevote, first)), "and votes for it itself");
+            proposed.push(round);
+        }
+        if round > 0 {
+            bench.hear_votes((1..4).map(|place| bench.vote(place, round, Step::Prevote, NIL)).collect()).unwrap();
+        }
+        bench.hear_votes((1..4).map(|place| bench.vote(place, round, Step::Precommit, NIL)).collect()).unwrap();
+        bench.engine.tick(bench.now);
+        bench.now = bench.now + Duration::from_s(30);
+        bench.engine.tick(bench.now);
+        assert_eq!(bench.engine.progress().round, Some(round + 1));
+        assert_eq!(bench.engine.progress().locked, Some((0, first)));
+        if round == 60 {
+            bench.outputs();
+            bench.restart();
+        }
+    }
+    assert!(proposed.iter().filter(|round| **round > 40).count() > 2, "{proposed:?}");
+}
+
 #[test]
 fn bound_by_nothing_a_member_accepts_an_earlier_value_only_with_its_quorum() {
     let mut bench = Bench::drawn_in(&[5]);

@@ -20,7 +20,7 @@ const PROPOSAL_ROUNDS_AHEAD_MAX: u32 = 2;
 /// Votes of one author for the next height that are kept.
 const LATER_VOTES_MAX: usize = 4;
 /// Proposals for the next height that are kept.
-const LATER_PROPOSALS_MAX: usize = 4;
+const LATER_PROPOSALS_MAX: usize = 16;
 
 /// Messages for the next height, of this height's members.
 #[derive(Default)]
@@ -304,7 +304,7 @@ impl OneHeight {
     }
 
     /// Whether we hold a quorum of prevotes for this value.
-    fn has_quorum(&self, round: u32, value: &Hash) -> bool {
+    pub(super) fn has_quorum(&self, round: u32, value: &Hash) -> bool {
         self.driver.polka_certificate(Round::new(round), value).is_some()
     }
 

@@ -83,6 +83,13 @@ impl Engine {
                 let proposer = self.height.context.proposer(height.0, number(round));
                 // Before anything else, for the core knows no proposer meanwhile.
                 work.push_front(CoreInput::NewRound(height, round, proposer));
+                // What binds us stays known, however long ago it was.
+                let support = self
+                    .height
+                    .support
+                    .as_ref()
+                    .filter(|support| !self.height.has_quorum(support.round, &support.value));
+                work.extend(support.map(|support| core_polka(&support.votes)));
             }
             core::Output::Propose(proposal) => work.extend(self.propose(&proposal)),
             core::Output::Vote(vote) => work.extend(self.vote(&vote)),

@@ -403,8 +403,9 @@ impl Engine {
     }
 
     fn begins_at(&self) -> Time {
-        let begins_ms = self.height.start.parent_time_ms.saturating_add(self.config.epoch_ms);
-        Time::default() + Duration::from_ms(begins_ms)
+        let parent_at = Time::default() + Duration::from_ms(self.height.start.parent_time_ms);
+        // A parent of the future, as far as clocks may differ, delays nobody.
+        parent_at.min(self.height.since) + Duration::from_ms(self.config.epoch_ms)
     }
 }
 
