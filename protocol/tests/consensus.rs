@@ -15,5 +15,7 @@ mod golden;
 mod hostile;
 #[path = "consensus/member.rs"]
 mod member;
+#[path = "consensus/revealer.rs"]
+mod revealer;
 #[path = "consensus/swarm.rs"]
 mod swarm;

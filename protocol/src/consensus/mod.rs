@@ -24,7 +24,7 @@ mod wal;
 
 pub use certificate::{Certificate, CertificateError, Seal};
 pub use committee::{Committee, CommitteeError};
-pub use engine::{Config, Engine, Input, LogError, Output, Progress, Refusal, Start, Timeouts, Worth};
+pub use engine::{Config, Engine, Identify, Input, LogError, Output, Progress, Refusal, Start, Timeouts, Worth};
 pub use evidence::{Evidence, EvidenceError};
 pub use light::{LightClient, LightError, Link};
 pub use recovery::{Plan, Recovery, RecoveryError};

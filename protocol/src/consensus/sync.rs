@@ -8,6 +8,7 @@
 
 use super::certificate::{Certificate, CertificateError};
 use super::committee::Committee;
+use super::engine::Identify;
 use super::{HEIGHT_MAX, VALUE_BYTES_MAX};
 use crate::ids::{Hash, PeerId};
 use crate::time::{Duration, Time};
@@ -94,13 +95,13 @@ impl Decision {
         chain: &Hash,
         height: u64,
         committee: &Committee,
-        identify: fn(&[u8]) -> Option<Hash>,
+        identify: Identify,
     ) -> Result<(), SyncError> {
         let certificate = &self.certificate;
         if certificate.height != height {
             return Err(SyncError::Height { found: certificate.height, expected: height });
         }
-        if identify(&self.bytes) != Some(certificate.value) {
+        if identify(&self.bytes, None) != Some(certificate.value) {
             return Err(SyncError::OtherValue(certificate.value));
         }
         Ok(certificate.verify(chain, committee)?)

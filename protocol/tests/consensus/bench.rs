@@ -94,7 +94,7 @@ impl Bench {
     }
 
     pub(crate) fn proposal(&self, place: usize, round: u32, polka: u32, bytes: &[u8]) -> Proposal {
-        let value = identify(bytes).unwrap();
+        let value = identify(bytes, None).unwrap();
         let statement = Statement { chain: chain_id(), height: 1, round, step: Step::Propose, value, polka };
         let signature = statement.sign(&self.identities[place]);
         Proposal { height: 1, round, polka, value, author: self.peer(place), signature, bytes: bytes.to_vec() }

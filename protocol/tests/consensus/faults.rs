@@ -147,6 +147,18 @@ fn under_a_third_faulty_nothing_forks_and_heights_follow() {
     }
 }
 
+/// Without the log, the same kills make a member contradict itself: the checks see it.
+#[test]
+#[should_panic(expected = "said two things")]
+fn disks_that_forget_make_liars_and_the_checks_see_it() {
+    for killed_after in 1..=12 {
+        let mut swarm = Swarm::new(Setup::new(2, 4));
+        swarm.disks_forget = true;
+        (0..4).for_each(|place| swarm.hosts[place].dies_after = Some(killed_after));
+        swarm.run_for(Duration::from_s(10));
+    }
+}
+
 /// With a third of the weight or more two-faced and honest members apart, the
 /// same checks must find a fork: they can fail.
 #[test]

@@ -45,6 +45,23 @@ fn what_no_honest_peer_passes_on_is_refused() {
 }
 
 #[test]
+fn a_new_value_is_of_its_proposers_own_making() {
+    let mut bench = Bench::drawn_in(&[5]);
+    let built_by = |place: usize, bench: &Bench| [&value(1)[..], bench.peer(place).as_bytes()].concat();
+    let (drawn, next) = (bench.drawn(0), bench.drawn(1));
+    let helper = (1..4).find(|place| *place != drawn && *place != next).unwrap();
+    let lent = built_by(helper, &bench);
+    let proposal = bench.proposal(drawn, 0, 0, &lent);
+    let value = proposal.value;
+    assert_eq!(refused(&mut bench, proposal), Refusal::WrongBytes(value));
+    let own = bench.proposal(drawn, 0, 0, &built_by(drawn, &bench));
+    assert_eq!(bench.input(Input::Proposal(Box::new(own))), Ok(Worth::New));
+    // With an earlier quorum behind it, anyone may propose it again.
+    let again = bench.proposal(next, 1, 1, &lent);
+    assert_eq!(bench.input(Input::Proposal(Box::new(again))), Ok(Worth::New));
+}
+
+#[test]
 fn whoever_says_two_things_is_named_once_with_proof() {
     let mut bench = Bench::drawn_in(&[5]);
     bench.outputs();

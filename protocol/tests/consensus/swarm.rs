@@ -133,19 +133,24 @@ pub(crate) struct Swarm {
     pub(crate) proposed_at: BTreeMap<u64, Time>,
     /// Whether each record is tried: the log must make the same engine again.
     pub(crate) check_replay: bool,
+    /// Whether nothing is durable but decided blocks, which is not allowed.
+    pub(crate) disks_forget: bool,
 }
 
 pub(crate) fn chain_id() -> Hash {
     Hash::of(b"a toy ledger")
 }
 
-/// Blocks: height, parent, proposer's number, filling.
-fn block(height: u64, parent: &Hash, number: u64) -> Vec<u8> {
-    [&height.to_le_bytes()[..], parent.as_bytes(), &number.to_le_bytes()].concat()
+/// Blocks: height, parent, a number, who built it.
+fn block(height: u64, parent: &Hash, number: u64, builder: &PeerId) -> Vec<u8> {
+    [&height.to_le_bytes()[..], parent.as_bytes(), &number.to_le_bytes(), builder.as_bytes()].concat()
 }
 
-pub(crate) fn identify(bytes: &[u8]) -> Option<Hash> {
-    (bytes.len() == 48).then(|| Hash::of(bytes))
+/// 80 bytes, or the same without a builder.
+pub(crate) fn identify(bytes: &[u8], builder: Option<&PeerId>) -> Option<Hash> {
+    let built = |builder: &PeerId| bytes.len() == 48 || bytes[48..] == builder.0;
+    let fits = matches!(bytes.len(), 48 | 80) && builder.is_none_or(built);
+    fits.then(|| Hash::of(bytes))
 }
 
 impl Swarm {
@@ -183,6 +188,7 @@ impl Swarm {
             twins: BTreeMap::new(),
             proposed_at: BTreeMap::new(),
             check_replay: false,
+            disks_forget: false,
             setup,
         };
         for place in 0..count {
@@ -429,17 +435,19 @@ impl Swarm {
     fn carry_out(&mut self, place: usize, output: Output) {
         let now = self.now;
         match output {
+            Output::Journal(_) if self.disks_forget => {}
             Output::Journal(record) => self.hosts[place].log.push(record),
             Output::GossipProposal(proposal) => self.gossip_proposal(place, *proposal),
             Output::GossipVotes(votes) => self.gossip_votes(place, &votes),
             Output::BuildValue { height, round } => {
                 let parent = self.hosts[place].chain.last().map_or(chain_id(), |block| Hash::of(&block.bytes));
-                let bytes = block(height, &parent, self.below(u64::MAX));
+                let builder = self.hosts[place].identity.peer_id();
+                let bytes = block(height, &parent, self.below(u64::MAX), &builder);
                 self.at(now, place, Event::Input(Input::ValueBuilt { height, round, bytes }));
             }
             Output::CheckValue { height, value, bytes } => {
                 let parent = self.hosts[place].chain.last().map_or(chain_id(), |block| Hash::of(&block.bytes));
-                let valid = bytes[..40] == block(height, &parent, 0)[..40];
+                let valid = bytes[..40] == block(height, &parent, 0, &PeerId([0; 32]))[..40];
                 self.at(now, place, Event::Input(Input::ValueChecked { value, valid }));
             }
             Output::WantProposal { height, round, value, holders } => {
@@ -493,6 +501,8 @@ impl Swarm {
     fn other_proposal(&mut self, place: usize, proposal: &Proposal) -> Proposal {
         let mut other = proposal.clone();
         other.bytes[47] ^= 1;
+        // As a new value, it has to be of its own making.
+        other.bytes[48..].copy_from_slice(other.author.as_bytes());
         other.value = Hash::of(&other.bytes);
         other.polka = 0;
         other.signature = other.statement(&self.hosts[place].chain_id).sign(&self.hosts[place].identity);

@@ -138,7 +138,9 @@ impl Engine {
         if !proposal.is_signed(&chain) {
             return Err(Refusal::BadSignature(author));
         }
-        if (config.identify)(&proposal.bytes) != Some(value) {
+        // Who accepted a value before saw that its proposer had built it.
+        let builder = (proposal.polka == 0).then_some(&author);
+        if (config.identify)(&proposal.bytes, builder) != Some(value) {
             return Err(Refusal::WrongBytes(value));
         }
         let wanted = height.wants_value(round, &value);

@@ -111,7 +111,7 @@ impl Engine {
             return;
         }
         let drawn = self.height.context.proposer(height, round) == self.me;
-        if let Some(value) = (self.config.identify)(&bytes).filter(|_| drawn) {
+        if let Some(value) = (self.config.identify)(&bytes, Some(&self.me)).filter(|_| drawn) {
             self.feed(Event::Built { round, value, bytes });
         }
     }

@@ -47,6 +47,13 @@ pub struct Timeouts {
     pub repeat_ms: u64,
 }
 
+/// The id of a value's bytes; `None` if they are no value or if a peer is given
+/// that did not build it. The id names every bit: other bytes have another id.
+///
+/// A new value has to be of its proposer's own making, or one who is drawn could
+/// choose among the beacons of all the keys that it controls.
+pub type Identify = fn(&[u8], Option<&PeerId>) -> Option<Hash>;
+
 /// What stays the same from height to height.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -56,9 +63,8 @@ pub struct Config {
     pub epoch_ms: u64,
     /// How long steps are waited for.
     pub timeouts: Timeouts,
-    /// The id of a value's bytes; `None` if they are no value. The id names
-    /// every bit: other bytes have another id.
-    pub identify: fn(&[u8]) -> Option<Hash>,
+    /// What names values.
+    pub identify: Identify,
 }
 
 /// What a height begins with, all of it known from the chain before it.
@@ -179,8 +185,9 @@ pub enum Refusal {
         /// Who was drawn.
         expected: PeerId,
     },
-    /// The bytes are not the value that was signed.
-    #[error("the bytes are not the value {0:?}")]
+    /// The bytes are not the value that was signed, or a new value that its
+    /// proposer did not build.
+    #[error("the bytes are not the value {0:?}, or it is new and its proposer did not build it")]
     WrongBytes(Hash),
 }
 
