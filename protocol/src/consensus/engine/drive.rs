@@ -6,11 +6,11 @@
 
 use super::context::{Context, CoreProposal, CoreVote, Height, Value, kind_of, nil_or, step_of, value_of};
 use super::repair::Support;
-use super::{Engine, OneHeight, Output, Signed, Start};
+use super::{Engine, OneHeight, Output, Signed};
 use crate::consensus::certificate::{Certificate, Seal};
 use crate::consensus::vote::{NIL, Proposal, Statement, Step, Vote, Votes};
 use crate::consensus::wal::{Event, Record};
-use crate::ids::{Hash, PeerId, Signature};
+use crate::ids::Hash;
 use crate::time::Duration;
 use arc_malachitebft_core_driver as core;
 use arc_malachitebft_core_types::{
@@ -61,7 +61,7 @@ impl Engine {
     }
 
     /// The core's input and all that follows from it.
-    fn run(&mut self, input: CoreInput) {
+    pub(super) fn run(&mut self, input: CoreInput) {
         let mut work = VecDeque::from([input]);
         while let Some(input) = work.pop_front() {
             // What is fed was checked: members only, this height, drawn proposers.
@@ -211,60 +211,6 @@ impl Engine {
         }
         self.outputs.extend(self.height.unsaid.drain(..));
     }
-
-    /// Goes through the log of this height again.
-    pub(super) fn replay(&mut self, records: Vec<Record>) {
-        let mut events: Vec<_> = records.into_iter().flat_map(|record| record.events).collect();
-        events.retain(|event| self.height.fits(event));
-        if events.is_empty() {
-            return;
-        }
-        for (place, signed) in events.iter().filter_map(|event| signature_of(event, &self.me)) {
-            self.height.signed.insert(place, signed);
-        }
-        self.begin();
-        for event in events {
-            match event {
-                Event::Signed { round, step, value, signature, .. } => {
-                    self.restore_signed(round, step, value, signature);
-                }
-                Event::Proposed { proposal, valid } => {
-                    self.height.restore_proposal(&proposal, valid);
-                    self.feed(Event::Proposed { proposal, valid });
-                }
-                Event::Voted { vote } => {
-                    self.height.hear(&vote.author, vote.round);
-                    self.feed(Event::Voted { vote });
-                }
-                event => self.feed(event),
-            }
-        }
-        // All of this is in the log, and was said or is said again at once.
-        self.height.events.clear();
-        self.height.unsaid.retain(|output| matches!(output, Output::Decided { .. }));
-        self.outputs.clear();
-        self.resume();
-    }
-
-    /// Our own vote of the log, should the core not have come to it by itself.
-    fn restore_signed(&mut self, round: u32, step: Step, value: Hash, signature: Signature) {
-        let vote = Vote { height: self.height.start.height, round, step, value, author: self.me, signature };
-        if step != Step::Propose && !self.height.knows(&vote) {
-            self.run(core_vote(&vote));
-        }
-    }
-
-    /// What was under way when the log ended.
-    fn resume(&mut self) {
-        self.repeat_at_once();
-        let (height, round) = (self.height.start.height, self.height.round().unwrap_or_default());
-        let drawn = self.height.context.proposer(height, round) == self.me && self.may_sign();
-        let unproposed =
-            self.height.step() == Step::Propose && !self.height.signed.contains_key(&(round, Step::Propose));
-        if drawn && unproposed {
-            self.outputs.push_back(Output::BuildValue { height, round });
-        }
-    }
 }
 
 impl OneHeight {
@@ -313,20 +259,6 @@ impl OneHeight {
         seals
     }
 
-    /// Whether a logged event is of this height: one of another version's may not be.
-    fn fits(&self, event: &Event) -> bool {
-        let Start { height, committee, .. } = &self.start;
-        match event {
-            Event::Proposed { proposal, .. } => {
-                let drawn = self.context.proposer(*height, proposal.round) == proposal.author;
-                drawn && proposal.height == *height && proposal.polka <= proposal.round
-            }
-            Event::Voted { vote } => vote.height == *height && committee.contains(&vote.author),
-            Event::Supported { votes } => votes.votes.iter().all(|vote| vote.height == *height),
-            Event::Built { .. } | Event::Elapsed { .. } | Event::Signed { .. } => self.member,
-        }
-    }
-
     fn core_input(&mut self, event: &Event) -> CoreInput {
         match event {
             Event::Built { round, value, bytes } => {
@@ -349,23 +281,6 @@ impl OneHeight {
     }
 }
 
-/// What we signed, as the log tells: by this engine, or by one before whose log was lost.
-fn signature_of(event: &Event, me: &PeerId) -> Option<((u32, Step), Signed)> {
-    match event {
-        Event::Signed { round, step, value, polka, signature } => {
-            Some(((*round, *step), Signed { value: *value, polka: *polka, signature: *signature }))
-        }
-        Event::Voted { vote } if vote.author == *me => {
-            Some(((vote.round, vote.step), Signed { value: vote.value, polka: 0, signature: vote.signature }))
-        }
-        Event::Proposed { proposal, .. } if proposal.author == *me => {
-            let Proposal { round, value, polka, signature, .. } = *proposal;
-            Some(((round, Step::Propose), Signed { value, polka, signature }))
-        }
-        _ => None,
-    }
-}
-
 pub(super) fn number(round: Round) -> u32 {
     round.as_u32().unwrap_or_default()
 }
@@ -381,7 +296,7 @@ fn core_proposal(proposal: &Proposal, valid: bool) -> CoreInput {
     CoreInput::Proposal(SignedMessage::new(message, proposal.signature), Validity::from_bool(valid))
 }
 
-fn core_vote(vote: &Vote) -> CoreInput {
+pub(super) fn core_vote(vote: &Vote) -> CoreInput {
     let message = CoreVote {
         height: Height(vote.height),
         round: Round::new(vote.round),

@@ -9,13 +9,14 @@
 //! Values are opaque bytes with an id. The engine asks the ledger to build and
 //! to judge them. Malachite's core counts votes and decides what to say; around
 //! it lie here: what is accepted from strangers and how much of it
-//! ([`accept`]), the core's loop with the log ([`drive`]), and what is said
-//! again when messages were lost ([`repair`]).
+//! ([`accept`]), the core's loop with the log ([`drive`], [`replay`]), and what is
+//! said again when messages were lost ([`repair`]).
 
 mod accept;
 mod context;
 mod drive;
 mod repair;
+mod replay;
 
 use super::certificate::Certificate;
 use super::committee::Committee;
