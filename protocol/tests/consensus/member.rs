@@ -275,12 +275,41 @@ fn a_log_that_has_gone_further_silences_the_heights_before() {
 }
 
 #[test]
-fn a_word_of_ours_that_comes_back_from_others_binds_us_though_the_log_is_lost() {
+fn a_word_of_ours_that_the_log_does_not_know_silences_us_for_the_height() {
     let mut bench = Bench::drawn_in(&[5]);
     let (me, said) = (bench.peer(0), Hash::of(&value(9)));
-    let echo = bench.vote(0, 0, Step::Prevote, said);
+    assert!(!bench.engine.progress().stands_by);
+    let echo = bench.vote(0, 0, Step::Precommit, said);
     bench.hear_votes(vec![echo]).unwrap();
+    assert!(bench.engine.progress().stands_by);
+    // What bound us then is unknown, so not even a later round is voted in.
     let proposal = bench.proposal(bench.drawn(0), 0, 0, &value(1));
-    let outputs = bench.hear_good(proposal);
-    assert_eq!(own_votes(&outputs, me), [], "another prevote in this round would be a lie");
+    assert_eq!(own_votes(&bench.hear_good(proposal), me), []);
+    assert_eq!(own_votes(&bench.pass(60_000), me), []);
+    // The next height is another matter.
+    let mut start = bench.engine.start().clone();
+    start.height = 2;
+    bench.engine.advance(start, bench.now);
+    assert!(!bench.engine.progress().stands_by);
+    assert_eq!(own_votes(&bench.pass(1_000), me), [], "the height begins");
+    assert_eq!(own_votes(&bench.pass(500), me), [(0, Step::Prevote, NIL)]);
+}
+
+/// Records cut from the middle are no log of ours: what is left does not explain
+/// the precommit, and nothing is signed on top of it.
+#[test]
+fn a_log_that_does_not_explain_our_precommit_silences_us() {
+    let mut bench = Bench::drawn_in(&[5]);
+    let (me, first) = (bench.peer(0), Hash::of(&value(1)));
+    let proposal = bench.proposal(bench.drawn(0), 0, 0, &value(1));
+    bench.hear_good(proposal);
+    bench.hear_votes(vec![bench.vote(1, 0, Step::Prevote, first), bench.vote(2, 0, Step::Prevote, first)]).unwrap();
+    bench.outputs();
+    assert_eq!(bench.log.len(), 2, "one record for the prevote, one for the precommit");
+    bench.log.remove(0);
+    bench.restart();
+    assert!(bench.engine.progress().stands_by);
+    let other = bench.proposal(bench.drawn(1), 1, 0, &value(2));
+    bench.hear_votes((1..4).map(|place| bench.vote(place, 1, Step::Prevote, NIL)).collect()).unwrap();
+    assert_eq!(own_votes(&bench.hear_good(other), me), []);
 }

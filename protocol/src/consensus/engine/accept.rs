@@ -5,7 +5,7 @@
 //! member has none.
 
 use super::drive::{ROUNDS_KEPT, wire_vote};
-use super::{Engine, OneHeight, Output, Refusal, Signed, Worth};
+use super::{Engine, OneHeight, Output, Refusal, Worth};
 use crate::consensus::evidence::Evidence;
 use crate::consensus::vote::{NIL, Proposal, Statement, Step, Vote, Votes};
 use crate::consensus::wal::Event;
@@ -101,10 +101,11 @@ impl Engine {
             return Ok(self.accuse(vote.author, pair));
         }
         if vote.author == *me {
-            // Said before a log was lost: we must not say something else now.
-            let signed = Signed { value: vote.value, polka: 0, signature: vote.signature };
-            height.signed.entry((vote.round, vote.step)).or_insert(signed);
+            // Said by us and not in our log, which was lost or is another machine's:
+            // what bound us then is unknown.
+            self.stand_by();
         }
+        let height = &mut self.height;
         height.note_lag(vote);
         height.keep_ahead(*vote);
         self.hear(vote.author, vote.round);
@@ -152,8 +153,7 @@ impl Engine {
             }
         }
         if author == self.me {
-            let signed = Signed { value, polka: proposal.polka, signature: proposal.signature };
-            self.height.signed.entry((round, Step::Propose)).or_insert(signed);
+            self.stand_by();
         }
         self.hear(author, round);
         self.height.proposals.entry(round).or_default().push(proposal.clone());

@@ -9,8 +9,8 @@
 //! Values are opaque bytes with an id. The engine asks the ledger to build and
 //! to judge them. Malachite's core counts votes and decides what to say; around
 //! it lie here: what is accepted from strangers and how much of it
-//! ([`accept`]), the core's loop with the log ([`drive`], [`replay`]), and what is
-//! said again when messages were lost ([`repair`]).
+//! (`accept`), the core's loop with the log (`drive`, `replay`), and what is
+//! said again when messages were lost (`repair`).
 
 mod accept;
 mod context;
@@ -210,6 +210,9 @@ pub struct Progress {
     pub since: Time,
     /// The round and value that this member is bound to.
     pub locked: Option<(u32, Hash)>,
+    /// Whether this member signs nothing at this height, because it said something
+    /// that its log does not explain: a lost log, or the identity runs elsewhere.
+    pub stands_by: bool,
     /// Weight heard from in this height, our own included.
     pub heard_weight: u64,
     /// Weight that a decision needs.
@@ -223,7 +226,8 @@ pub struct Engine {
     config: Config,
     me: PeerId,
     now: Time,
-    /// Below this height we sign nothing, for the log is of later ones.
+    /// Below this height we sign nothing: the log is of later ones, or does not
+    /// explain what we said.
     mute_below: u64,
     /// Rounds that the latest heights needed: their delays will be ours.
     patience: u32,
@@ -404,6 +408,7 @@ impl Engine {
             step: height.step(),
             since: height.since,
             locked: height.locked(),
+            stands_by: height.member && !self.may_sign(),
             heard_weight: committee.total() - absent,
             quorum_weight: committee.quorum(),
             missing,

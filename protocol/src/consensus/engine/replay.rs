@@ -1,14 +1,15 @@
 //! The log again: how an engine comes to be where another one was.
 //!
 //! Events are fed in their order, and the core takes the same steps. Whatever it
-//! signs on the way is in the log already; should it come to something else, the
-//! log is right.
+//! signs on the way is in the log already. Should it come to something else, as
+//! another version might, the log is right, and if that leaves us less bound than
+//! our own precommits say, we stand by for this height.
 
 use super::drive::core_vote;
 use super::{Engine, OneHeight, Output, Signed, Start};
-use crate::consensus::vote::{Proposal, Step, Vote};
+use crate::consensus::vote::{NIL, Step, Vote};
 use crate::consensus::wal::{Event, Record};
-use crate::ids::{Hash, PeerId, Signature};
+use crate::ids::{Hash, Signature};
 
 impl Engine {
     /// Goes through the log of this height again.
@@ -18,8 +19,10 @@ impl Engine {
         if events.is_empty() {
             return;
         }
-        for (place, signed) in events.iter().filter_map(|event| signature_of(event, &self.me)) {
-            self.height.signed.insert(place, signed);
+        for event in &events {
+            if let Event::Signed { round, step, value, polka, signature } = *event {
+                self.height.signed.insert((round, step), Signed { value, polka, signature });
+            }
         }
         self.begin();
         for event in events {
@@ -42,7 +45,17 @@ impl Engine {
         self.height.events.clear();
         self.height.unsaid.retain(|output| matches!(output, Output::Decided { .. }));
         self.outputs.clear();
-        self.resume();
+        if self.height.is_bound_as_signed() {
+            self.resume();
+        } else {
+            self.stand_by();
+        }
+    }
+
+    /// Signs nothing more at this height: something was said that we do not know
+    /// the reasons for.
+    pub(super) fn stand_by(&mut self) {
+        self.mute_below = self.mute_below.max(self.height.start.height + 1);
     }
 
     /// Our own vote of the log, should the core not have come to it by itself.
@@ -67,6 +80,14 @@ impl Engine {
 }
 
 impl OneHeight {
+    /// Whether the core is bound at least by our latest precommit for a value.
+    fn is_bound_as_signed(&self) -> bool {
+        let precommits =
+            self.signed.iter().filter(|((_, step), signed)| *step == Step::Precommit && signed.value != NIL);
+        let latest = precommits.map(|((round, _), _)| *round).max();
+        self.decided || latest <= self.locked().map(|(round, _)| round)
+    }
+
     /// Whether a logged event is of this height: one of another version's may not be.
     fn fits(&self, event: &Event) -> bool {
         let Start { height, committee, .. } = &self.start;
@@ -79,22 +100,5 @@ impl OneHeight {
             Event::Supported { votes } => votes.votes.iter().all(|vote| vote.height == *height),
             Event::Built { .. } | Event::Elapsed { .. } | Event::Signed { .. } => self.member,
         }
-    }
-}
-
-/// What we signed, as the log tells: by this engine, or by one before whose log was lost.
-fn signature_of(event: &Event, me: &PeerId) -> Option<((u32, Step), Signed)> {
-    match event {
-        Event::Signed { round, step, value, polka, signature } => {
-            Some(((*round, *step), Signed { value: *value, polka: *polka, signature: *signature }))
-        }
-        Event::Voted { vote } if vote.author == *me => {
-            Some(((vote.round, vote.step), Signed { value: vote.value, polka: 0, signature: vote.signature }))
-        }
-        Event::Proposed { proposal, .. } if proposal.author == *me => {
-            let Proposal { round, value, polka, signature, .. } = *proposal;
-            Some(((round, Step::Propose), Signed { value, polka, signature }))
-        }
-        _ => None,
     }
 }
