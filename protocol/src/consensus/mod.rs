@@ -29,7 +29,7 @@ pub use evidence::{Evidence, EvidenceError};
 pub use light::{LightClient, LightError, Link};
 pub use recovery::{Plan, Recovery, RecoveryError};
 pub use sync::{Blocks, BlocksAsk, Decision, LedgerStatus, Sync, SyncError};
-pub use vote::{NIL, Proposal, Statement, Step, Vote, Votes};
+pub use vote::{NIL, Proposal, ProposalAsk, Statement, Step, Vote, Votes};
 
 /// Members of one committee: below, everyone votes; above, the ledger draws a sample.
 pub const COMMITTEE_MAX: usize = 200;

@@ -2,7 +2,9 @@
 
 use crate::bench::{Bench, value};
 use crate::swarm::chain_id;
-use manta_protocol::consensus::{Evidence, EvidenceError, Input, NIL, Output, Proposal, Refusal, Step, Worth};
+use manta_protocol::consensus::{
+    Evidence, EvidenceError, Input, NIL, Output, Proposal, ProposalAsk, Refusal, Step, Worth,
+};
 use manta_protocol::wire::Identity;
 use manta_protocol::{Hash, Seed};
 
@@ -91,7 +93,8 @@ fn a_proposer_that_proposes_without_end_fills_one_place() {
         }
     }
     assert_eq!((checks, proofs), (1, 1), "one value is judged, one proof is enough");
-    let kept = (0..100).filter(|n| bench.engine.proposal(1, 0, &Hash::of(&value(*n))).is_some()).count();
+    let ask = |n: u8| ProposalAsk { chain: chain_id(), height: 1, round: 0, value: Hash::of(&value(n)) };
+    let kept = (0..100).filter(|n| bench.engine.proposal(&ask(*n)).is_some()).count();
     assert_eq!(kept, 1);
 }
 

@@ -209,15 +209,15 @@ fn a_missed_proposal_is_asked_for_and_taken_from_anyone() {
     bench.hear_votes((1..4).map(|place| bench.vote(place, 0, Step::Prevote, wanted)).collect()).unwrap();
     let outputs = bench.pass(1_000);
     let asked = outputs.iter().find_map(|output| match output {
-        Output::WantProposal { round: 0, value, holders, .. } => Some((*value, holders.clone())),
+        Output::WantProposal { ask, holders } => Some((*ask, holders.clone())),
         _ => None,
     });
     let (asked, holders) = asked.expect("three voted for something that we never saw");
-    assert_eq!((asked, holders.len()), (wanted, 3));
+    assert_eq!((asked.height, asked.round, asked.value, holders.len()), (1, 0, wanted, 3));
     let proposal = bench.proposal(bench.drawn(0), 0, 0, &value(7));
     let outputs = bench.hear_good(proposal);
     assert!(own_votes(&outputs, me).is_empty(), "our prevote was given and stands");
-    assert!(bench.engine.proposal(1, 0, &wanted).is_some());
+    assert!(bench.engine.proposal(&asked).is_some());
 }
 
 #[test]
@@ -292,6 +292,19 @@ fn a_word_of_ours_that_the_log_does_not_know_silences_us_for_the_height() {
     bench.engine.advance(start, bench.now);
     assert!(!bench.engine.progress().stands_by);
     assert_eq!(own_votes(&bench.pass(500), me), [(0, Step::Prevote, NIL)]);
+}
+
+#[test]
+fn whoever_else_signs_with_our_key_silences_us_and_is_not_accused() {
+    let mut bench = Bench::drawn_in(&[5]);
+    let me = bench.peer(0);
+    assert_eq!(own_votes(&bench.pass(500), me), [(0, Step::Prevote, NIL)]);
+    let copy = bench.vote(0, 0, Step::Prevote, Hash::of(&value(3)));
+    assert_eq!(bench.hear_votes(vec![copy]), Ok(Worth::Known));
+    assert!(bench.engine.progress().stands_by);
+    assert_eq!(bench.outputs(), []);
+    bench.hear_votes((1..4).map(|place| bench.vote(place, 0, Step::Prevote, NIL)).collect()).unwrap();
+    assert_eq!(own_votes(&bench.outputs(), me), [], "no precommit");
 }
 
 /// Records cut from the middle are no log of ours: what is left does not explain

@@ -5,8 +5,8 @@
 //! step, or two different blocks of one height, fail the test at once.
 
 use manta_protocol::consensus::{
-    Blocks, BlocksAsk, Certificate, Committee, Config, Decision, Engine, Evidence, Input, NIL, Output, Proposal, Start,
-    Statement, Step, Sync, Timeouts, Vote, Votes,
+    Blocks, BlocksAsk, Certificate, Committee, Config, Decision, Engine, Evidence, Input, NIL, Output, Proposal,
+    ProposalAsk, Start, Statement, Step, Sync, Timeouts, Vote, Votes,
 };
 use manta_protocol::election::Beacon;
 use manta_protocol::wire::Identity;
@@ -93,9 +93,7 @@ enum Event {
     /// Somebody asks for a proposal.
     Want {
         from: usize,
-        height: u64,
-        round: u32,
-        value: Hash,
+        ask: ProposalAsk,
     },
     /// Somebody tells how far it is.
     Status {
@@ -307,8 +305,8 @@ impl Swarm {
             Event::Proposal(proposal) => self.input(place, Input::Proposal(proposal)),
             Event::Votes(votes) => self.input(place, Input::Votes(votes)),
             Event::Input(input) => self.input(place, input),
-            Event::Want { from, height, round, value } => {
-                let proposal = self.hosts[place].engine.as_ref().unwrap().proposal(height, round, &value).cloned();
+            Event::Want { from, ask } => {
+                let proposal = self.hosts[place].engine.as_ref().unwrap().proposal(&ask).cloned();
                 if let Some(proposal) = proposal {
                     self.send(place, from, || Event::Proposal(Box::new(proposal.clone())));
                 }
@@ -450,10 +448,10 @@ impl Swarm {
                 let valid = bytes[..40] == block(height, &parent, 0, &PeerId([0; 32]))[..40];
                 self.at(now, place, Event::Input(Input::ValueChecked { value, valid }));
             }
-            Output::WantProposal { height, round, value, holders } => {
+            Output::WantProposal { ask, holders } => {
                 let holder = holders[self.below(holders.len() as u64) as usize];
                 let to = self.hosts.iter().position(|host| host.identity.peer_id() == holder).unwrap();
-                self.send(place, to, || Event::Want { from: place, height, round, value });
+                self.send(place, to, || Event::Want { from: place, ask });
             }
             Output::Decided { certificate, bytes } => {
                 certificate.verify(&self.hosts[place].chain_id, &self.hosts[place].committee).unwrap();

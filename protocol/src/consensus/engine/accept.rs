@@ -226,8 +226,13 @@ impl Engine {
     }
 
     fn accuse(&mut self, author: PeerId, [one, other]: [(Statement, Signature); 2]) -> Worth {
-        // One proof convicts; ours would be a copy of this identity elsewhere.
-        if author == self.me || self.height.accused.contains(&author) {
+        if author == self.me {
+            // Another machine signs with our key. Two of us would be a liar.
+            self.stand_by();
+            return Worth::Known;
+        }
+        // One proof convicts.
+        if self.height.accused.contains(&author) {
             return Worth::Known;
         }
         let Some(evidence) = Evidence::new(author, one, other) else { return Worth::Known };

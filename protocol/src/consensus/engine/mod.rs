@@ -21,7 +21,7 @@ mod replay;
 use super::certificate::Certificate;
 use super::committee::Committee;
 use super::evidence::Evidence;
-use super::vote::{Proposal, Step, Vote, Votes};
+use super::vote::{Proposal, ProposalAsk, Step, Vote, Votes};
 use super::wal::{Event, Record};
 use crate::election::Beacon;
 use crate::ids::{Hash, PeerId, Signature};
@@ -46,6 +46,15 @@ pub struct Timeouts {
     pub max_ms: u64,
     /// Silence after which we say again what we said in this round.
     pub repeat_ms: u64,
+}
+
+impl Timeouts {
+    /// Waits that fit a ledger with a block each `epoch_ms`: a quarter of it for
+    /// a proposal, between half a second (machines are busy) and three.
+    pub fn for_epoch(epoch_ms: u64) -> Self {
+        let propose_ms = (epoch_ms / 4).clamp(500, 3_000);
+        Self { propose_ms, vote_ms: propose_ms / 2, growth_ms: propose_ms / 2, max_ms: 60_000, repeat_ms: propose_ms }
+    }
 }
 
 /// The id of a value's bytes; `None` if they are no value or if a peer is given
@@ -137,12 +146,8 @@ pub enum Output {
     /// Asks one of these peers for a proposal that we missed; whoever has it
     /// ([`Engine::proposal`]) answers with it, as [`Input::Proposal`].
     WantProposal {
-        /// The height.
-        height: u64,
-        /// The round.
-        round: u32,
-        /// The value's id.
-        value: Hash,
+        /// The question.
+        ask: ProposalAsk,
         /// Who voted for it and so has it.
         holders: Vec<PeerId>,
     },
@@ -390,9 +395,11 @@ impl Engine {
     }
 
     /// A proposal of this height with its value, for a peer that missed it.
-    pub fn proposal(&self, height: u64, round: u32, value: &Hash) -> Option<&Proposal> {
-        let proposals = self.height.proposals.get(&round).filter(|_| height == self.height.start.height)?;
-        proposals.iter().find(|proposal| proposal.value == *value)
+    pub fn proposal(&self, ask: &ProposalAsk) -> Option<&Proposal> {
+        let Start { chain, height, .. } = &self.height.start;
+        let proposals =
+            self.height.proposals.get(&ask.round).filter(|_| (ask.chain, ask.height) == (*chain, *height))?;
+        proposals.iter().find(|proposal| proposal.value == ask.value)
     }
 
     /// Where this height stands and who is missing.

@@ -13,7 +13,7 @@ use super::context::{Context, step_of, value_of};
 use super::drive::{ROUNDS_KEPT, number};
 use super::{Engine, OneHeight, Output};
 use crate::consensus::VOTES_PER_MESSAGE_MAX;
-use crate::consensus::vote::{NIL, Step, Vote, Votes};
+use crate::consensus::vote::{NIL, ProposalAsk, Step, Vote, Votes};
 use crate::ids::Hash;
 use crate::time::{Duration, Time};
 use arc_malachitebft_core_types::{NilOrVal, PolkaSignature, Round, RoundSignature, VoteType};
@@ -192,7 +192,7 @@ impl OneHeight {
     }
 
     fn values_missed(&self) -> Vec<Output> {
-        let height = self.start.height;
+        let (chain, height) = (self.start.chain, self.start.height);
         let mut wanted = Vec::new();
         for (round, votes) in self.driver.votes().all_rounds() {
             let mut voters: BTreeMap<Hash, BTreeSet<_>> = BTreeMap::new();
@@ -215,7 +215,8 @@ impl OneHeight {
             for (value, holders) in voters {
                 if value != NIL && !seen(&value) && matters(&value) {
                     let holders = holders.into_iter().collect();
-                    wanted.push(Output::WantProposal { height, round, value, holders });
+                    let ask = ProposalAsk { chain, height, round, value };
+                    wanted.push(Output::WantProposal { ask, holders });
                 }
             }
         }
