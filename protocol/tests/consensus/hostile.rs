@@ -51,8 +51,8 @@ fn a_new_value_is_of_its_proposers_own_making() {
     let mut bench = Bench::drawn_in(&[5]);
     let built_by = |place: usize, bench: &Bench| [&value(1)[..], bench.peer(place).as_bytes()].concat();
     let (drawn, next) = (bench.drawn(0), bench.drawn(1));
-    let helper = (1..4).find(|place| *place != drawn && *place != next).unwrap();
-    let lent = built_by(helper, &bench);
+    let lender = (1..4).find(|place| *place != drawn && *place != next).unwrap();
+    let lent = built_by(lender, &bench);
     let proposal = bench.proposal(drawn, 0, 0, &lent);
     let value = proposal.value;
     assert_eq!(refused(&mut bench, proposal), Refusal::WrongBytes(value));
