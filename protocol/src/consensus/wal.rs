@@ -9,7 +9,7 @@
 //! Records of decided heights are of no use: the driver drops them once the
 //! block and its certificate are durable.
 
-use super::vote::{Proposal, Step, Vote};
+use super::vote::{Proposal, Step, Vote, Votes};
 use crate::ids::{Hash, Signature};
 use crate::wire::codec::{self, CodecError};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,9 @@ pub(super) enum Event {
     /// Someone's proposal, and what the ledger thinks of its value.
     Proposed { proposal: Proposal, valid: bool },
     /// Someone's vote.
-    Voted(Vote),
+    Voted { vote: Vote },
+    /// A quorum of prevotes in which some differ from those that we counted.
+    Supported { votes: Votes },
     /// A wait that was over.
     Elapsed { round: u32, step: Step },
     /// What we signed.

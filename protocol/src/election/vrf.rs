@@ -26,6 +26,7 @@ pub enum Domain {
 }
 
 const INPUT_TAG: &[u8] = b"manta 2026-11 election v1";
+const TASK_CONTEXT: &str = "manta 2026-11 election of task v1";
 const SECRET_CONTEXT: &str = "manta 2026-11 vrf secret v1";
 
 /// What a key is asked about: the VRF input for one election of `domain` under
@@ -107,5 +108,21 @@ impl VrfPublic {
         let key = PublicKey::from_bytes(self.0)?;
         let proof = Proof::from_bytes(proof.0)?;
         Option::from(key.verify(input, &proof)).map(VrfOutput)
+    }
+}
+
+impl VrfOutput {
+    /// This output's share of chance for one of many tasks of an election.
+    ///
+    /// One proof for a beacon then serves all tasks that are drawn under it, as
+    /// a proof costs a hundred times what this does: 64 bytes of blake3's key
+    /// derivation from the output and the task's name. Whoever shows the output
+    /// for one task shows it for all of them.
+    #[must_use]
+    pub fn of_task(&self, task: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(TASK_CONTEXT);
+        let mut output = [0; 64];
+        hasher.update(self.as_bytes()).update(task).finalize_xof().fill(&mut output);
+        Self(output)
     }
 }

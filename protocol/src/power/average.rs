@@ -63,13 +63,13 @@ impl Average {
     /// Adds work that was done between the last update and `now_ms`.
     pub fn add(&mut self, work: MicroPower, now_ms: u64) {
         let elapsed_ms = now_ms.saturating_sub(self.at_ms);
-        let gain = u128::from(work.0) * u128::from(gain(elapsed_ms)) >> 32;
+        let gain = (u128::from(work.0) * u128::from(gain(elapsed_ms))) >> 32;
         self.set(self.decayed(now_ms) + gain, now_ms);
     }
 
     /// Takes from the average what `work` would have added if done this moment.
     pub fn take(&mut self, work: MicroPower, now_ms: u64) {
-        let loss = u128::from(work.0) * u128::from(AT_ONCE) >> 32;
+        let loss = (u128::from(work.0) * u128::from(AT_ONCE)) >> 32;
         self.set(self.decayed(now_ms).saturating_sub(loss), now_ms);
     }
 
@@ -81,7 +81,7 @@ impl Average {
     /// The average at `now_ms` in units of 2⁻³² of a millionth; below 2⁹⁶.
     fn decayed(&self, now_ms: u64) -> u128 {
         let factor = half_to_the(now_ms.saturating_sub(self.at_ms));
-        (u128::from(self.micro) * factor >> 32) + (u128::from(self.fraction) * factor >> 64)
+        ((u128::from(self.micro) * factor) >> 32) + ((u128::from(self.fraction) * factor) >> 64)
     }
 
     fn set(&mut self, value: u128, now_ms: u64) {
@@ -111,7 +111,7 @@ fn half_to_the(elapsed_ms: u64) -> u128 {
         (0..64).fold(
             ONE,
             |power, place| {
-                if exponent << place >> 63 == 1 { power * u128::from(ROOTS[place]) >> 64 } else { power }
+                if exponent << place >> 63 == 1 { (power * u128::from(ROOTS[place])) >> 64 } else { power }
             },
         );
     u32::try_from(halvings).ok().and_then(|halvings| power.checked_shr(halvings)).unwrap_or(0)

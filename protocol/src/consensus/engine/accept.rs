@@ -7,11 +7,11 @@
 use super::drive::{ROUNDS_KEPT, wire_vote};
 use super::{Engine, OneHeight, Output, Refusal, Signed, Worth};
 use crate::consensus::evidence::Evidence;
-use crate::consensus::vote::{Proposal, Statement, Step, Vote, Votes};
+use crate::consensus::vote::{NIL, Proposal, Statement, Step, Vote, Votes};
 use crate::consensus::wal::Event;
 use crate::ids::{Hash, PeerId, Signature};
 use arc_malachitebft_core_types::{NilOrVal, Round, VoteType};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rounds to come of which an author's votes are kept, the latest of them.
 const ROUNDS_AHEAD_MAX: usize = 4;
@@ -20,7 +20,7 @@ const PROPOSAL_ROUNDS_AHEAD_MAX: u32 = 2;
 /// Votes of one author for the next height that are kept.
 const LATER_VOTES_MAX: usize = 4;
 /// Proposals for the next height that are kept.
-const LATER_PROPOSALS_MAX: usize = 4;
+const LATER_PROPOSALS_MAX: usize = 16;
 
 /// Messages for the next height, of this height's members.
 #[derive(Default)]
@@ -39,7 +39,39 @@ impl Engine {
                 Worth::Known | Worth::Elsewhere => {}
             }
         }
-        Ok(worth)
+        self.height.note_support(votes);
+        // The votes that the core can use come first: mostly they are the quorum.
+        self.absorb();
+        if self.accept_quorum(votes)? { Ok(Worth::New) } else { Ok(worth) }
+    }
+
+    /// Takes a quorum of prevotes as one, for some of its authors may have told
+    /// us something else: their votes count once in each of two such quorums,
+    /// and without this a liar could keep us from what the others support.
+    fn accept_quorum(&mut self, votes: &Votes) -> Result<bool, Refusal> {
+        let height = &self.height;
+        let Some(Vote { round, value, .. }) = votes.votes.first().copied().filter(|_| votes.votes.len() > 1) else {
+            return Ok(false);
+        };
+        let place = (height.start.height, round, Step::Prevote, value);
+        let same = votes.votes.iter().all(|vote| (vote.height, vote.round, vote.step, vote.value) == place);
+        let usable = height.begun && !height.decided && height.round() >= Some(round) && height.wants_votes_of(round);
+        if !same || !usable || value == NIL || height.has_quorum(round, &value) {
+            return Ok(false);
+        }
+        let authors: BTreeSet<_> = votes.votes.iter().map(|vote| vote.author).collect();
+        let weight: u64 = authors.iter().map(|author| height.start.committee.weight(author)).sum();
+        if authors.len() != votes.votes.len() || !height.start.committee.is_quorum(weight) {
+            return Ok(false);
+        }
+        // Those that we counted were verified, if it is the same signature.
+        let counted = |vote: &Vote| height.vote_of(&vote.author, round, Step::Prevote) == Some(*vote);
+        let bad = votes.votes.iter().find(|vote| !counted(vote) && !vote.is_signed(&height.start.chain));
+        if let Some(vote) = bad {
+            return Err(Refusal::BadSignature(vote.author));
+        }
+        self.feed(Event::Supported { votes: votes.clone() });
+        Ok(true)
     }
 
     fn accept_vote(&mut self, vote: &Vote) -> Result<Worth, Refusal> {
@@ -51,7 +83,9 @@ impl Engine {
             return Err(Refusal::NotMember(vote.author));
         }
         let known = height.vote_of(&vote.author, vote.round, vote.step);
-        if height.decided || known.is_some_and(|known| known.value == vote.value) {
+        // Who is convicted makes us verify no more contradictions.
+        let convicted = known.is_some() && height.accused.contains(&vote.author);
+        if height.decided || convicted || known.is_some_and(|known| known.value == vote.value) {
             height.note_lag(vote);
             return Ok(Worth::Known);
         }
@@ -87,7 +121,9 @@ impl Engine {
             return Err(Refusal::NotMember(author));
         }
         let kept = height.proposals.get(&round).map_or(&[][..], Vec::as_slice);
-        if height.decided || kept.iter().any(|kept| (kept.value, kept.polka) == (value, proposal.polka)) {
+        let convicted = !kept.is_empty() && height.accused.contains(&author) && !height.wants_value(round, &value);
+        let known = kept.iter().any(|kept| (kept.value, kept.polka) == (value, proposal.polka));
+        if height.decided || convicted || known {
             return Ok(Worth::Known);
         }
         let current = height.round().unwrap_or(0);
@@ -175,7 +211,7 @@ impl Engine {
                 return;
             }
             for vote in votes {
-                self.feed(Event::Voted(vote));
+                self.feed(Event::Voted { vote });
             }
         }
     }
@@ -265,6 +301,11 @@ impl OneHeight {
         let current = self.round().unwrap_or(0);
         let supports = |proposal: &Proposal| proposal.polka_round() == Some(round);
         round + ROUNDS_KEPT >= current || self.proposals.get(&current).into_iter().flatten().any(supports)
+    }
+
+    /// Whether we hold a quorum of prevotes for this value.
+    pub(super) fn has_quorum(&self, round: u32, value: &Hash) -> bool {
+        self.driver.polka_certificate(Round::new(round), value).is_some()
     }
 
     /// Whether someone honest voted for this value in this round.

@@ -5,14 +5,18 @@
 //! the state.
 
 use super::context::{Context, CoreProposal, CoreVote, Height, Value, kind_of, nil_or, step_of, value_of};
-use super::{Engine, OneHeight, Output, Signed};
+use super::repair::Support;
+use super::{Engine, OneHeight, Output, Signed, Start};
 use crate::consensus::certificate::{Certificate, Seal};
-use crate::consensus::vote::{Proposal, Statement, Step, Vote, Votes};
+use crate::consensus::vote::{NIL, Proposal, Statement, Step, Vote, Votes};
 use crate::consensus::wal::{Event, Record};
 use crate::ids::{Hash, PeerId, Signature};
 use crate::time::Duration;
 use arc_malachitebft_core_driver as core;
-use arc_malachitebft_core_types::{NilOrVal, Round, SignedMessage, Timeout, TimeoutKind, Validity, VoteType};
+use arc_malachitebft_core_types::{
+    PolkaCertificate, PolkaSignature, Round, SignedMessage, Timeout, TimeoutKind, Validity,
+};
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 type CoreInput = core::Input<Context>;
@@ -79,6 +83,13 @@ impl Engine {
                 let proposer = self.height.context.proposer(height.0, number(round));
                 // Before anything else, for the core knows no proposer meanwhile.
                 work.push_front(CoreInput::NewRound(height, round, proposer));
+                // What binds us stays known, however long ago it was.
+                let support = self
+                    .height
+                    .support
+                    .as_ref()
+                    .filter(|support| !self.height.has_quorum(support.round, &support.value));
+                work.extend(support.map(|support| core_polka(&support.votes)));
             }
             core::Output::Propose(proposal) => work.extend(self.propose(&proposal)),
             core::Output::Vote(vote) => work.extend(self.vote(&vote)),
@@ -106,8 +117,11 @@ impl Engine {
     }
 
     fn propose(&mut self, proposal: &CoreProposal) -> Option<CoreInput> {
-        let (round, value) = (number(proposal.round), proposal.value.0);
-        let polka = proposal.polka.as_u32().map_or(0, |round| round + 1);
+        let round = number(proposal.round);
+        let own = (proposal.polka.as_u32().map_or(0, |round| round + 1), proposal.value.0);
+        // The core proposes what it saw supported in time; others may be bound to
+        // a later quorum, that we learnt of since. That one they will accept.
+        let (polka, value) = self.height.supported().filter(|supported| supported.0 > own.0).unwrap_or(own);
         let signed = self.sign(round, Step::Propose, value, polka)?;
         let bytes = self.height.bytes_of(&value)?.to_vec();
         let height = self.height.start.height;
@@ -154,8 +168,8 @@ impl Engine {
 
     fn decide(&mut self, proposal: &CoreProposal) {
         let (round, value) = (proposal.round, proposal.value.0);
-        let mut seals: Vec<_> = self.height.driver.restore_precommits(round, &value).iter().map(seal).collect();
-        seals.sort_unstable_by_key(|seal| seal.author);
+        let precommits = self.height.driver.restore_precommits(round, &value);
+        let seals = self.height.fewest(precommits.iter().map(seal).collect());
         let certificate = Certificate { height: self.height.start.height, round: number(round), value, seals };
         let bytes = self.height.bytes_of(&value).unwrap_or_default().to_vec();
         self.height.decided = true;
@@ -183,13 +197,15 @@ impl Engine {
         }
     }
 
-    /// Everything that was to be said, after the record that it rests on.
+    /// Everything that was to be said, after the record that it rests on. What
+    /// carries no new signature of ours rests on nothing: to say something again,
+    /// and to tell of a decision, costs no write.
     pub(super) fn flush(&mut self) {
         if self.height.unsaid.is_empty() {
             return;
         }
-        let events = std::mem::take(&mut self.height.events);
-        if !events.is_empty() {
+        if self.height.events.iter().any(|event| matches!(event, Event::Signed { .. })) {
+            let events = std::mem::take(&mut self.height.events);
             let record = Record { chain: self.height.start.chain, height: self.height.start.height, events };
             self.outputs.push_back(Output::Journal(record.encode()));
         }
@@ -198,7 +214,8 @@ impl Engine {
 
     /// Goes through the log of this height again.
     pub(super) fn replay(&mut self, records: Vec<Record>) {
-        let events: Vec<_> = records.into_iter().flat_map(|record| record.events).collect();
+        let mut events: Vec<_> = records.into_iter().flat_map(|record| record.events).collect();
+        events.retain(|event| self.height.fits(event));
         if events.is_empty() {
             return;
         }
@@ -215,9 +232,9 @@ impl Engine {
                     self.height.restore_proposal(&proposal, valid);
                     self.feed(Event::Proposed { proposal, valid });
                 }
-                Event::Voted(vote) => {
+                Event::Voted { vote } => {
                     self.height.hear(&vote.author, vote.round);
-                    self.feed(Event::Voted(vote));
+                    self.feed(Event::Voted { vote });
                 }
                 event => self.feed(event),
             }
@@ -267,9 +284,12 @@ impl OneHeight {
         self.driver.round_state().locked.as_ref().map(|locked| (number(locked.round), locked.value.0))
     }
 
-    /// The latest round and value that had a quorum of prevotes.
-    pub(super) fn supported(&self) -> Option<(u32, Hash)> {
-        self.driver.round_state().valid.as_ref().map(|valid| (number(valid.round), valid.value.0))
+    /// What can be proposed again: the value with the latest quorum of prevotes,
+    /// and one more than that quorum's round.
+    fn supported(&self) -> Option<(u32, Hash)> {
+        let Support { round, value, .. } = self.support.as_ref()?;
+        let known = self.valid.contains(value) && self.bytes_of(value).is_some();
+        known.then_some((round + 1, *value))
     }
 
     pub(super) fn bytes_of(&self, value: &Hash) -> Option<&[u8]> {
@@ -278,12 +298,33 @@ impl OneHeight {
         built.into_iter().chain(proposed).find(|(id, _)| *id == value).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// The prevotes of a round for a value.
-    pub(super) fn polka(&self, round: u32, value: &Hash) -> Option<Votes> {
-        let votes = self.driver.votes().per_round(Round::new(round))?.received_votes();
-        let chosen = votes.iter().filter(|vote| vote.kind == VoteType::Prevote && vote.value == NilOrVal::Val(*value));
-        let votes: Vec<_> = chosen.map(wire_vote).collect();
-        (!votes.is_empty()).then_some(Votes { votes })
+    /// Of these signatures the fewest that are a quorum, ascending by author.
+    fn fewest(&self, mut seals: Vec<Seal>) -> Vec<Seal> {
+        let committee = &self.start.committee;
+        seals.sort_unstable_by_key(|seal| (Reverse(committee.weight(&seal.author)), seal.author));
+        let mut weight = 0;
+        let heavy = |seal: &Seal| {
+            weight += committee.weight(&seal.author);
+            committee.is_quorum(weight)
+        };
+        let last = seals.iter().position(heavy);
+        seals.truncate(last.map_or(seals.len(), |last| last + 1));
+        seals.sort_unstable_by_key(|seal| seal.author);
+        seals
+    }
+
+    /// Whether a logged event is of this height: one of another version's may not be.
+    fn fits(&self, event: &Event) -> bool {
+        let Start { height, committee, .. } = &self.start;
+        match event {
+            Event::Proposed { proposal, .. } => {
+                let drawn = self.context.proposer(*height, proposal.round) == proposal.author;
+                drawn && proposal.height == *height && proposal.polka <= proposal.round
+            }
+            Event::Voted { vote } => vote.height == *height && committee.contains(&vote.author),
+            Event::Supported { votes } => votes.votes.iter().all(|vote| vote.height == *height),
+            Event::Built { .. } | Event::Elapsed { .. } | Event::Signed { .. } => self.member,
+        }
     }
 
     fn core_input(&mut self, event: &Event) -> CoreInput {
@@ -293,7 +334,8 @@ impl OneHeight {
                 CoreInput::ProposeValue(Round::new(*round), Value(*value))
             }
             Event::Proposed { proposal, valid } => core_proposal(proposal, *valid),
-            Event::Voted(vote) => core_vote(vote),
+            Event::Voted { vote } => core_vote(vote),
+            Event::Supported { votes } => core_polka(votes),
             Event::Elapsed { round, step } => {
                 let kind = match step {
                     Step::Propose => TimeoutKind::Propose,
@@ -313,7 +355,7 @@ fn signature_of(event: &Event, me: &PeerId) -> Option<((u32, Step), Signed)> {
         Event::Signed { round, step, value, polka, signature } => {
             Some(((*round, *step), Signed { value: *value, polka: *polka, signature: *signature }))
         }
-        Event::Voted(vote) if vote.author == *me => {
+        Event::Voted { vote } if vote.author == *me => {
             Some(((vote.round, vote.step), Signed { value: vote.value, polka: 0, signature: vote.signature }))
         }
         Event::Proposed { proposal, .. } if proposal.author == *me => {
@@ -348,6 +390,19 @@ fn core_vote(vote: &Vote) -> CoreInput {
         author: vote.author,
     };
     CoreInput::Vote(SignedMessage::new(message, vote.signature))
+}
+
+/// Prevotes that all name the same round and value.
+fn core_polka(votes: &Votes) -> CoreInput {
+    let of = |vote: &Vote| (vote.height, vote.round, vote.value);
+    let (height, round, value_id) = votes.votes.first().map_or((0, 0, NIL), of);
+    let signature = |vote: &Vote| PolkaSignature::new(vote.author, vote.signature);
+    CoreInput::PolkaCertificate(PolkaCertificate {
+        height: Height(height),
+        round: Round::new(round),
+        value_id,
+        polka_signatures: votes.votes.iter().map(signature).collect(),
+    })
 }
 
 pub(super) fn wire_vote(vote: &SignedMessage<Context, CoreVote>) -> Vote {

@@ -184,6 +184,11 @@ pub enum Refusal {
     WrongBytes(Hash),
 }
 
+/// A record of the log cannot be read. To go on without it could be to sign twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("record {0} of the log of votes cannot be read: start the version that wrote it, or stand by for this height")]
+pub struct LogError(pub usize);
+
 /// Where a height stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -267,12 +272,12 @@ impl Engine {
     /// below a height that the log has reached).
     ///
     /// # Errors
-    /// The place of the first record that cannot be read: the log is checked and
-    /// cut by the driver, so this one was written by another version.
-    pub fn new(config: Config, start: Start, log: &[Vec<u8>], now: Time) -> Result<Self, usize> {
+    /// [`LogError`]. Torn records at the end are cut off by the driver; they come
+    /// without what was to follow them.
+    pub fn new(config: Config, start: Start, log: &[Vec<u8>], now: Time) -> Result<Self, LogError> {
         let mut records = Vec::with_capacity(log.len());
         for (place, bytes) in log.iter().enumerate() {
-            records.push(Record::decode(bytes).map_err(|_| place)?);
+            records.push(Record::decode(bytes).map_err(|_| LogError(place))?);
         }
         let reached = records.iter().filter(|record| record.chain == start.chain).map(|record| record.height).max();
         records.retain(|record| record.chain == start.chain && record.height == start.height);
@@ -398,8 +403,9 @@ impl Engine {
     }
 
     fn begins_at(&self) -> Time {
-        let begins_ms = self.height.start.parent_time_ms.saturating_add(self.config.epoch_ms);
-        Time::default() + Duration::from_ms(begins_ms)
+        let parent_at = Time::default() + Duration::from_ms(self.height.start.parent_time_ms);
+        // A parent of the future, as far as clocks may differ, delays nobody.
+        parent_at.min(self.height.since) + Duration::from_ms(self.config.epoch_ms)
     }
 }
 
