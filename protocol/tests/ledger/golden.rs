@@ -102,6 +102,6 @@ fn a_fixed_story_leads_to_exactly_this_root() {
     bench.steps(30);
     let totals = bench.state.totals();
     assert!(totals.tasks_trusted > 0 && totals.tasks_disputed > 0, "{totals:?}");
-    assert_eq!(bench.state.root().to_string(), "STORY_ROOT");
+    assert_eq!(bench.state.root().to_string(), "fd7f7b0b462d4daf6a193f7ca8a48366ed227ceafc6c8b337a107b53085076fa");
     assert_eq!(identity(0).peer_id(), bench.peer(0));
 }

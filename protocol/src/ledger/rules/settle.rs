@@ -148,7 +148,8 @@ pub(super) fn fault(
         _ => &[Branch::Drilling],
     };
     let mut lost_all = MicroPower::ZERO;
-    let siblings: Vec<_> = state.keys.iter().filter(|(of, key)| key.owner == *owner || *of == peer).map(|(of, _)| *of).collect();
+    let siblings: Vec<_> =
+        state.keys.iter().filter(|(of, key)| key.owner == *owner || *of == peer).map(|(of, _)| *of).collect();
     for key in siblings {
         account::burn_held(state, &key);
         let fine = if key == *peer { penalty } else { MicroPower::ZERO };

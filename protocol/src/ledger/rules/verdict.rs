@@ -136,7 +136,11 @@ mod tests {
     use crate::election::Beacon;
     use crate::ids::{PeerId, Signature, VrfPublic};
 
+    /// No hash in particular.
     const NONE: Hash = Hash([0; 32]);
+
+    /// Why, seats, the last stage, whether one is trusted alone, the verdict.
+    type Case<'a> = (&'a str, &'a [(u8, u8, u8)], StageKind, bool, Verdict);
 
     /// Seats as (stage, digest, check); a digest of 0 is an unrevealed one.
     fn task(seats: &[(u8, u8, u8)], probation: bool) -> Task {
@@ -186,7 +190,7 @@ mod tests {
         use StageKind::{Escalation, Opening, Referee, Replica};
         use Verdict::{Agreed, Disputed, TooFew, Void};
         let agreed = |digest: u8| Agreed(Hash([digest; 32]));
-        let cases: &[(&str, &[(u8, u8, u8)], StageKind, bool, Verdict)] = &[
+        let cases: &[Case] = &[
             ("three agree", &[(0, 1, 0), (1, 1, 0), (1, 1, 0)], Replica, false, agreed(1)),
             ("two agree, one is silent", &[(0, 1, 0), (1, 1, 0), (1, 0, 0)], Replica, false, agreed(1)),
             ("one is left", &[(0, 1, 0), (1, 0, 0)], Replica, false, TooFew),
