@@ -12,6 +12,7 @@ pub mod disk;
 pub mod draws;
 pub mod faults;
 pub mod host;
+pub mod ledger;
 mod many;
 pub mod network;
 pub mod options;
@@ -24,6 +25,6 @@ pub mod transport;
 pub mod workload;
 mod world;
 
-pub use many::simulate_many;
+pub use many::{in_order, simulate_many};
 pub use options::Options;
 pub use world::simulate;

@@ -1,0 +1,3 @@
+//! The program's other commands.
+
+pub(crate) mod ledger;
