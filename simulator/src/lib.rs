@@ -6,6 +6,7 @@
 //! come from the same seed, and checkers watch what really happens.
 //! `docs/simulator.md` says what is modelled.
 
+pub mod attacks;
 pub mod checkers;
 pub mod clock;
 pub mod disk;

@@ -30,6 +30,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Keep a ledger on many machines under faults, or with --seeds or --long many. What is not given is drawn from the seed.
     Ledger(Box<cli::ledger::LedgerArgs>),
+    /// Run every attack on drills, power and the ledger: predicted and measured outcomes.
+    Attacks(cli::attacks::AttacksArgs),
 }
 
 #[derive(Args)]
@@ -146,6 +148,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => args.options().and_then(|options| run(&args, &options)),
         Command::Ledger(args) => cli::ledger::run(&args),
+        Command::Attacks(args) => cli::attacks::run(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

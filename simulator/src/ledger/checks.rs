@@ -3,6 +3,7 @@
 //! whether two of one height differ.
 
 use super::report::Summary;
+use manta_protocol::consensus::Committee;
 use manta_protocol::ledger::{Block, FaultKind, Genesis, State};
 use manta_protocol::trust::words::{BLOCKS_BYTES_MAX, GENESIS_BYTES_MAX, Sealed};
 use manta_protocol::wire::codec;
@@ -17,6 +18,8 @@ struct Chain {
     state: State,
     /// Hash of each block, and root of the state after it.
     blocks: BTreeMap<u64, (Hash, Hash)>,
+    /// Who decided on each height, and who will on the next.
+    committees: BTreeMap<u64, Committee>,
     /// When the block of each height was durable first, and last, and on which machines.
     durable: BTreeMap<u64, (Time, Time, BTreeSet<usize>)>,
     rounds_lost: u64,
@@ -48,6 +51,8 @@ pub(super) struct Checks {
     chains: BTreeMap<Hash, Chain>,
     places: BTreeMap<usize, Place>,
     proposals: BTreeMap<Hash, Proposed>,
+    /// Ledgers that honest machines keep at the end.
+    kept: BTreeSet<Hash>,
     /// Proposed values, by the name of the gossip message.
     messages: BTreeMap<Hash, Hash>,
 }
@@ -61,6 +66,7 @@ impl Checks {
             chains: BTreeMap::new(),
             places: BTreeMap::new(),
             proposals: BTreeMap::new(),
+            kept: BTreeSet::new(),
             messages: BTreeMap::new(),
         }
     }
@@ -78,7 +84,8 @@ impl Checks {
             Ok(state) => {
                 let (ledger, root) = (state.ledger(), state.root());
                 let blocks = BTreeMap::from([(0, (ledger, root))]);
-                let chain = Chain { state, blocks, durable: BTreeMap::new(), rounds_lost: 0 };
+                let committees = BTreeMap::from([(1, state.next_committee().clone())]);
+                let chain = Chain { state, blocks, committees, durable: BTreeMap::new(), rounds_lost: 0 };
                 self.chains.entry(ledger).or_insert(chain);
                 self.places.insert(machine, Place { ledger, height: 0, stopped: false });
             }
@@ -119,7 +126,7 @@ impl Checks {
         }
         *place = Place { ledger: place.ledger, height, stopped: false };
         let chain = self.chains.get_mut(&place.ledger).ok_or("of a ledger that nobody began")?;
-        let committee = chain.state.committee(height).ok_or("far from where the chain is")?;
+        let committee = chain.committees.get(&height).ok_or("the chain is not there yet")?;
         let (hash, certificate) = (block.hash(), &sealed.certificate);
         if certificate.value != hash || certificate.height != height {
             return Err("sealed by a certificate for another block".into());
@@ -129,6 +136,7 @@ impl Checks {
             let next = chain.state.execute(&block, u64::MAX).map_err(|error| error.to_string())?;
             chain.rounds_lost += u64::from(certificate.round);
             chain.blocks.insert(height, (hash, next.root()));
+            chain.committees.insert(height + 1, next.next_committee().clone());
             chain.state = next;
             sums(&chain.state)?;
             self.blame();
@@ -173,8 +181,10 @@ impl Checks {
 
     /// The state in a machine's memory at the end.
     pub(super) fn agrees(&mut self, peer: &PeerId, state: &State) {
+        self.kept.insert(state.ledger());
         let known = self.chains.get(&state.ledger()).and_then(|chain| chain.blocks.get(&state.height()));
-        if known != Some(&(state.head(), state.root())) {
+        // A block that is decided and on its way to the disk is known nowhere yet.
+        if known.is_some_and(|known| *known != (state.head(), state.root())) {
             self.violation(format!("{peer:?} ends in another state at height {}", state.height()));
         }
     }
@@ -197,9 +207,8 @@ impl Checks {
 
     /// Enters what was found.
     pub(super) fn tell(mut self, machines: usize, summary: &mut Summary) {
-        let ledgers = self.chains.values().filter(|chain| chain.state.height() >= summary.setup.heights).count();
-        if ledgers > 1 {
-            self.violation(format!("{ledgers} ledgers of one swarm have come to the height asked for"));
+        if self.kept.len() > 1 {
+            self.violation(format!("the swarm fell into the ledgers {:?}", self.kept));
         }
         if let Some(chain) = self.chains.values().max_by_key(|chain| chain.state.height()) {
             chain.tell(summary);

@@ -98,6 +98,11 @@ impl Disk {
         self.unsynced = None;
     }
 
+    /// The last block is gone, for a machine that breaks the rules.
+    pub fn lose_block(&mut self) {
+        self.blocks.pop_last();
+    }
+
     /// All that was written is gone.
     pub fn lose(&mut self) {
         *self = Self::default();

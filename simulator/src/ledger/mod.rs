@@ -22,6 +22,7 @@ pub mod scenario;
 mod trouble;
 mod world;
 
+pub(crate) use driver::honest_result;
 pub use options::Options;
 pub use report::Summary;
 pub use world::simulate;

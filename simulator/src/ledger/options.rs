@@ -157,6 +157,11 @@ impl Options {
                 }
             }
         }
+        // Two sides that do not hear each other may each found a ledger and work for it.
+        if founders == 0 && matches!(self.faults, None | Some(Faults::Drawn)) {
+            let parts = |fault: &&mut Fault| matches!(fault.kind, Kind::Partition | Kind::OneWay | Kind::Link);
+            faults.iter_mut().filter(parts).for_each(|fault| fault.kind = Kind::Kill);
+        }
         let skewed = Links { skew_ms: self.links.skew_ms.or(Some(draws.one_of(&[0, 50, 900]))), ..self.links };
         let conditions = skewed.resolved(seed);
         Setup { seed: self.seed, peers, heights, founders, twins, liars, conditions, faults, broken: self.broken }

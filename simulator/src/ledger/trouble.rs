@@ -93,6 +93,9 @@ impl World {
         self.summary.restarts += 1;
         self.machines[machine].start(now);
         let durable = self.machines[machine].disk.height();
+        if self.setup.broken == Some(Break::LoseBlock) && machine == 1 {
+            self.machines[machine].disk.lose_block();
+        }
         let forgetful = self.setup.broken == Some(Break::ForgetLogs) && machine > 0;
         self.keep_ledger(machine, forgetful);
         if self.machines[machine].height() < durable {
