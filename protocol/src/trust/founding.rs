@@ -2,10 +2,10 @@
 //!
 //! A peer that hears of a ledger follows it; one that hears of none for a while
 //! founds its own. Peers that start together may each have founded one: a
-//! ledger whose keys are all one owner's loses nothing when that owner leaves,
+//! ledger whose weight is all one owner's loses nothing when its peers leave,
 //! so of two such ledgers the one with the lower hash stays, and one that
-//! others take part in stays anyhow. Two ledgers that both have several owners
-//! never merge: people are told, and decide.
+//! others have worked for stays anyhow. Two ledgers that several owners have
+//! worked for never merge: people are told, and decide.
 //!
 //! What others say here is not proven; that they keep a ledger shows when its
 //! blocks come. The worst that a liar does is to have a lone founder ask in vain.

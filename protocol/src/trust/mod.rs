@@ -647,9 +647,12 @@ impl std::fmt::Debug for Trust {
     }
 }
 
-/// Whether one owner holds all keys.
+/// Whether one owner holds all weight: keys that have done no work yet lose
+/// nothing by going to another ledger. Who looked in on this one for a moment has
+/// a key here all the same.
 fn is_alone(state: &State) -> bool {
-    let mut owners = state.registrations().map(|(_, key)| key.owner);
+    let weighs = |peer: &PeerId| state.weight(peer).is_some_and(|weight| weight > 0);
+    let mut owners = state.registrations().filter(|(peer, _)| weighs(peer)).map(|(_, key)| key.owner);
     let first = owners.next();
     owners.all(|owner| Some(owner) == first)
 }

@@ -24,7 +24,7 @@ pub struct LedgerStatus {
     pub ledger: Hash,
     /// The height of its last block.
     pub height: u64,
-    /// Whether one owner alone holds all keys: then nobody loses by leaving it.
+    /// Whether one owner alone holds all weight: then nobody loses by leaving it.
     pub alone: bool,
 }
 
