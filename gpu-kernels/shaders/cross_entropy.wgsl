@@ -10,7 +10,8 @@ struct Params {
     slot: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read_write> logits: array<u32>;
+/// Logits, then their exponentials, then the gradient.
+@group(0) @binding(2) var<storage, read_write> scores: array<u32>;
 @group(0) @binding(3) var<storage, read> targets: array<u32>;
 @group(0) @binding(4) var<storage, read_write> losses: array<u32>;
 
@@ -27,49 +28,25 @@ fn loss_to_fixed(loss: u32) -> u32 {
     if field >= 130u {
         return m << (field - 130u);
     }
-    let shift = min(130u - field, 31u);
-    var half = (1u << (shift - 1u)) - 1u + ((m >> shift) & 1u);
-    if ROUNDING == 1u {
-        half = 0u;
-    }
-    if ROUNDING == 2u {
-        half = 1u << (shift - 1u);
-    }
-    return (m + half) >> shift;
+    return shift_right_rounded(m, min(130u - field, 31u));
 }
 
-@compute @workgroup_size(32)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = group_number(group, groups);
-    if row >= params.rows {
-        return;
-    }
+fn compute_row(row: u32, lane: u32) {
     let start = row * params.width;
     let of_target = targets[row];
     // Before the fold: after it, its owner overwrites it.
-    let at_target = logits[start + of_target];
-    var largest = 0xff7fffffu;
+    let at_target = scores[start + of_target];
+    var largest = LOWEST;
     for (var column = lane; column < params.width; column += LANES) {
         if column != of_target {
-            largest = f_larger(largest, logits[start + column]);
+            largest = f_larger(largest, scores[start + column]);
         }
     }
     let rival = fold_maximum(lane, largest);
     let maximum = f_larger(rival, at_target);
-    // Only the lane that owns the target's logit uses these.
     let distance = f_sub(maximum, at_target);
     let hit = select(0u, SIGN, maximum != rival);
-    var sum = 0u;
-    for (var column = lane; column < params.width; column += LANES) {
-        let e = f_exp(f_sub(logits[start + column], maximum));
-        logits[start + column] = e;
-        sum = f_add(sum, e);
-    }
-    let total = fold_sum(lane, sum);
+    let total = exponentials(lane, start, params.width, maximum);
     if of_target % LANES == lane {
         let loss = loss_to_fixed(f_add(distance, f_log(total)));
         losses[row] = loss | hit;
@@ -78,12 +55,12 @@ fn main(
     if params.with_gradient == 1u {
         let inverse = f_reciprocal(total);
         for (var column = lane; column < params.width; column += LANES) {
-            let e = logits[start + column];
+            let e = scores[start + column];
             var value = f_mul(e, inverse);
             if column == of_target {
                 value = f_mul_add(e, inverse, ONE ^ SIGN);
             }
-            logits[start + column] = f_mul(value, params.scale);
+            scores[start + column] = f_mul(value, params.scale);
         }
     }
 }

@@ -14,16 +14,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> places: array<u32>;
 @group(0) @binding(5) var<storage, read_write> gradient: array<u32>;
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    let at = group_number(group, groups) * 256u + thread;
-    if at >= params.count {
-        return;
-    }
+fn compute_element(at: u32) {
     let token = at / params.width;
     var sum = select(0u, gradient[params.offset + at], params.accumulate == 1u);
     var peak = 0u;

@@ -11,19 +11,9 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> words: array<u32>;
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    let at = group_number(group, groups) * 256u + thread;
-    if at >= params.count {
-        return;
-    }
+fn compute_element(at: u32) {
     let word = mix(vec2<u32>(params.key, params.second_key), params.first + at);
     // 0x80 becomes 0x81: a byte is 0x80 if its low seven bits are 0 and its highest is 1.
-    let low = word & 0x7f7f7f7fu;
-    let not_empty = (low + 0x7f7f7f7fu) & 0x80808080u;
+    let not_empty = ((word & 0x7f7f7f7fu) + 0x7f7f7f7fu) & 0x80808080u;
     words[at] = word | ((word & 0x80808080u & ~not_empty) >> 7u);
 }

@@ -12,16 +12,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> sums: array<u32>;
 @group(0) @binding(3) var<storage, read_write> result: array<u32>;
 
-@compute @workgroup_size(32)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = group_number(group, groups);
-    if row >= params.rows {
-        return;
-    }
+fn compute_row(row: u32, lane: u32) {
     var sum = 0u;
     for (var at = lane; at < params.count; at += LANES) {
         sum = f_add(sum, sums[at]);

@@ -12,16 +12,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> parts: array<u32>;
 @group(0) @binding(3) var<storage, read_write> total: array<u32>;
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    let at = group_number(group, groups) * 256u + thread;
-    if at >= params.count {
-        return;
-    }
+fn compute_element(at: u32) {
     let head = at / params.head_elements;
     let element = at % params.head_elements;
     var sum = 0u;

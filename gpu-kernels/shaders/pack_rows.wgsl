@@ -1,65 +1,17 @@
 // Rows of a matrix as row-scaled digits: one workgroup a row. Twin of `cpu/pack.rs`.
 
-struct Params {
-    /// Of the source; rows are `stride` apart, batches `batch_stride`.
-    rows: u32,
-    columns: u32,
-    stride: u32,
-    batches: u32,
-    batch_stride: u32,
-    /// Of the first element in the source, and in the tensor whose elements key the random bits.
-    offset: u32,
-    index: u32,
-    /// Pair of words in `keys`.
-    key: u32,
-}
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> source: array<u32>;
-@group(0) @binding(3) var<storage, read> keys: array<u32>;
-/// `[batch][row][digit][group]`: four digits in a word, the first in the lowest byte.
-@group(0) @binding(4) var<storage, read_write> words: array<u32>;
-/// `[batch][row]`: exponent fields of the scales.
-@group(0) @binding(5) var<storage, read_write> scales: array<u32>;
+const LINES: u32 = 1u;
+const LANES: u32 = 32u;
 
-var<workgroup> row_peak: atomic<u32>;
-
-@compute @workgroup_size(32)
+@compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let number = group_number(group, groups);
-    if number >= params.rows * params.batches {
-        return;
-    }
-    let start = (number / params.rows) * params.batch_stride + (number % params.rows) * params.stride;
-    var own_peak = 0u;
-    for (var column = lane; column < params.columns; column += 32u) {
-        own_peak = max(own_peak, magnitude(source[params.offset + start + column]));
-    }
-    atomicMax(&row_peak, own_peak);
-    workgroupBarrier();
-    let peak = atomicLoad(&row_peak);
-    if lane == 0u {
-        scales[number] = scale_field(peak);
-    }
-    let key = vec2<u32>(keys[2u * params.key], keys[2u * params.key + 1u]);
-    let word_groups = (params.columns + 3u) / 4u;
-    for (var word = lane; word < word_groups; word += 32u) {
-        var digits: array<u32, 2>;
-        for (var place = 0u; place < 4u; place++) {
-            let column = 4u * word + place;
-            if column < params.columns {
-                let at = start + column;
-                let q = quantize(source[params.offset + at], peak, key, params.index + at);
-                for (var digit = 0u; digit < DIGITS; digit++) {
-                    digits[digit] |= (bitcast<u32>(digit_of(q, digit)) & 0xffu) << (8u * place);
-                }
-            }
-        }
-        for (var digit = 0u; digit < DIGITS; digit++) {
-            words[(number * DIGITS + digit) * word_groups + word] = digits[digit];
-        }
+    let row = group_number(group, groups);
+    if row < params.rows * params.batches {
+        let start = row / params.rows * params.batch_stride + row % params.rows * params.stride;
+        pack(Line(row, start, 1u, params.columns), true, 0u, lane);
     }
 }

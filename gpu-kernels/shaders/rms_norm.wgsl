@@ -15,16 +15,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> y: array<u32>;
 @group(0) @binding(5) var<storage, read_write> inverses: array<u32>;
 
-@compute @workgroup_size(32)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = group_number(group, groups);
-    if row >= params.rows {
-        return;
-    }
+fn compute_row(row: u32, lane: u32) {
     let start = params.x_offset + row * params.width;
     var sum = 0u;
     for (var column = lane; column < params.width; column += LANES) {

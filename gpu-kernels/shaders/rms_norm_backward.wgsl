@@ -15,31 +15,29 @@ struct Params {
 @group(0) @binding(5) var<storage, read> parameters: array<u32>;
 @group(0) @binding(6) var<storage, read_write> dx: array<u32>;
 
-@compute @workgroup_size(32)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = group_number(group, groups);
-    if row >= params.rows {
-        return;
-    }
-    let start = row * params.width;
-    let inverse = inverses[row];
+/// dy · w
+fn weighted(row: u32, column: u32) -> u32 {
+    return f_mul(dy[row * params.width + column], parameters[params.weight_offset + column]);
+}
+
+/// x · inverse
+fn normal(row: u32, column: u32) -> u32 {
+    return f_mul(x[row * params.width + column], inverses[row]);
+}
+
+fn compute_row(row: u32, lane: u32) {
     var sum = 0u;
     for (var column = lane; column < params.width; column += LANES) {
-        let weighted = f_mul(dy[start + column], parameters[params.weight_offset + column]);
-        sum = f_mul_add(weighted, f_mul(x[start + column], inverse), sum);
+        sum = f_mul_add(weighted(row, column), normal(row, column), sum);
     }
     let mean = f_mul(fold_sum(lane, sum), params.reciprocal_width);
     var peak = 0u;
     for (var column = lane; column < params.width; column += LANES) {
-        let weighted = f_mul(dy[start + column], parameters[params.weight_offset + column]);
-        let inner = f_mul_add(f_mul(x[start + column], inverse) ^ SIGN, mean, weighted);
-        let before = select(0u, dx[start + column], params.accumulate == 1u);
-        let value = f_mul_add(inverse, inner, before);
-        dx[start + column] = value;
+        let inner = f_mul_add(normal(row, column) ^ SIGN, mean, weighted(row, column));
+        let at = row * params.width + column;
+        let before = select(0u, dx[at], params.accumulate == 1u);
+        let value = f_mul_add(inverses[row], inner, before);
+        dx[at] = value;
         peak = max(peak, magnitude(value));
     }
     report(params.slot, peak);

@@ -13,7 +13,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read> inverses: array<u32>;
 @group(0) @binding(5) var<storage, read_write> gradient: array<u32>;
 
-var<workgroup> column_lanes: array<u32, 256>;
+/// Columns that a workgroup sums.
+const TREES: u32 = 8u;
 
 @compute @workgroup_size(256)
 fn main(
@@ -21,33 +22,18 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let lane = thread / 8u;
-    let column = group_number(group, groups) * 8u + thread % 8u;
+    let lane = thread / TREES;
+    let column = group_number(group, groups) * TREES + thread % TREES;
     var sum = 0u;
     if column < params.width {
-        for (var row = lane; row < params.rows; row += 32u) {
+        for (var row = lane; row < params.rows; row += LANES) {
             let at = row * params.width + column;
             sum = f_mul_add(dy[at], f_mul(x[at], inverses[row]), sum);
         }
     }
-    column_lanes[thread] = sum;
-    workgroupBarrier();
-    for (var level = 0u; level < 5u; level++) {
-        if FOLD_UPWARDS {
-            let stride = 1u << level;
-            if lane % (2u * stride) == 0u {
-                column_lanes[thread] = f_add(column_lanes[thread], column_lanes[thread + 8u * stride]);
-            }
-        } else {
-            let stride = 16u >> level;
-            if lane < stride {
-                column_lanes[thread] = f_add(column_lanes[thread], column_lanes[thread + 8u * stride]);
-            }
-        }
-        workgroupBarrier();
-    }
+    let total = fold_sum(thread, sum);
     if lane == 0u && column < params.width {
-        gradient[params.offset + column] = column_lanes[thread];
-        report(params.slot, magnitude(column_lanes[thread]));
+        gradient[params.offset + column] = total;
+        report(params.slot, magnitude(total));
     }
 }

@@ -20,16 +20,7 @@ struct Params {
 const TURN_NOT: u32 = 0u;
 const TURN_BACKWARD: u32 = 2u;
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    let at = group_number(group, groups) * 256u + thread;
-    if at >= params.count {
-        return;
-    }
+fn compute_element(at: u32) {
     let half_width = params.head_dim / 2u;
     let pair = at % half_width;
     let position = at / half_width % params.length;

@@ -8,16 +8,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> values: array<u32>;
 @group(0) @binding(3) var<storage, read_write> sums: array<u32>;
 
-@compute @workgroup_size(32)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = group_number(group, groups);
-    if row >= params.rows {
-        return;
-    }
+fn compute_row(row: u32, lane: u32) {
     let end = min((row + 1u) * 4096u, params.count);
     var sum = 0u;
     for (var at = row * 4096u + lane; at < end; at += LANES) {

@@ -8,15 +8,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> a: array<u32>;
 @group(0) @binding(3) var<storage, read> b: array<u32>;
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    let at = group_number(group, groups) * 256u + thread;
-    if at >= params.count {
-        return;
-    }
+fn compute_element(at: u32) {
     report(params.slot, magnitude(f_add(a[at], b[at])));
 }

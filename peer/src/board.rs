@@ -221,7 +221,7 @@ impl Board {
         status.members = view.members.iter().map(member).collect();
     }
 
-    /// Nothing goes on for now.
+    /// This member waits: too few of the others can be reached, or it has to come in again.
     pub(crate) fn run_paused(&mut self, run: RunId, why: Pause) {
         if let Some(status) = self.run(run) {
             status.paused = Some(describe_pause(why).into());

@@ -4,9 +4,9 @@
 
 use crate::api::PeerFile;
 use crate::checkpoint::read::read;
-use crate::checkpoint::write::{Foreign, Model, write};
+use crate::checkpoint::sample::write_model;
+use crate::checkpoint::write::Foreign;
 use crate::data::manifest::{CHUNK_BYTES, Manifest};
-use crate::data::tokenizer::TokenizerKind;
 use crate::net::addresses;
 use crate::net::frame::{FrameCodec, MAX_FRAME_BYTES};
 use crate::net::ticket::{Ticket, text_of_body};
@@ -16,8 +16,6 @@ use futures::executor::block_on;
 use futures::io::Cursor;
 use libp2p::StreamProtocol;
 use libp2p::request_response::Codec as _;
-use manta_gpu_kernels::model::config::ModelConfig;
-use manta_gpu_kernels::model::layout::Layout;
 use manta_protocol::RunId;
 use std::cell::RefCell;
 use std::fs;
@@ -84,25 +82,8 @@ const MODEL_FILES: [&str; 4] = ["config.json", "tokenizer.json", "manta-run.json
 
 /// A folder with a small model, and the content of its files.
 fn sample_model() -> (PathBuf, Vec<Vec<u8>>) {
-    let config = ModelConfig {
-        vocab_size: 256,
-        hidden_size: 8,
-        intermediate_size: 8,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        head_dim: 4,
-        max_position_embeddings: 64,
-        rope_theta: 10_000.0,
-        rms_norm_eps: 1e-5,
-        tie_word_embeddings: true,
-        initializer_range: 0.02,
-    };
-    let parameters = vec![0.0; Layout::new(&config).len()];
-    let run = serde_json::json!({ "rounds": 3 });
     let path = folder().join("model");
-    let model = Model { config: &config, parameters: &parameters, tokenizer: TokenizerKind::Bytes, run: &run };
-    write(&path, Foreign::Refuse, model).expect("a small model can be written");
+    write_model(&path, Foreign::Refuse).expect("a small model can be written");
     let files = MODEL_FILES.iter().map(|file| fs::read(path.join(file)).expect("a model's file"));
     (path.clone(), files.collect())
 }
@@ -219,6 +200,7 @@ mod driver;
 mod tests {
     use super::driver::{corpus, fuzz};
     use super::*;
+    use crate::data::tokenizer::TokenizerKind;
 
     const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 

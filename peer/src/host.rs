@@ -47,6 +47,20 @@ pub(crate) fn quiet_graphics_loader() {
     }
 }
 
+/// Lets everything else go before the calling thread and the threads that it will
+/// start, as far as the system has priorities of threads.
+pub(crate) fn yield_to_others() {
+    // On Linux the call is about one thread, elsewhere about the process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "the priority of a thread could not be lowered");
+    }
+}
+
+/// A tenth of the weight of ordinary threads: enough for a small share under any load.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ mod checkpoint;
 mod cli;
 mod data;
 mod device;
+mod drill;
 mod driver;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

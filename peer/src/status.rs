@@ -181,7 +181,7 @@ pub(crate) struct RunStatus {
     pub(crate) view: u32,
     /// Who has left, newest last, at most 64.
     pub(crate) left: Vec<DepartureStatus>,
-    /// Why nothing goes on for now.
+    /// Why this member waits; none while it goes on.
     pub(crate) paused: Option<String>,
     pub(crate) parameters: u64,
     /// Hash of the data set's manifest, and the bytes of its text.

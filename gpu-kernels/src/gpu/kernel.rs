@@ -66,11 +66,25 @@ pub(crate) struct Form {
     pub(crate) flaw: Option<Flaw>,
 }
 
-const CANONICAL: &str = include_str!("../../shaders/canonical.wgsl");
-const FUNCTIONS: &str = include_str!("../../shaders/functions.wgsl");
-const TREE: &str = include_str!("../../shaders/tree.wgsl");
-const HASH: &str = include_str!("../../shaders/hash.wgsl");
-const QUANTIZE: &str = include_str!("../../shaders/quantize.wgsl");
+macro_rules! part {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/parts/", $name, ".wgsl"))
+    };
+}
+
+// Texts that shaders share.
+const CANONICAL: &str = part!("canonical");
+const FUNCTIONS: &str = part!("functions");
+const TREE: &str = part!("tree");
+const HASH: &str = part!("hash");
+const QUANTIZE: &str = part!("quantize");
+const PACK: &str = part!("pack");
+const SOFTMAX: &str = part!("softmax");
+const CAUSAL: &str = part!("causal");
+const ADAMW_UPDATE: &str = part!("adamw_update");
+// The entries: what a thread or a workgroup computes is up to the op.
+const ELEMENTS: &str = part!("elements");
+const ROWS: &str = part!("rows");
 
 /// What a shader consists of.
 struct Source {
@@ -132,29 +146,29 @@ impl Kernel {
 
     fn source(self) -> Source {
         match self {
-            Self::PackRows { .. } => source!("pack_rows", "rrww", HASH, QUANTIZE),
-            Self::PackColumns { .. } => source!("pack_columns", "rrww", HASH, QUANTIZE),
+            Self::PackRows { .. } => source!("pack_rows", "rrww", HASH, QUANTIZE, PACK),
+            Self::PackColumns { .. } => source!("pack_columns", "rrww", HASH, QUANTIZE, PACK),
             Self::Matmul { .. } => source!("matmul", "rrrrw"),
-            Self::RmsNorm => source!("rms_norm", "rrww", FUNCTIONS, TREE),
-            Self::RmsNormBackward => source!("rms_norm_backward", "rrrrw", TREE),
-            Self::RmsNormWeightGradient => source!("rms_norm_weight_gradient", "rrrw"),
-            Self::Rope => source!("rope", "rrw"),
-            Self::SoftmaxCausal => source!("softmax_causal", "w", FUNCTIONS, TREE),
-            Self::SoftmaxCausalBackward => source!("softmax_causal_backward", "rw", TREE),
-            Self::GroupSum => source!("group_sum", "rw"),
-            Self::Swiglu => source!("swiglu", "rw", FUNCTIONS),
-            Self::SwigluBackward => source!("swiglu_backward", "rrw", FUNCTIONS),
-            Self::CrossEntropy => source!("cross_entropy", "wrw", FUNCTIONS, TREE),
-            Self::Embedding => source!("embedding", "rrw"),
-            Self::EmbeddingGradient => source!("embedding_gradient", "rrrw"),
-            Self::Add => source!("add", "rrw"),
-            Self::SumPeak => source!("sum_peak", "rr"),
-            Self::Accumulate => source!("accumulate", "rw"),
-            Self::SumOfSquares => source!("sum_of_squares", "rw", TREE),
-            Self::GradientScale => source!("gradient_scale", "rw", FUNCTIONS, TREE),
-            Self::AdamwPreview => source!("adamw_preview", "rrrrr", FUNCTIONS),
-            Self::Adamw => source!("adamw", "rrwww", FUNCTIONS),
-            Self::GemmOperand => source!("gemm_operand", "w", HASH),
+            Self::RmsNorm => source!("rms_norm", "rrww", FUNCTIONS, TREE, ROWS),
+            Self::RmsNormBackward => source!("rms_norm_backward", "rrrrw", TREE, ROWS),
+            Self::RmsNormWeightGradient => source!("rms_norm_weight_gradient", "rrrw", TREE),
+            Self::Rope => source!("rope", "rrw", ELEMENTS),
+            Self::SoftmaxCausal => source!("softmax_causal", "w", FUNCTIONS, TREE, ROWS, SOFTMAX, CAUSAL),
+            Self::SoftmaxCausalBackward => source!("softmax_causal_backward", "rw", TREE, ROWS, CAUSAL),
+            Self::GroupSum => source!("group_sum", "rw", ELEMENTS),
+            Self::Swiglu => source!("swiglu", "rw", FUNCTIONS, ELEMENTS),
+            Self::SwigluBackward => source!("swiglu_backward", "rrw", FUNCTIONS, ELEMENTS),
+            Self::CrossEntropy => source!("cross_entropy", "wrw", FUNCTIONS, TREE, ROWS, SOFTMAX),
+            Self::Embedding => source!("embedding", "rrw", ELEMENTS),
+            Self::EmbeddingGradient => source!("embedding_gradient", "rrrw", ELEMENTS),
+            Self::Add => source!("add", "rrw", ELEMENTS),
+            Self::SumPeak => source!("sum_peak", "rr", ELEMENTS),
+            Self::Accumulate => source!("accumulate", "rw", ELEMENTS),
+            Self::SumOfSquares => source!("sum_of_squares", "rw", TREE, ROWS),
+            Self::GradientScale => source!("gradient_scale", "rw", FUNCTIONS, TREE, ROWS),
+            Self::AdamwPreview => source!("adamw_preview", "rrrrr", FUNCTIONS, ELEMENTS, ADAMW_UPDATE),
+            Self::Adamw => source!("adamw", "rrwww", FUNCTIONS, ELEMENTS, ADAMW_UPDATE),
+            Self::GemmOperand => source!("gemm_operand", "w", HASH, ELEMENTS),
             Self::GemmFold => source!("gemm_fold", "rw", HASH),
         }
     }

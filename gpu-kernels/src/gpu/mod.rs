@@ -1,5 +1,6 @@
 //! The same training step on a graphics device: each op is a shader in
-//! `shaders/` of the same name as its native twin, with its launcher here.
+//! `shaders/` of the same name as its native twin, with its launcher here. What
+//! shaders share stands before them, from `shaders/parts/`.
 
 mod backward;
 pub(crate) mod engine;

@@ -9,6 +9,8 @@
 
 mod config;
 pub(crate) mod read;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod sample;
 pub(crate) mod write;
 
 use serde::{Deserialize, Serialize};

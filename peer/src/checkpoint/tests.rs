@@ -1,47 +1,14 @@
 //! Round trips, and every kind of damage we could think of.
 
 use super::read::read;
+use super::sample::{config, parameters, write_model};
 use super::write::{Foreign, Model, check_destination, write, write_failed};
 use super::*;
 use crate::data::tokenizer::TokenizerKind;
 use manta_gpu_kernels::model::config::ModelConfig;
-use manta_gpu_kernels::model::layout::Layout;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-
-fn config() -> ModelConfig {
-    ModelConfig {
-        vocab_size: 256,
-        hidden_size: 8,
-        intermediate_size: 8,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        head_dim: 4,
-        max_position_embeddings: 64,
-        rope_theta: 10_000.0,
-        rms_norm_eps: 1e-5,
-        tie_word_embeddings: true,
-        initializer_range: 0.02,
-    }
-}
-
-fn parameters(config: &ModelConfig) -> Vec<f32> {
-    (0..Layout::new(config).len()).map(|i| (i as f32 - 1000.0) * 1e-3).collect()
-}
-
-/// Writes a small model to `folder`.
-fn write_model(folder: &Path, foreign: Foreign) -> Result<(), CheckpointError> {
-    let config = config();
-    let run = json!({"rounds": 3});
-    let parameters = parameters(&config);
-    write(
-        folder,
-        foreign,
-        Model { config: &config, parameters: &parameters, tokenizer: TokenizerKind::Bytes, run: &run },
-    )
-}
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =

@@ -5,10 +5,18 @@ use crate::device::{Chosen, Machine, Wanted, cache_of};
 use clap::Args;
 use manta_gpu_kernels::admission::{Forms, ParityReport, parity_suite};
 use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceReport};
+use manta_gpu_kernels::drill::GemmDriller;
+use manta_gpu_kernels::whetstone::measure_whetstone_operations_per_s;
+use manta_gpu_kernels::{EngineError, SimdPath};
+use manta_protocol::drill::GemmClass;
+use manta_protocol::drill::unit::OPERATIONS_PER_WHETSTONE;
 use serde::Serialize;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
+
+/// How long the benchmarks of drilling run each, in milliseconds.
+const MEASURE_MS: u64 = 300;
 
 /// Measure a device, or prove that it computes the exact arithmetic.
 #[derive(Args, Debug)]
@@ -51,6 +59,14 @@ struct Speed {
     device: String,
     kind: &'static str,
     multiply_adds_per_s: u64,
+    /// Of one thread of the processor.
+    whetstone_operations_per_s: u64,
+    /// Of work units that measure power: operands and digest are part of them.
+    gemm_operations_per_s: u64,
+    /// The class whose units take about a second.
+    gemm_class: u8,
+    /// Cores of 10⁹ Whetstone operations a second that these are worth.
+    power: f64,
 }
 
 /// `data_dir` keeps admissions of devices, if there is one.
@@ -61,19 +77,43 @@ pub(super) fn run(arguments: &BenchArgs, data_dir: Option<&Path>) -> Result<(), 
 fn speed(arguments: &BenchArgs, data_dir: Option<&Path>) -> Result<(), Error> {
     let chosen = Chosen::choose(&arguments.device, data_dir.map(cache_of).as_deref())?;
     let machine = Machine::measure(&chosen, 0)?;
+    let gemm_operations_per_s = gemm_operations_per_s(&chosen)?;
     let speed = Speed {
         device: machine.description,
         kind: machine.kind,
         multiply_adds_per_s: machine.listed.multiply_adds_per_s,
+        whetstone_operations_per_s: measure_whetstone_operations_per_s(MEASURE_MS),
+        gemm_operations_per_s,
+        gemm_class: GemmClass::for_speed(gemm_operations_per_s).number(),
+        power: gemm_operations_per_s as f64 / OPERATIONS_PER_WHETSTONE as f64 / 1e9,
     };
-    let text = if arguments.json {
-        serde_json::to_string(&speed)?
-    } else {
-        let Speed { device, kind, multiply_adds_per_s } = speed;
-        format!("{device} ({kind}): {:.1} billion exact multiply-adds a second", multiply_adds_per_s as f64 / 1e9)
-    };
+    let text = if arguments.json { serde_json::to_string(&speed)? } else { speed.text() };
     writeln!(std::io::stdout(), "{text}")?;
     Ok(())
+}
+
+fn gemm_operations_per_s(chosen: &Chosen) -> Result<u64, EngineError> {
+    let mut driller = match &chosen.device {
+        Some(device) => GemmDriller::on_device(device)?,
+        None => GemmDriller::native(0, SimdPath::Auto)?,
+    };
+    driller.measure_operations_per_s(MEASURE_MS)
+}
+
+impl Speed {
+    fn text(&self) -> String {
+        let billion = |rate: u64| rate as f64 / 1e9;
+        let Self { device, kind, gemm_class, power, .. } = self;
+        format!(
+            "{device} ({kind}): {:.1} billion exact multiply-adds a second\n  \
+             drilling: {:.1} billion operations a second, class {gemm_class}: the power of {power:.1} cores of a billion \
+             Whetstone operations a second\n  \
+             Whetstone: {:.2} billion operations a second on one thread of the processor",
+            billion(self.multiply_adds_per_s),
+            billion(self.gemm_operations_per_s),
+            billion(self.whetstone_operations_per_s),
+        )
+    }
 }
 
 fn self_check(arguments: &BenchArgs) -> Result<(), Error> {

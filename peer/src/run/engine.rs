@@ -14,7 +14,7 @@
 use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_gpu_kernels::device::DeviceError;
 use manta_gpu_kernels::{
-    ArithmeticSpec, Engine, EngineError, EngineOptions, GpuEngine, LossSum, MicroBatchKey, ModelConfig,
+    ArithmeticSpec, Engine, EngineError, EngineOptions, Evaluation, GpuEngine, LossSum, MicroBatchKey, ModelConfig,
     OptimizerConfig, StepNumbers, StepReport, TrainingState,
 };
 use std::borrow::Cow;
@@ -150,7 +150,7 @@ impl AnyEngine {
         }
     }
 
-    pub(crate) fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<LossSum, EngineError> {
+    pub(crate) fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<Evaluation, EngineError> {
         match self {
             Self::Native(engine) => engine.evaluate(tokens, sequences),
             Self::Gpu(engine) => engine.evaluate(tokens, sequences),

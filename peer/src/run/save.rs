@@ -47,7 +47,7 @@ pub(crate) struct Saved {
 
 impl Job {
     fn val_loss(&self) -> Option<f64> {
-        self.export.validation.and_then(|loss| loss.nats_per_token())
+        self.export.validation.and_then(|evaluation| evaluation.loss.nats_per_token())
     }
 
     /// The run's record, kept beside the model.
@@ -75,6 +75,7 @@ impl Job {
             "parameter_hash": self.export.parameter_hash,
             "loss_by_round": self.losses,
             "val_loss": self.val_loss(),
+            "val_accuracy": self.export.validation.and_then(|evaluation| evaluation.accuracy()),
             "unigram_loss": self.unigram_loss,
             "ended_early": self.failure,
         })

@@ -5,15 +5,18 @@
 //! or was never prepared, is dropped without an answer, and so is a computation
 //! that a later one has made useless.
 
-mod model;
+mod busy;
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;
 
 use crate::data::DataSet;
 use crate::run::state::RunState;
+pub(crate) use busy::Busy;
 use bytes::Bytes;
 use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_gpu_kernels::device::DeviceError;
+use manta_protocol::drill::Evaluation;
 use manta_protocol::effect::RunStart;
 use manta_protocol::run::ledger::Span;
 use manta_protocol::run::report::LossSum;
@@ -125,8 +128,8 @@ pub(crate) struct Export {
     pub(crate) parameter_hash: Hash,
     /// The exchange that would come next.
     pub(crate) exchange: u64,
-    /// Loss on the validation part, if asked for.
-    pub(crate) validation: Option<LossSum>,
+    /// Loss and hits on the validation part, if asked for.
+    pub(crate) validation: Option<Evaluation>,
 }
 
 /// The way to the trainer thread.
@@ -135,6 +138,8 @@ pub(crate) struct Trainer {
     work: mpsc::Sender<(u64, Work)>,
     /// Counts the computations that were asked for; an earlier one is of no more use.
     turn: Arc<AtomicU64>,
+    /// Whether the thread works, or has work waiting.
+    busy: Arc<Busy>,
     pub(crate) answers: mpsc::Receiver<(RunId, Answer)>,
 }
 
@@ -145,10 +150,14 @@ impl Trainer {
         let (work, mut jobs) = mpsc::channel(WORK_CAPACITY);
         let (done, answers) = mpsc::channel(DONE_CAPACITY);
         let turn = Arc::new(AtomicU64::new(0));
+        let busy = Arc::new(Busy::default());
+        let busy_there = busy.clone();
         let mut worker = Worker { device, threads, turn: turn.clone(), model: None };
         std::thread::Builder::new().name("trainer".into()).spawn(move || {
             while let Some((turn, job)) = jobs.blocking_recv() {
+                busy_there.set(true);
                 let answers = worker.perform(job, turn);
+                busy_there.set(!jobs.is_empty());
                 for answer in worker.trouble().into_iter().chain(answers) {
                     if done.blocking_send(answer).is_err() {
                         return;
@@ -156,7 +165,12 @@ impl Trainer {
                 }
             }
         })?;
-        Ok(Self { work, turn, answers })
+        Ok(Self { work, turn, busy, answers })
+    }
+
+    /// Whether the thread works: what may wait should wait for it.
+    pub(crate) fn busy(&self) -> Arc<Busy> {
+        self.busy.clone()
     }
 
     /// Hands over work without waiting. `false` if the thread is gone or
@@ -170,8 +184,9 @@ impl Trainer {
 }
 
 /// A failure with the member at fault.
-struct Fault {
-    problem: String,
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) problem: String,
     culprit: Option<PeerId>,
 }
 
@@ -261,7 +276,7 @@ impl Worker {
     ) -> Result<Vec<Answer>, Fault> {
         // The memory of the model before is needed for this one.
         self.model = None;
-        let model = Model::prepare(start, data, self.device.as_ref(), self.threads)?;
+        let model = Model::prepare(start.run, &start.spec, data, self.device.as_ref(), self.threads)?;
         let model = self.model.insert(model);
         let mut answers = Vec::new();
         if let Some(state) = state {

@@ -19,7 +19,8 @@ use manta_gpu_kernels::device::DeviceError;
 use manta_gpu_kernels::{
     EngineError, EngineOptions, Layout, MicroBatchKey, OuterOptimizer, OuterState, StepNumbers, TrainingState, reduce,
 };
-use manta_protocol::effect::RunStart;
+use manta_protocol::drill::Evaluation;
+use manta_protocol::run::RunSpec;
 use manta_protocol::run::ledger::{self, Span};
 use manta_protocol::run::report::LossSum;
 use manta_protocol::{Hash, PeerId, RunId};
@@ -28,11 +29,12 @@ use std::time::Instant;
 
 /// Windows of the validation part that are evaluated at most: enough for two
 /// digits of the loss after the point, and a few seconds at the smallest preset.
-const VALIDATION_WINDOWS_MAX: usize = 512;
+pub(crate) const VALIDATION_WINDOWS_MAX: usize = 512;
 
 /// The model of the present run.
-pub(super) struct Model {
-    start: Arc<RunStart>,
+pub(crate) struct Model {
+    run: RunId,
+    spec: RunSpec,
     data: Arc<DataSet>,
     engine: RunEngine,
     /// `None` where gradients are averaged.
@@ -43,7 +45,24 @@ pub(super) struct Model {
     exchange: u64,
 }
 
-/// What a member keeps that takes steps of its own.
+/// What a member keeps to itself that takes steps of its own.
+#[derive(Clone, Default)]
+pub(crate) struct Own {
+    /// Steps since its moments were zero.
+    pub(crate) steps: u64,
+    /// First and second; `None` while they are zero.
+    pub(crate) moments: Option<[Vec<f32>; 2]>,
+}
+
+/// What a member gives to an exchange.
+pub(crate) struct Values {
+    /// Of each batch, in order.
+    pub(crate) losses: Vec<LossSum>,
+    /// Gradient or move, flat, little-endian.
+    pub(crate) values: Bytes,
+}
+
+/// What there is of a member that takes steps of its own.
 struct Local {
     outer: OuterOptimizer,
     /// Own steps since the own moments were zero, up to the anchor.
@@ -57,13 +76,13 @@ type Batch = (Vec<u32>, MicroBatchKey);
 
 impl Model {
     /// The model with initial values.
-    pub(super) fn prepare(
-        start: Arc<RunStart>,
+    pub(crate) fn prepare(
+        run: RunId,
+        run_spec: &RunSpec,
         data: Arc<DataSet>,
         device: Option<&AdmittedDevice>,
         threads: usize,
     ) -> Result<Self, Fault> {
-        let run_spec = &start.spec;
         let memory_bytes_max = host::available_memory_bytes();
         let options = EngineOptions { threads, memory_bytes_max, ..EngineOptions::default() };
         let model = spec::model_config(&run_spec.model);
@@ -79,15 +98,15 @@ impl Model {
                 Some(Local { outer: OuterOptimizer::new(config, anchor)?, steps: 0, ahead: 0 })
             }
         };
-        Ok(Self { start, data, engine, local, sum, exchange: 0 })
+        Ok(Self { run, spec: run_spec.clone(), data, engine, local, sum, exchange: 0 })
     }
 
     pub(super) fn run(&self) -> RunId {
-        self.start.run
+        self.run
     }
 
     /// Why the device was given up, told once, and whether the run goes on without it.
-    pub(super) fn take_trouble(&mut self) -> Option<(DeviceError, bool)> {
+    pub(crate) fn take_trouble(&mut self) -> Option<(DeviceError, bool)> {
         self.engine.take_trouble().map(|trouble| (trouble, self.engine.is_native()))
     }
 
@@ -101,35 +120,48 @@ impl Model {
         superseded: impl Fn() -> bool,
     ) -> Result<Option<Answer>, Fault> {
         let begun = Instant::now();
-        let computed = if self.local.is_some() {
-            self.local_steps(spans, schedule_step, superseded)?
-        } else {
-            self.gradient(spans, superseded)?
-        };
-        let Some((loss, values)) = computed else { return Ok(None) };
+        let Some(Values { losses, values }) = self.values(spans, schedule_step, superseded)? else { return Ok(None) };
+        let loss = losses.into_iter().fold(LossSum::default(), LossSum::plus);
         let compute_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(Some(Answer::Computed { exchange, plan, loss, compute_ms, values }))
     }
 
-    /// The gradient, summed over the batches.
-    fn gradient(&mut self, spans: &[Span], superseded: impl Fn() -> bool) -> Result<Option<(LossSum, Bytes)>, Fault> {
-        let batches = Batches { start: &self.start, data: &self.data };
+    /// [`Self::compute`], with the loss of each batch.
+    pub(crate) fn values(
+        &mut self,
+        spans: &[Span],
+        schedule_step: u64,
+        superseded: impl FnMut() -> bool,
+    ) -> Result<Option<Values>, Fault> {
         if ledger::count(spans) == 0 {
-            return Ok(Some((LossSum::default(), bytes_of(&vec![0.0; self.sum.len()]))));
+            if let Some(local) = &mut self.local
+                && std::mem::take(&mut local.ahead) > 0
+            {
+                self.engine.rewind()?;
+            }
+            return Ok(Some(Values { losses: Vec::new(), values: bytes_of(&vec![0.0; self.sum.len()]) }));
         }
+        match self.local {
+            Some(_) => self.local_steps(spans, schedule_step, superseded),
+            None => self.gradient(spans, superseded),
+        }
+    }
+
+    /// The gradient, summed over the batches.
+    fn gradient(&mut self, spans: &[Span], mut superseded: impl FnMut() -> bool) -> Result<Option<Values>, Fault> {
         // Drawn before anything is computed, so that a failure is one of the data.
-        let batches = batches.all(spans)?;
-        let sequences = self.start.spec.micro_batch_sequences as usize;
+        let batches = Batches { spec: &self.spec, data: &self.data }.all(spans)?;
+        let sequences = self.spec.micro_batch_sequences as usize;
         Ok(self.engine.run(|engine| {
-            let mut loss = LossSum::default();
+            let mut losses = Vec::with_capacity(batches.len());
             engine.zero_gradient();
             for (tokens, key) in &batches {
                 if superseded() {
                     return Ok(None);
                 }
-                loss = loss.plus(loss_sum(engine.accumulate_gradient(tokens, sequences, key)?));
+                losses.push(loss_sum(engine.accumulate_gradient(tokens, sequences, key)?));
             }
-            Ok(Some((loss, bytes_of(&engine.gradient()?))))
+            Ok(Some(Values { losses, values: bytes_of(&engine.gradient()?) }))
         })?)
     }
 
@@ -138,41 +170,38 @@ impl Model {
         &mut self,
         spans: &[Span],
         schedule_step: u64,
-        superseded: impl Fn() -> bool,
-    ) -> Result<Option<(LossSum, Bytes)>, Fault> {
+        mut superseded: impl FnMut() -> bool,
+    ) -> Result<Option<Values>, Fault> {
         let Some(local) = &mut self.local else { return Err("gradients are averaged in this run".into()) };
         if std::mem::take(&mut local.ahead) > 0 {
             self.engine.rewind()?;
         }
         let count = u32::try_from(ledger::count(spans)).map_err(|_| "more batches than can be counted")?;
-        if count == 0 {
-            return Ok(Some((LossSum::default(), bytes_of(&vec![0.0; self.sum.len()]))));
-        }
-        let batches = Batches { start: &self.start, data: &self.data }.all(spans)?;
-        let sequences = self.start.spec.micro_batch_sequences as usize;
-        let per_step = self.start.spec.micro_batches.max(1) as usize;
+        let batches = Batches { spec: &self.spec, data: &self.data }.all(spans)?;
+        let sequences = self.spec.micro_batch_sequences as usize;
+        let per_step = self.spec.micro_batches.max(1) as usize;
         local.ahead = batches.len().div_ceil(per_step) as u64;
         let moved = self.engine.run(|engine| {
-            let mut loss = LossSum::default();
+            let mut losses = Vec::with_capacity(batches.len());
             for (number, step) in (0..).zip(batches.chunks(per_step)) {
                 engine.zero_gradient();
                 for (tokens, key) in step {
                     if superseded() {
                         return Ok(None);
                     }
-                    loss = loss.plus(loss_sum(engine.accumulate_gradient(tokens, sequences, key)?));
+                    losses.push(loss_sum(engine.accumulate_gradient(tokens, sequences, key)?));
                 }
                 let numbers = StepNumbers { adam: local.steps + number, schedule: schedule_step + number };
                 engine.apply_own_gradient(step.len() as u32, numbers)?;
             }
-            Ok(Some((loss, engine.parameters()?.into_owned())))
+            Ok(Some((losses, engine.parameters()?.into_owned())))
         })?;
-        let Some((loss, parameters)) = moved else { return Ok(None) };
-        Ok(Some((loss, bytes_of(&local.outer.delta(&parameters, count)?))))
+        let Some((losses, parameters)) = moved else { return Ok(None) };
+        Ok(Some(Values { losses, values: bytes_of(&local.outer.delta(&parameters, count)?) }))
     }
 
     /// Moves the parameters by the sums over all members.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &mut self,
         exchange: u64,
         batches: u64,
@@ -225,7 +254,7 @@ impl Model {
     }
 
     /// All that another machine needs to go on from here.
-    pub(super) fn state(&mut self, exchange: u64) -> Result<RunState, Fault> {
+    pub(crate) fn state(&mut self, exchange: u64) -> Result<RunState, Fault> {
         let vectors = match &self.local {
             Some(local) => vec![local.outer.anchor().to_vec(), local.outer.momentum().to_vec()],
             None => {
@@ -237,7 +266,7 @@ impl Model {
     }
 
     /// Goes on from a state.
-    pub(super) fn load(&mut self, state: RunState) -> Result<(), Fault> {
+    pub(crate) fn load(&mut self, state: RunState) -> Result<(), Fault> {
         let RunState { exchange, vectors } = state;
         let found = vectors.len();
         let wrong = |expected| format!("a state of {found} vectors, this run's has {expected}");
@@ -261,7 +290,7 @@ impl Model {
     }
 
     /// Takes the parameters of a run that others have finished.
-    pub(super) fn load_result(&mut self, state: RunState) -> Result<(), Fault> {
+    pub(crate) fn load_result(&mut self, state: RunState) -> Result<(), Fault> {
         let RunState { exchange, vectors } = state;
         let [parameters] = vectors.try_into().map_err(|_| "a result is one vector of parameters")?;
         if let Some(local) = &mut self.local {
@@ -281,7 +310,7 @@ impl Model {
         {
             self.engine.rewind()?;
         }
-        let validation = if evaluate { Some(self.evaluate()?) } else { None };
+        let validation = if evaluate { self.evaluate(VALIDATION_WINDOWS_MAX, || true)? } else { None };
         Ok(Export {
             parameters: self.engine.run(|engine| Ok(engine.parameters()?.into_owned()))?,
             parameter_hash: self.parameter_hash()?,
@@ -290,17 +319,44 @@ impl Model {
         })
     }
 
-    fn evaluate(&mut self) -> Result<LossSum, Fault> {
-        let run_spec = &self.start.spec;
-        let length = run_spec.sequence_length as usize;
-        let starts = batches::validation_starts(self.data.validation.len(), length, VALIDATION_WINDOWS_MAX)?;
-        let mut loss = LossSum::default();
-        for starts in starts.chunks(run_spec.micro_batch_sequences as usize) {
+    /// How well the engine's parameters predict the validation part, judged by at
+    /// most `windows` of it; `None` if it may not go on.
+    pub(crate) fn evaluate(
+        &mut self,
+        windows: usize,
+        mut may_go_on: impl FnMut() -> bool,
+    ) -> Result<Option<Evaluation>, Fault> {
+        let length = self.spec.sequence_length as usize;
+        let starts = batches::validation_starts(self.data.validation.len(), length, windows)?;
+        let mut sum = Evaluation::default();
+        for starts in starts.chunks(self.spec.micro_batch_sequences as usize) {
+            if !may_go_on() {
+                return Ok(None);
+            }
             let tokens = batches::tokens(&self.data.validation, starts, length);
-            let evaluate = |engine: &mut AnyEngine| engine.evaluate(&tokens, starts.len());
-            loss = loss.plus(loss_sum(self.engine.run(evaluate)?));
+            let found = self.engine.run(|engine: &mut AnyEngine| engine.evaluate(&tokens, starts.len()))?;
+            sum = sum.plus(Evaluation { loss: loss_sum(found.loss), hits: found.hits });
         }
-        Ok(loss)
+        Ok(Some(sum))
+    }
+
+    /// What this member keeps to itself, as it is now.
+    pub(crate) fn own(&mut self) -> Result<Own, Fault> {
+        let Some(local) = &self.local else { return Err("gradients are averaged in this run".into()) };
+        let steps = local.steps + local.ahead;
+        let TrainingState { first_moment, second_moment, .. } = self.engine.state()?;
+        Ok(Own { steps, moments: (steps > 0).then_some([first_moment, second_moment]) })
+    }
+
+    /// Takes a member's place at the anchor: what is computed next is what it computes.
+    pub(crate) fn stand_in(&mut self, own: &Own) -> Result<(), Fault> {
+        let Some(local) = &mut self.local else { return Err("gradients are averaged in this run".into()) };
+        let zeros = || vec![0.0; self.sum.len()];
+        let [first_moment, second_moment] = own.moments.clone().unwrap_or_else(|| [zeros(), zeros()]);
+        let parameters = local.outer.anchor().to_vec();
+        (local.steps, local.ahead) = (own.steps, 0);
+        self.engine.load_state(TrainingState { parameters, first_moment, second_moment })?;
+        Ok(self.engine.settle()?)
     }
 }
 
@@ -320,7 +376,7 @@ pub(super) fn reduce(exchange: u64, view: u32, chunk: u32, contributions: &[(Pee
 
 /// Where batches come from.
 struct Batches<'a> {
-    start: &'a RunStart,
+    spec: &'a RunSpec,
     data: &'a DataSet,
 }
 
@@ -332,7 +388,7 @@ impl Batches<'_> {
 
     /// Which text it is, and its random bits, follow from seed and number alone.
     fn one(&self, number: u64) -> Result<Batch, Fault> {
-        let run_spec = &self.start.spec;
+        let run_spec = self.spec;
         let shape = BatchShape {
             sequences: run_spec.micro_batch_sequences as usize,
             length: run_spec.sequence_length as usize,

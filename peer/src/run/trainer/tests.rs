@@ -10,6 +10,7 @@ use crate::preset::Preset;
 use crate::run::spec;
 use crate::run::state::RunState;
 use manta_gpu_kernels::admission::AdmittedDevice;
+use manta_protocol::drill::Evaluation;
 use manta_protocol::effect::{Entry, RunStart};
 use manta_protocol::market::listing::Contact;
 use manta_protocol::run::ledger::Span;
@@ -40,7 +41,7 @@ struct Outcome {
     losses: Vec<i64>,
     hash: Hash,
     parameters: Vec<u32>,
-    validation: Option<i64>,
+    validation: Option<Evaluation>,
 }
 
 /// One member alone, on short sequences of a small model.
@@ -127,7 +128,7 @@ fn train(device: Option<AdmittedDevice>, moment: Option<Moment>, local: bool) ->
     let Answer::Exported(export) = answer else { panic!("{answer:?}") };
     assert_eq!((export.parameter_hash, export.exchange), (hash, EXCHANGES));
     let parameters = export.parameters.iter().map(|value| value.to_bits()).collect();
-    let outcome = Outcome { losses, hash, parameters, validation: export.validation.map(|sum| sum.fixed) };
+    let outcome = Outcome { losses, hash, parameters, validation: export.validation };
     (outcome, failures)
 }
 

@@ -1,6 +1,6 @@
 //! Training by local rounds as a golden file says, on any engines.
 
-use super::golden_token;
+use crate::support::{golden_token, hex};
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, LossSum, MicroBatchKey, ModelConfig, OptimizerConfig,
     OuterConfig, OuterOptimizer, SimdPath, StepNumbers, TrainingEngine, reduce,
@@ -33,10 +33,6 @@ pub(crate) struct Outcome {
     /// Σ loss of all members over the first and the last round, in 2⁻²⁰ nats.
     pub(crate) first_loss_fixed: i64,
     pub(crate) last_loss_fixed: i64,
-}
-
-fn hex(bytes: [u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl LocalRounds {

@@ -1,11 +1,6 @@
 //! The outer optimiser: by hand, against f64, against another implementation, and over whole rounds.
-//!
-//! `MANTA_WRITE_GOLDEN=1 cargo test …` writes the hashes of the local rounds
-//! found; that is a new arithmetic version and must be called one.
 
-mod common;
-
-use common::local::LocalRounds;
+use crate::local_rounds::LocalRounds;
 use manta_gpu_kernels::{EngineError, OuterConfig, OuterOptimizer, OuterState, SimdPath, reduce};
 use proptest::prelude::*;
 use serde::Deserialize;

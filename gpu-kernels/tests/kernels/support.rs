@@ -1,11 +1,5 @@
 //! Small models and batches that the tests share.
 
-// Each test binary uses a part of this.
-#![allow(dead_code)]
-
-pub(crate) mod local;
-pub(crate) mod text;
-
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath, StepNumbers,
 };
@@ -91,4 +85,9 @@ pub(crate) fn golden_token(place: u64, number: u64, vocab_size: usize) -> u32 {
     let noise = place * place / 3 + place / 5 + number * 11;
     let vocab_size = vocab_size as u64;
     (if noise.is_multiple_of(4) { noise % vocab_size } else { noise % vocab_size.min(5) }) as u32
+}
+
+/// Bytes as the golden files write them.
+pub(crate) fn hex(bytes: [u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -14,15 +14,7 @@ fn nearest(x: u32, peak: u32) -> i32 {
     if magnitude(x) == 0u || shift > 24u {
         return 0;
     }
-    let m = mantissa(x);
-    var half = (1u << (shift - 1u)) - 1u + ((m >> shift) & 1u);
-    if ROUNDING == 1u {
-        half = 0u;
-    }
-    if ROUNDING == 2u {
-        half = 1u << (shift - 1u);
-    }
-    let q = min(bitcast<i32>((m + half) >> shift), LIMIT);
+    let q = min(bitcast<i32>(shift_right_rounded(mantissa(x), shift)), LIMIT);
     return select(q, -q, x >= SIGN);
 }
 

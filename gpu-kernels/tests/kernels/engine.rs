@@ -1,8 +1,6 @@
 //! The engine from outside: equal bits, golden hashes, learning, gradients, bad input.
 
-mod common;
-
-use common::{engine, micro_batch, spec, tiny_model, train, train_with};
+use crate::support::{engine, micro_batch, spec, tiny_model, train, train_with};
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath,
     StepNumbers,

@@ -39,6 +39,18 @@ fn mantissa(x: u32) -> u32 {
     return (x & 0x007fffffu) | 0x00800000u;
 }
 
+/// m / 2^shift to the nearest integer, ties to even, for 0 < shift < 32 and m < 2^31.
+fn shift_right_rounded(m: u32, shift: u32) -> u32 {
+    var half = (1u << (shift - 1u)) - 1u + ((m >> shift) & 1u);
+    if ROUNDING == 1u {
+        half = 0u;
+    }
+    if ROUNDING == 2u {
+        half = 1u << (shift - 1u);
+    }
+    return (m + half) >> shift;
+}
+
 /// 64-bit unsigned integers are pairs (low, high).
 fn wide_shift_left(v: vec2<u32>, n: u32) -> vec2<u32> {
     if n == 0u {

@@ -2,15 +2,13 @@
 //!
 //! A missing adapter is an error, unless `MANTA_TEST_SKIP` contains "gpu".
 
-mod common;
-
-use common::local::LocalRounds;
-use common::{engine, micro_batch, spec, tiny_model};
+use crate::golden::Golden;
+use crate::local_rounds::LocalRounds;
+use crate::support::{engine, micro_batch, optimizer, spec, tiny_model};
 use manta_gpu_kernels::admission::{AdmissionReport, AdmittedDevice, Forms, OpForm, parity_suite};
 use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceError, DeviceKind, list_devices};
 use manta_gpu_kernels::{
-    ArithmeticSpec, EngineError, GpuEngine, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath, StepNumbers,
-    TrainingEngine,
+    ArithmeticSpec, EngineError, GpuEngine, MicroBatchKey, ModelConfig, SimdPath, StepNumbers, TrainingEngine,
 };
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -36,7 +34,7 @@ fn admitted() -> Option<AdmittedDevice> {
 }
 
 fn gpu_engine(model: ModelConfig, spec: ArithmeticSpec) -> Option<GpuEngine> {
-    Some(GpuEngine::new(model, common::optimizer(), spec, &admitted()?).unwrap())
+    Some(GpuEngine::new(model, optimizer(), spec, &admitted()?).unwrap())
 }
 
 /// A folder of its own under Cargo's, empty.
@@ -64,52 +62,17 @@ fn the_whole_parity_suite_passes() {
 }
 
 /// Trains as the golden file says, and compares with what it pins.
-fn check_golden(path: &Path, device: &AdmittedDevice) {
-    let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let model: ModelConfig = serde_json::from_value(golden["model"].clone()).unwrap();
-    let spec: ArithmeticSpec = serde_json::from_value(golden["arithmetic"].clone()).unwrap();
-    let optimizer: OptimizerConfig = serde_json::from_value(golden["optimizer"].clone()).unwrap();
-    let number = |field: &str| golden[field].as_u64().unwrap();
-    let run_seed = [number("run_seed") as u8; 32];
-    let mut engine = GpuEngine::new(model, optimizer, spec.clone(), device).unwrap();
-    engine.initialize(run_seed).unwrap();
-    let sequences = spec.micro_batch_sequences;
-    let count = (sequences * (spec.sequence_length + 1)) as u64;
-    let vocab_size = engine.config().vocab_size;
-    let mut last_loss = 0;
-    for step in 0..number("steps") {
-        last_loss = 0;
-        for micro_batch in 0..number("micro_batches") {
-            let batch = step * number("micro_batches") + micro_batch;
-            let tokens: Vec<u32> = (0..count).map(|place| common::golden_token(place, batch, vocab_size)).collect();
-            let key = MicroBatchKey { run_seed, step, micro_batch };
-            last_loss += engine.accumulate_gradient(&tokens, sequences, &key).unwrap().fixed;
-        }
-        engine.apply_own_gradient(number("micro_batches") as u32, StepNumbers::in_order(step)).unwrap();
-    }
-    let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let outcome = &golden["outcome"];
-    assert_eq!(outcome["parameter_hash"], hex(engine.parameter_hash().unwrap()), "{path:?}");
-    assert_eq!(outcome["optimizer_hash"], hex(engine.optimizer_hash().unwrap()), "{path:?}");
-    assert_eq!(outcome["last_loss_fixed"], last_loss, "{path:?}");
-}
-
-fn golden_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+fn check_golden(file: &Path, device: &AdmittedDevice) {
+    let golden = Golden::read(file);
+    let (model, optimizer, spec) = (golden.model.clone(), golden.optimizer.clone(), golden.arithmetic.clone());
+    let mut engine = GpuEngine::new(model, optimizer, spec, device).unwrap();
+    assert_eq!(golden.train(&mut engine).unwrap(), golden.outcome, "{file:?}");
 }
 
 #[test]
 fn pinned_hashes_after_twenty_steps() {
     let Some(device) = admitted() else { return };
-    let mut runs = 0;
-    for entry in std::fs::read_dir(golden_folder()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            check_golden(&path, &device);
-            runs += 1;
-        }
-    }
-    assert!(runs >= 5, "golden files are missing");
+    Golden::files().iter().for_each(|file| check_golden(file, &device));
 }
 
 #[test]
@@ -118,7 +81,9 @@ fn pinned_hashes_after_twenty_steps_with_floats_made_of_integers() {
     let forms = Forms { soft_float: true, portable_dot: true };
     let device = AdmittedDevice::admit(device, forms, None).unwrap();
     assert!(device.report().ops.iter().all(|op| op.form == OpForm::SoftFloat));
-    check_golden(&golden_folder().join("untied_grouped_odd.json"), &device);
+    let files = Golden::files();
+    let file = files.iter().find(|file| file.ends_with("untied_grouped_odd.json")).unwrap();
+    check_golden(file, &device);
 }
 
 #[test]
@@ -303,7 +268,7 @@ fn models_that_the_device_cannot_hold_are_refused() {
     let Some(device) = admitted() else { return };
     let axis_max = device.report().axis_max;
     let longer = ModelConfig { vocab_size: axis_max + 1, ..tiny_model() };
-    match GpuEngine::new(longer, common::optimizer(), spec(), &device).err() {
+    match GpuEngine::new(longer, optimizer(), spec(), &device).err() {
         Some(EngineError::Device(DeviceError::Axis { axis: "vocab_size", limit, .. })) => assert_eq!(limit, axis_max),
         // No driver's loops are too short for a vocabulary that no model may have.
         Some(EngineError::Config(_)) => assert_eq!(axis_max, 1 << 20),
@@ -315,7 +280,7 @@ fn models_that_the_device_cannot_hold_are_refused() {
     if parameter_bytes <= limit_bytes {
         return;
     }
-    match GpuEngine::new(model, common::optimizer(), spec(), &device).err() {
+    match GpuEngine::new(model, optimizer(), spec(), &device).err() {
         Some(EngineError::Device(DeviceError::Binding { tensor: "parameters", needed_bytes, .. })) => {
             assert!(needed_bytes > limit_bytes);
         }

@@ -2,12 +2,10 @@
 //!
 //! The engine's bits are the same everywhere, so each bound stands next to what
 //! was measured, with a margin for changes of the arithmetic that are meant;
-//! `cargo test --release --test against_reference -- --nocapture` prints the
-//! measured values. The reference itself is checked by finite differences.
+//! `cargo test --release --test kernels against_reference -- --nocapture` prints
+//! the measured values. The reference itself is checked by finite differences.
 
-mod common;
-
-use common::text::{Random, text};
+use crate::text::{Random, text};
 use manta_gpu_kernels::reference::{AdamW, Batch, Decoder, Real};
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineOptions, LossSum, MicroBatchKey, ModelConfig, OptimizerConfig, StepNumbers,

@@ -1,0 +1,15 @@
+// What a softmax and a loss over rows share. The op binds the rows as `scores`.
+
+/// Below every number: where a search for the largest one begins.
+const LOWEST: u32 = 0xff7fffffu;
+
+/// e^(score − maximum) in place of the `width` scores from `start` on; their sum.
+fn exponentials(lane: u32, start: u32, width: u32, maximum: u32) -> u32 {
+    var sum = 0u;
+    for (var column = lane; column < width; column += LANES) {
+        let e = f_exp(f_sub(scores[start + column], maximum));
+        scores[start + column] = e;
+        sum = f_add(sum, e);
+    }
+    return fold_sum(lane, sum);
+}
