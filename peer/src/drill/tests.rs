@@ -274,7 +274,7 @@ fn a_segment_of_local_steps_goes_on_from_the_members_moments() {
 fn driller(busy: &Arc<Busy>) -> Driller {
     let driller = Driller::start(None, 1, "100".parse().expect("a share"), busy.clone()).expect("a thread");
     let begun = std::time::Instant::now();
-    while driller.class().is_none() {
+    while driller.operations_per_s().is_none() {
         assert!(begun.elapsed() < Duration::from_secs(60), "it is measured");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -282,14 +282,15 @@ fn driller(busy: &Arc<Busy>) -> Driller {
 }
 
 fn gemm(class: GemmClass) -> Job {
-    Job::Gemm { class, seed: Seed(Hash([3; 32])) }
+    let [rows, columns, depth] = class.sizes().map(|size| size as usize);
+    Job::Gemm { shape: GemmShape { rows, columns, depth }, seed: Hash([3; 32]), challenge: Some(Hash([4; 32])) }
 }
 
 #[test]
 fn units_are_executed_one_after_the_other() {
     let mut driller = driller(&Arc::default());
     let minute = Duration::from_secs(60);
-    assert_eq!(driller.ask(TASK, gemm(GemmClass::SMALLEST), minute), Ok(()));
+    assert_eq!(driller.ask(TASK, gemm(GemmClass::SMALLEST), minute, false), Ok(()));
     let finished = driller.finished.blocking_recv().expect("the thread lives");
     let [rows, columns, depth] = GemmClass::SMALLEST.sizes().map(|size| size as usize);
     let mut native = GemmDriller::native(1, SimdPath::Portable).expect("a processor");
@@ -300,7 +301,7 @@ fn units_are_executed_one_after_the_other() {
     let unit = segment(&spec, Hash([5; 32]), Vec::new());
     let state = RunState { exchange: AGAIN.start, vectors: vec![vec![0.0; 4]; 3] };
     let job = SegmentJob { unit, spec, data: data(), state, moments: Vec::new() };
-    assert_eq!(driller.ask(TASK, Job::Segment(Box::new(job)), minute), Ok(()));
+    assert_eq!(driller.ask(TASK, Job::Segment(Box::new(job)), minute, false), Ok(()));
     let finished = driller.finished.blocking_recv().expect("the thread lives");
     let Finished { outcome: Outcome::Failed { problem }, .. } = &finished else { panic!("{finished:?}") };
     assert!(problem.contains("has the root"), "{problem}");
@@ -314,32 +315,33 @@ fn a_unit_waits_for_a_busy_trainer_as_long_as_it_can_and_can_be_stopped() {
     // Some hundred blocks, which would take a moment.
     let class = GemmClass::try_from(3).expect("a class");
     let within = Duration::from_millis(2_500);
-    assert_eq!(driller.ask(TASK, gemm(class), within), Ok(()));
-    assert_eq!(driller.ask(TASK, gemm(class), within), Err(Refused::Twice));
+    assert_eq!(driller.ask(TASK, gemm(class), within, false), Ok(()));
+    assert_eq!(driller.ask(TASK, gemm(class), within, false), Err(Refused::Twice));
     let finished = driller.finished.blocking_recv().expect("the thread lives");
-    assert!(matches!(finished.outcome, Outcome::Digest(_)), "{finished:?}");
+    assert!(matches!(finished.outcome, Outcome::Gemm(_)), "{finished:?}");
     assert!(finished.elapsed_ms >= 1_000, "not in haste: {finished:?}");
     // What waits is stopped at once.
     let day = Duration::from_secs(86_400);
-    assert_eq!(driller.ask(TASK, gemm(class), day), Ok(()));
+    assert_eq!(driller.ask(TASK, gemm(class), day, false), Ok(()));
     driller.stop(&TASK);
     let finished = driller.finished.blocking_recv().expect("the thread lives");
     assert_eq!(finished.outcome, Outcome::Stopped);
     // And goes on at once when the trainer has nothing to do.
-    assert_eq!(driller.ask(TASK, gemm(class), day), Ok(()));
+    assert_eq!(driller.ask(TASK, gemm(class), day, false), Ok(()));
     busy.set(false);
     let finished = driller.finished.blocking_recv().expect("the thread lives");
-    assert!(matches!(finished.outcome, Outcome::Digest(_)) && finished.elapsed_ms < 60_000, "{finished:?}");
+    assert!(matches!(finished.outcome, Outcome::Gemm(_)) && finished.elapsed_ms < 60_000, "{finished:?}");
 }
 
 #[test]
 fn what_has_no_room_is_refused_and_leaves_no_trace() {
     let driller = driller(&Arc::default());
-    let refused = driller.ask(TASK, gemm(GemmClass::LARGEST), Duration::ZERO);
+    let refused = driller.ask(TASK, gemm(GemmClass::LARGEST), Duration::ZERO, false);
     assert!(matches!(refused, Err(Refused::NoRoom { .. })), "{refused:?}");
     let long = Duration::from_secs(1 << 30);
     // One is executed or waits, and so do as many as may; no task stands for two.
-    let asked: Vec<_> = (0..20).map(|task| driller.ask(Hash([task; 32]), gemm(GemmClass::LARGEST), long)).collect();
+    let asked: Vec<_> =
+        (0..20).map(|task| driller.ask(Hash([task; 32]), gemm(GemmClass::LARGEST), long, false)).collect();
     let taken = asked.iter().filter(|asked| asked.is_ok()).count();
     assert!((8..=9).contains(&taken), "{asked:?}");
     assert!(asked.iter().all(|asked| matches!(asked, Ok(()) | Err(Refused::Full))), "{asked:?}");

@@ -200,7 +200,10 @@ impl ChainStore {
         }
         let mut log = self.open_log()?;
         if !torn.is_empty() {
-            tracing::warn!(torn_bytes = torn.len(), "the last record of the consensus log was torn by a crash and cut off");
+            tracing::warn!(
+                torn_bytes = torn.len(),
+                "the last record of the consensus log was torn by a crash and cut off"
+            );
             log.file.set_len(end as u64).map_err(|source| fail("cut", &path, source))?;
         }
         log.file.sync_data().map_err(|source| fail("sync", &path, source))?;
@@ -392,7 +395,8 @@ impl ChainStore {
         let mut file = BufReader::with_capacity(1 << 20, file);
         let mut offsets = vec![0];
         for height in first_of(number)..first_of(number + 1) {
-            let Some((length, _)) = read_record(&mut file, height, BLOCK_BYTES_MAX).map_err(|source| fail("read", &path, source))?
+            let Some((length, _)) =
+                read_record(&mut file, height, BLOCK_BYTES_MAX).map_err(|source| fail("read", &path, source))?
             else {
                 break;
             };
