@@ -51,7 +51,7 @@ pub struct Node {
     announced_at: Option<Time>,
     announced_busy: Option<bool>,
     announce_due: Option<Time>,
-    /// For whom the offer was said again, and when.
+    /// For whom the offer was or will be said again, and when.
     answered: BTreeMap<PeerId, Time>,
     hold: Hold,
     words: WordOrder,

@@ -276,15 +276,18 @@ async fn connections_beyond_the_maximum_wait_and_are_served_later() {
     for _ in 0..super::connections::CONNECTIONS_MAX {
         idle.push(TcpStream::connect(bench.address).await.expect("connects"));
     }
-    // The maximum is reached once the server has accepted them all, which a
-    // request on the last one shows.
-    let last = idle.last_mut().expect("some");
-    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sends");
-    last.read_u8().await.expect("an answer");
-    let client = bench.client();
-    let waiting = tokio::spawn(async move { client.status().await });
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    assert!(!waiting.is_finished(), "there is no room");
+    // It waits in the kernel's queue with its request, behind as many as are served.
+    let mut beyond = TcpStream::connect(bench.address).await.expect("connects");
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    beyond.write_all(request).await.expect("sends");
+    // The others are served meanwhile, each of them after that request had come; in turn, so that the server, which
+    // shares our only thread, has looked for new connections many times.
+    for served in &mut idle {
+        served.write_all(request).await.expect("sends");
+        served.read_u8().await.expect("an answer");
+    }
+    let error = beyond.try_read(&mut [0]).expect_err("there is no room");
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     idle.clear();
-    assert!(waiting.await.expect("no panic").is_ok(), "served when there is room");
+    assert_eq!(beyond.read_u8().await.expect("an answer when there is room"), b'H');
 }

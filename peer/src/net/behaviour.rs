@@ -5,6 +5,7 @@
 
 use super::frame::{FrameCodec, MAX_STREAMS_PER_CONNECTION};
 use super::swarm::{NetConfig, NetStartError};
+use crate::identity::Identity;
 use libp2p::gossipsub::{
     self, IdentTopic, IdentityTransform, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId, PeerScoreParams,
     PeerScoreThresholds, TopicHash, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
@@ -17,7 +18,7 @@ use libp2p::{
 };
 use manta_protocol::ids::NetworkId;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// gossipsub's limit for a whole message; envelopes are at most 60 KiB, which leaves room for its own fields.
 pub(crate) const MAX_GOSSIP_WIRE_BYTES: usize = 64 * 1024;
@@ -94,7 +95,7 @@ pub(crate) fn build(keypair: &Keypair, config: &NetConfig, names: &ProtocolNames
         ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(15))),
         identify: identify::Behaviour::new(
             identify::Config::new(names.identify(), keypair.public())
-                .with_agent_version(format!("manta/{}", env!("CARGO_PKG_VERSION")))
+                .with_agent_version(agent(&config.identity))
                 .with_push_listen_addr_updates(true),
         ),
         kad: kademlia(local, names),
@@ -107,6 +108,18 @@ pub(crate) fn build(keypair: &Keypair, config: &NetConfig, names: &ProtocolNames
                 .with_max_concurrent_streams(MAX_STREAMS_PER_CONNECTION),
         ),
     })
+}
+
+/// Program, release and process: another process of the same peer is told apart by it.
+fn agent(identity: &Identity) -> String {
+    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut hasher = blake3::Hasher::new_derive_key("manta 2026-11 process of a peer v1");
+    hasher
+        .update(identity.secret())
+        .update(&started.as_nanos().to_le_bytes())
+        .update(&std::process::id().to_le_bytes());
+    let process: String = hasher.finalize().to_hex().chars().take(16).collect();
+    format!("manta/{} {process}", env!("CARGO_PKG_VERSION"))
 }
 
 fn limits() -> connection_limits::ConnectionLimits {

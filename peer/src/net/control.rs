@@ -153,6 +153,14 @@ impl Guards {
         }
     }
 
+    /// Somebody else is at this address of the peer now.
+    pub(crate) fn moved_away(&mut self, peer: &PeerId, address: &Multiaddr) {
+        let (address, _) = addresses::split_peer(address.clone());
+        if let Some(guard) = self.peers.get_mut(peer) {
+            guard.addresses.retain(|told| *told != address);
+        }
+    }
+
     /// Whether a TCP connection to the peer stands.
     fn holds(&self, peer: &PeerId) -> bool {
         self.tcp.values().any(|of| of == peer)

@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the other process shall listen, and whom it shall join.
 const LISTEN: &str = "MANTA_TEST_CONTROL_LISTEN";
 const JOIN: &str = "MANTA_TEST_CONTROL_JOIN";
+/// From which word it makes its secret key, if it shall have a certain one.
+const NAME: &str = "MANTA_TEST_CONTROL_NAME";
+const TOPIC: &str = "market";
 const BOTH: &str = "/ip4/127.0.0.1/udp/0/quic-v1 /ip4/127.0.0.1/tcp/0";
 
 fn parse(text: &str) -> Vec<Multiaddr> {
@@ -22,7 +25,8 @@ fn parse(text: &str) -> Vec<Multiaddr> {
 
 /// Joins on loopback; returns once it listens everywhere, with its name and addresses.
 async fn join(listen: &str, bootstrap: &str) -> (PeerId, Net, Vec<Multiaddr>) {
-    let identity = Identity::generate();
+    let named = std::env::var(NAME).map(|name| Identity::from_secret(*blake3::hash(name.as_bytes()).as_bytes()));
+    let identity = named.unwrap_or_else(|_| Identity::generate());
     let peer = identity.peer();
     let listen = parse(listen);
     let count = listen.len();
@@ -31,7 +35,7 @@ async fn join(listen: &str, bootstrap: &str) -> (PeerId, Net, Vec<Multiaddr>) {
         network: NetworkId::from_name("control tests"),
         listen: Some(listen),
         bootstrap: parse(bootstrap),
-        topics: Vec::new(),
+        topics: vec![TOPIC.to_owned()],
         mdns: false,
         target_connections: DEFAULT_TARGET_CONNECTIONS,
     })
@@ -57,7 +61,15 @@ async fn a_peer_in_a_process_of_its_own() {
     let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     tokio::select! {
         _ = parent => {}
-        () = async { while net.events.recv().await.is_some() {} } => {}
+        () = async {
+            while let Some(event) = net.events.recv().await {
+                // Says which process it is to all who listen.
+                if let NetEvent::Subscribed { topic, .. } = event {
+                    let bytes = std::process::id().to_le_bytes().to_vec();
+                    net.handle.command(NetCommand::Publish { topic, bytes }).expect("there is room");
+                }
+            }
+        } => {}
     }
 }
 
@@ -70,7 +82,15 @@ struct Other {
 
 impl Other {
     fn start(listen: &str, bootstrap: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this test"))
+        Self::spawn(Command::new(std::env::current_exe().expect("this test")).env_remove(NAME), listen, bootstrap)
+    }
+
+    fn start_as(name: &str, listen: &str, bootstrap: &str) -> Self {
+        Self::spawn(Command::new(std::env::current_exe().expect("this test")).env(NAME, name), listen, bootstrap)
+    }
+
+    fn spawn(command: &mut Command, listen: &str, bootstrap: &str) -> Self {
+        let mut child = command
             .args(["net::control_tests::a_peer_in_a_process_of_its_own", "--exact", "--ignored", "--nocapture"])
             .env(LISTEN, listen)
             .env(JOIN, bootstrap)
@@ -195,6 +215,25 @@ async fn a_guarded_peer_that_is_killed_shows_before_silence_could() {
     refused_ms.sort_by(f64::total_cmp);
     println!("from kill -9 to the report: median {:.1} ms of {shown_ms:.1?}", shown_ms[2]);
     println!("from a frame to its failure: median {:.1} ms of {refused_ms:.1?}", refused_ms[2]);
+}
+
+/// Over QUIC alone nothing tells that a process was killed: its connection stands beside those of the next one.
+#[tokio::test]
+async fn a_peer_that_restarts_before_its_end_shows_is_heard_again() {
+    let mut watcher = Watcher::new().await;
+    let mut lives = Vec::new();
+    for _ in 0..2 {
+        let mut other = Other::start_as("twice", "/ip4/127.0.0.1/udp/0/quic-v1", &watcher.address);
+        let says = other.child.id().to_le_bytes();
+        let heard = watcher.wait(|event| match event {
+            NetEvent::Gossip { from, bytes, .. } if bytes == says => Some(from),
+            _ => None,
+        });
+        assert_eq!(heard.await, other.peer);
+        other.kill();
+        lives.push(other.peer);
+    }
+    assert_eq!(lives[0], lives[1], "two processes of one peer");
 }
 
 #[tokio::test]

@@ -4,10 +4,15 @@
 //! A round dials bootstrap peers that are not connected, refreshes the routing
 //! table, looks up a random key, and dials known peers up to a target count.
 //! Peers that could not be reached are left alone for a growing while.
+//!
+//! Invariant: an address that we were told is dialled though the peer is being
+//! dialled elsewhere. libp2p gives each peer one dial at a time, and whoever keeps
+//! sending frames to a peer that has moved keeps a dial to its old addresses going.
 
 use super::addresses::{self, MAX_ADDRESSES_PER_PEER};
 use super::behaviour::Behaviour;
-use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, Swarm};
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -32,6 +37,8 @@ pub(crate) struct Discovery {
     rounds: u32,
     timer: Pin<Box<Sleep>>,
     failures: HashMap<PeerId, Failure>,
+    /// Dials at told addresses that are under way: at most one a peer.
+    dialling: HashMap<ConnectionId, PeerId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +57,7 @@ impl Discovery {
             rounds: 0,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             failures: HashMap::new(),
+            dialling: HashMap::new(),
         }
     }
 
@@ -81,15 +89,23 @@ impl Discovery {
 
     /// Dials a peer that somebody told us of, unless there are enough connections.
     pub(crate) fn found(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, addresses: Vec<Multiaddr>) {
-        if self.wants(swarm, &peer) {
-            let addresses = addresses.into_iter().take(MAX_ADDRESSES_PER_PEER).collect();
-            dial(swarm, DialOpts::peer_id(peer).addresses(addresses).extend_addresses_through_behaviour().build());
+        if !self.wants(swarm, &peer) {
+        } else if addresses.is_empty() {
+            dial(swarm, DialOpts::peer_id(peer).build());
+        } else {
+            self.dial_told(swarm, peer, addresses.into_iter().take(MAX_ADDRESSES_PER_PEER).collect());
         }
     }
 
     /// A connection to `peer` stands.
-    pub(crate) fn connected(&mut self, peer: &PeerId) {
+    pub(crate) fn connected(&mut self, peer: &PeerId, connection: ConnectionId) {
+        self.dialling.remove(&connection);
         self.failures.remove(peer);
+    }
+
+    /// A dial, which may have been one of ours, has ended without a connection.
+    pub(crate) fn dial_ended(&mut self, connection: ConnectionId) {
+        self.dialling.remove(&connection);
     }
 
     /// No connection to `peer` could be made, or it is of no use.
@@ -113,7 +129,7 @@ impl Discovery {
         *peer != self.local && !resting && busy < self.target_connections && !swarm.is_connected(peer)
     }
 
-    fn dial_bootstrap(&self, swarm: &mut Swarm<Behaviour>) {
+    fn dial_bootstrap(&mut self, swarm: &mut Swarm<Behaviour>) {
         let lonely = swarm.connected_peers().next().is_none();
         let mut known: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
         for (address, named) in &self.bootstrap {
@@ -121,12 +137,30 @@ impl Discovery {
                 Some(peer) if *peer == self.local || swarm.is_connected(peer) => {}
                 Some(peer) => known.entry(*peer).or_default().push(address.clone()),
                 // Whose address this is shows only after dialling it: once is enough.
-                None if lonely => dial(swarm, DialOpts::unknown_peer_id().address(address.clone()).build()),
+                None if lonely => {
+                    dial(swarm, DialOpts::unknown_peer_id().address(address.clone()).build());
+                }
                 None => {}
             }
         }
         for (peer, addresses) in known {
-            dial(swarm, DialOpts::peer_id(peer).addresses(addresses).extend_addresses_through_behaviour().build());
+            self.dial_told(swarm, peer, addresses);
+        }
+    }
+
+    /// Dials a peer at these addresses and at those known already, besides any other dial to it.
+    fn dial_told(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if self.dialling.values().any(|dialled| *dialled == peer) {
+            return;
+        }
+        let options = DialOpts::peer_id(peer)
+            .condition(PeerCondition::Always)
+            .addresses(addresses)
+            .extend_addresses_through_behaviour()
+            .build();
+        let connection = options.connection_id();
+        if dial(swarm, options) {
+            self.dialling.insert(connection, peer);
         }
     }
 
@@ -158,16 +192,17 @@ fn interval(rounds: u32, lonely: bool) -> Duration {
 }
 
 /// Failures of dials that could start come as events of the swarm; those that could not are expected here
-/// (already connected or dialling, no address left, a limit).
-fn dial(swarm: &mut Swarm<Behaviour>, options: DialOpts) {
-    if let Err(error) = swarm.dial(options) {
-        tracing::debug!(%error, "not dialled");
-    }
+/// (already connected or dialling, no address left, a limit). Whether it has started.
+fn dial(swarm: &mut Swarm<Behaviour>, options: DialOpts) -> bool {
+    swarm.dial(options).inspect_err(|error| tracing::debug!(%error, "not dialled")).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::swarm::{self, NetConfig};
+    use futures::StreamExt as _;
+    use libp2p::swarm::SwarmEvent;
 
     #[test]
     fn rounds_are_quick_first_and_seldom_later() {
@@ -190,6 +225,49 @@ mod tests {
         assert_eq!(discovery.timer.deadline(), planned);
     }
 
+    /// A peer that has moved keeps being dialled at its old address, as by whoever sends it frames.
+    #[tokio::test]
+    async fn a_told_address_is_dialled_while_an_old_one_is() {
+        let (listener, dialler) = (NetConfig::on_loopback(), NetConfig::on_loopback());
+        let [mut moved, mut swarm] = [listener, dialler].map(|config| swarm::build(&config).expect("a swarm"));
+        moved.listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("an address")).expect("listens");
+        let peer = *moved.local_peer_id();
+        let now_at = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = moved.select_next_some().await {
+                break address.with_p2p(peer).expect("its own name");
+            }
+        };
+        // Nobody answers there, and nothing refuses.
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let port = silent.local_addr().expect("an address").port();
+        let before_at: Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1").parse().expect("an address");
+        swarm.behaviour_mut().kad.add_address(&peer, before_at);
+        swarm.dial(peer).expect("the old address is dialled");
+
+        let mut discovery = Discovery::new(*swarm.local_peer_id(), vec![now_at.clone()], 32);
+        discovery.round(&mut swarm);
+        discovery.round(&mut swarm);
+        assert_eq!(discovery.dialling.len(), 1, "once besides the other dial");
+        let reached = async {
+            loop {
+                tokio::select! {
+                    _ = moved.select_next_some() => {}
+                    event = swarm.select_next_some() => match event {
+                        SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
+                            break (connection_id, endpoint.get_remote_address().clone());
+                        }
+                        SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
+                        _ => {}
+                    }
+                }
+            }
+        };
+        let (connection, address) = tokio::time::timeout(Duration::from_secs(30), reached).await.expect("in time");
+        assert_eq!(address, now_at);
+        discovery.connected(&peer, connection);
+        assert!(discovery.dialling.is_empty());
+    }
+
     #[tokio::test]
     async fn failures_are_remembered_within_bounds() {
         let mut discovery = Discovery::new(PeerId::random(), Vec::new(), 32);
@@ -203,7 +281,7 @@ mod tests {
             discovery.failed(PeerId::random());
         }
         assert_eq!(discovery.failures.len(), MAX_REMEMBERED_FAILURES);
-        discovery.connected(&peer);
+        discovery.connected(&peer, ConnectionId::new_unchecked(1));
         assert!(!discovery.failures.contains_key(&peer));
     }
 }

@@ -391,7 +391,7 @@ pub(crate) struct Net {
 /// An address that cannot be listened on, or a transport that cannot be set up.
 pub(crate) fn start(config: NetConfig) -> Result<Net, NetStartError> {
     let names = ProtocolNames::new(&config.network);
-    let mut swarm = build_swarm(&config, &names)?;
+    let mut swarm = build(&config)?;
     listen(&mut swarm, config.listen.as_deref())?;
     let (commands, command_receiver) = mpsc::channel(COMMAND_CAPACITY);
     let (event_sender, events) = mpsc::channel(EVENT_CAPACITY);
@@ -401,9 +401,11 @@ pub(crate) fn start(config: NetConfig) -> Result<Net, NetStartError> {
     Ok(Net { handle: NetHandle { commands, counters }, events, task })
 }
 
-fn build_swarm(config: &NetConfig, names: &ProtocolNames) -> Result<Swarm<Behaviour>, NetStartError> {
+/// A swarm that does nothing yet.
+pub(super) fn build(config: &NetConfig) -> Result<Swarm<Behaviour>, NetStartError> {
+    let names = ProtocolNames::new(&config.network);
     let keypair = config.identity.keypair();
-    let behaviour = behaviour::build(keypair, config, names)?;
+    let behaviour = behaviour::build(keypair, config, &names)?;
     let transports = || {
         let mut yamux = yamux::Config::default();
         yamux.set_max_num_streams(MAX_STREAMS as usize);

@@ -16,7 +16,7 @@ use libp2p::request_response::{self, Message};
 use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, Swarm, identify, kad, mdns};
 use manta_protocol::ids::PeerId;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +35,8 @@ pub(super) struct SwarmTask {
     discovery: Discovery,
     guards: Guards,
     outbox: Outbox,
+    /// Of each connected peer, which process of it has introduced itself.
+    processes: HashMap<libp2p::PeerId, String>,
     listening: Vec<Multiaddr>,
     /// Events that found the channel full.
     backlog: VecDeque<NetEvent>,
@@ -57,6 +59,7 @@ impl SwarmTask {
             discovery,
             guards,
             outbox: Outbox::default(),
+            processes: HashMap::new(),
             listening: Vec::new(),
             backlog: VecDeque::new(),
             counters,
@@ -250,7 +253,7 @@ impl SwarmTask {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
-                self.discovery.connected(&peer_id);
+                self.discovery.connected(&peer_id, connection_id);
                 let Ok(peer) = from_libp2p(&peer_id) else { return self.disconnect(peer_id) };
                 let control = self.guards.established(peer_id, connection_id, endpoint.get_remote_address());
                 if num_established.get() == 1 {
@@ -271,14 +274,18 @@ impl SwarmTask {
                 if num_established == 0
                     && let Ok(peer) = from_libp2p(&peer_id)
                 {
+                    self.processes.remove(&peer_id);
                     self.note_peer_count();
                     self.discovery.hurry();
                     self.emit(NetEvent::PeerDisconnected { peer });
                 }
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
-                self.guards.dial_failed(&peer, connection_id);
-                self.on_dial_failure(peer, &error)
+            SwarmEvent::OutgoingConnectionError { peer_id, connection_id, error } => {
+                self.discovery.dial_ended(connection_id);
+                if let Some(peer) = peer_id {
+                    self.guards.dial_failed(&peer, connection_id);
+                    self.on_dial_failure(peer, &error)
+                }
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 if !self.listening.contains(&address) {
@@ -316,6 +323,11 @@ impl SwarmTask {
             matches!(error, DialError::DialPeerConditionFalse(_) | DialError::Aborted | DialError::Denied { .. });
         if !ours {
             self.discovery.failed(peer);
+        }
+        // Whoever answers first decides a dial: at this address it would always be somebody else, whatever else is known.
+        if let DialError::WrongPeerId { address, .. } = error {
+            self.swarm.behaviour_mut().kad.remove_address(&peer, address);
+            self.guards.moved_away(&peer, address);
         }
     }
 
@@ -371,9 +383,24 @@ impl SwarmTask {
             }
             return;
         }
+        if self.has_restarted(peer, info.agent_version) {
+            tracing::info!(%peer, "has restarted; connects anew");
+            return self.disconnect(peer);
+        }
         // The address at which the peer sees us tells whether it is on this machine.
         let same_host = addresses::ip(&info.observed_addr).is_some_and(|ip| ip.is_loopback());
         self.route(&peer, addresses::dialable(&peer, info.listen_addrs, same_host));
+    }
+
+    /// Whether another process of the peer speaks than before, whose connections still stand: over QUIC a process
+    /// that was killed goes on for a while. Protocols say what a newcomer must know upon its first connection (as
+    /// gossip its topics), so the new process would never hear it unless all connections end.
+    fn has_restarted(&mut self, peer: libp2p::PeerId, process: String) -> bool {
+        if !self.swarm.is_connected(&peer) {
+            return false;
+        }
+        let first = self.processes.entry(peer).or_insert_with(|| process.clone());
+        *first != process
     }
 
     fn on_gossip(&mut self, event: gossipsub::Event) {

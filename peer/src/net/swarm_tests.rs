@@ -40,6 +40,13 @@ fn config(listen: Vec<Multiaddr>, bootstrap: Vec<Multiaddr>) -> NetConfig {
     }
 }
 
+impl NetConfig {
+    /// A peer of its own for a test, which listens nowhere yet.
+    pub(super) fn on_loopback() -> Self {
+        config(Vec::new(), Vec::new())
+    }
+}
+
 impl TestPeer {
     fn start(config: NetConfig) -> Self {
         let peer = config.identity.peer();
@@ -303,6 +310,41 @@ async fn remembered_addresses_lead_back_into_the_swarm() {
     let bytes = addresses.iter().map(Multiaddr::to_vec).collect();
     b.command(NetCommand::AddAddresses { peer: a.peer, addresses: bytes });
     b.meet(&[a.peer]).await;
+}
+
+#[tokio::test]
+async fn an_address_that_somebody_else_has_now_does_not_hide_the_right_one() {
+    let (mut moved, addresses) = TestPeer::listening(Vec::new()).await;
+    let (_stranger, strange) = TestPeer::listening(Vec::new()).await;
+    let mut sender = TestPeer::start(config(Vec::new(), Vec::new()));
+    // QUIC is dialled before TCP, and the first who answers is taken.
+    let over = |addresses: Vec<Multiaddr>, transport| {
+        let found = addresses.into_iter().find(|address| address.iter().any(|part| part.tag() == transport));
+        found.expect("it listens on both")
+    };
+    let (right, wrong) = (over(addresses, "tcp"), over(strange, "quic-v1"));
+    let told = [right, wrong].map(|mut address| {
+        address.pop();
+        address.to_vec()
+    });
+    sender.command(NetCommand::AddAddresses { peer: moved.peer, addresses: told.to_vec() });
+    // It finds out with the first one, at the latest.
+    for id in [1, 2] {
+        sender.command(NetCommand::SendFrame { id, to: moved.peer, bytes: vec![1] });
+        let (found, result) = tokio::select! {
+            result = sender.frame_result() => result,
+            never = async { loop {
+                let reply = moved.wait(|event| match event {
+                    NetEvent::Frame { reply, .. } => Some(reply),
+                    _ => None,
+                });
+                let reply = reply.await;
+                moved.command(NetCommand::AnswerFrame { reply, answer: FrameAnswer::Accepted });
+            } } => never,
+        };
+        assert_eq!(found, id);
+        assert!(id == 1 || result.is_ok(), "{result:?}");
+    }
 }
 
 #[tokio::test]

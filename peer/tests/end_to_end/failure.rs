@@ -5,10 +5,11 @@ use serde_json::Value;
 use std::path::Path;
 use tempfile::TempDir;
 
-/// Orders a run that lasts until it is stopped; gives its id.
+/// Orders a run that lasts until it is stopped; gives its id. Estimated by a machine that is measured while others
+/// compute, it is still shorter than the day for which peers lend themselves.
 fn endless_run(owner: &Peer, peers: &str, data: &Path, out: &Path, extra: &[&str]) -> String {
     let train =
-        ["train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", peers, "--share", "open", "--yes"];
+        ["train", "--detach", "--preset", "nano", "--rounds", "20000", "--peers", peers, "--share", "open", "--yes"];
     let placed = run(owner.command().args(train).args(extra).arg("--data").arg(data).arg("--out").arg(out));
     assert!(placed.status.success(), "{}", stderr(&placed));
     owner.wait_for("the run", |status| status["orders"][0]["run"].as_str().map(str::to_owned))
@@ -113,21 +114,31 @@ fn whoever_leaves_a_run_leaves_it_to_the_others() {
 }
 
 #[test]
-#[ignore = "failed once: the two did not connect again within the patience (open)"]
 fn a_run_whose_members_were_all_killed_goes_on_when_they_are_back() {
     let folder = tempfile::tempdir().unwrap();
     let data = sample_file(folder.path());
     let out = folder.path().join("model");
-    let mut owner = Peer::start(&folder, "owner", &[]);
-    let mut other = Peer::start(&folder, "other", &["--join", owner.ticket()]);
-    owner.wait_for("two offers", |status| (status["listings"].as_array()?.len() == 2).then_some(()));
+    let pair = || {
+        let owner = Peer::start(&folder, "owner", &[]);
+        let other = Peer::start(&folder, "other", &["--join", owner.ticket()]);
+        owner.wait_for("two offers", |status| (status["listings"].as_array()?.len() == 2).then_some(()));
+        (owner, other)
+    };
+    // Whoever has stopped in order remembers where the others were, and at the next start they are elsewhere.
+    let (mut owner, mut other) = pair();
+    other.interrupt();
+    owner.interrupt();
+    let (mut owner, mut other) = pair();
     let id = endless_run(&owner, "2", &data, &out, &[]);
     trains_together(&[&owner, &other]);
-    // Far enough that a checkpoint has been written.
+    // Far enough that a checkpoint counts: it is in the journal when the next one is begun, not when its file is there.
     let checkpoint = |name: &str| {
         let runs = std::fs::read_dir(folder.path().join(name).join("runs")).ok()?;
         let states = runs.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        states.filter_map(|state| state.strip_suffix(".state")?.rsplit_once('-')?.1.parse::<u64>().ok()).max()
+        let exchange = |state: String| state.strip_suffix(".state")?.rsplit_once('-')?.1.parse::<u64>().ok();
+        let mut exchanges: Vec<_> = states.filter_map(exchange).collect();
+        exchanges.sort_unstable();
+        exchanges.into_iter().nth_back(1)
     };
     let saved = owner.wait_for("a checkpoint of both", |_| {
         let [a, b] = ["owner", "other"].map(checkpoint);

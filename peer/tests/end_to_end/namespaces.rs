@@ -137,7 +137,7 @@ fn a_member_behind_a_cut_link_waits_and_comes_back_when_it_heals() {
     poll("three offers", ask, |status| (status["listings"].as_array()?.len() == 3).then_some(()));
     let (data, out_text) = (data.to_str().unwrap(), out.to_str().unwrap());
     let train =
-        ["train", "--detach", "--preset", "nano", "--rounds", "100000", "--peers", "3", "--share", "open", "--yes"];
+        ["train", "--detach", "--preset", "nano", "--rounds", "20000", "--peers", "3", "--share", "open", "--yes"];
     let placed = command(0, &first, &[&train[..], &["--data", data, "--out", out_text]].concat());
     assert!(placed.status.success(), "{}", stderr(&placed));
 

@@ -10,6 +10,10 @@ use tempfile::TempDir;
 
 /// However slow the machine, nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What the peers of a test write down, unless `MANTA_LOG` says otherwise: enough to explain a failure by.
+const LOG_FILTER: &str = "warn,wgpu=error,wgpu_core=error,wgpu_hal=error,naga=error,manta=debug";
+/// Of each peer's log, this many lines are shown when a test fails.
+const LOG_LINES_SHOWN: usize = 150;
 
 /// The program under test.
 pub(crate) fn manta() -> Command {
@@ -66,9 +70,10 @@ pub(crate) fn sample_file(folder: &Path) -> PathBuf {
     path
 }
 
-/// A running `manta up`; killed when dropped.
+/// A running `manta up`; killed when dropped. When the test fails, the end of its log is printed.
 pub(crate) struct Peer {
     child: Child,
+    log: PathBuf,
     pub(crate) ready: Value,
     pub(crate) data_dir: PathBuf,
 }
@@ -91,22 +96,28 @@ impl Peer {
     /// Starts a peer by `launcher`, which may be a wrapper such as `ip netns exec`.
     pub(crate) fn spawn(mut launcher: Command, folder: &TempDir, name: &str, arguments: &[&str]) -> Self {
         let data_dir = folder.path().join(name);
-        let log = std::fs::File::create(folder.path().join(format!("{name}.log"))).expect("a log file");
-        let mut child = launcher
+        // Each start has a log of its own: what a killed process wrote may explain what the next one meets.
+        let later = (2..).map(|start| format!("{name}.{start}.log"));
+        let mut logs = std::iter::once(format!("{name}.log")).chain(later).map(|log| folder.path().join(log));
+        let log = logs.find(|log| !log.exists()).expect("there are numbers enough");
+        if std::env::var_os("MANTA_LOG").is_none() {
+            launcher.env("MANTA_LOG", LOG_FILTER);
+        }
+        let child = launcher
             .arg("--data-dir")
             .arg(&data_dir)
             .args(["up", "--json", "--http", "127.0.0.1:0", "--network", "end-to-end"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(std::fs::File::create(&log).expect("a log file"))
             .spawn()
             .expect("manta starts");
+        let mut peer = Self { child, log, ready: Value::Null, data_dir };
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-        let log = || std::fs::read_to_string(folder.path().join(format!("{name}.log"))).unwrap_or_default();
-        let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{name} did not start: {}", log()));
-        Self { child, ready, data_dir }
+        BufReader::new(peer.child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        peer.ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{name} did not start"));
+        peer
     }
 
     pub(crate) fn ticket(&self) -> &str {
@@ -166,6 +177,14 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ended = self.child.try_wait().ok().flatten().map_or("it ran".to_owned(), |status| status.to_string());
+            let log = std::fs::read(&self.log).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let skipped = log.lines().count().saturating_sub(LOG_LINES_SHOWN);
+            let shown: Vec<&str> = log.lines().skip(skipped).collect();
+            eprintln!("=== {} ({ended}; {skipped} lines before)\n{}", self.log.display(), shown.join("\n"));
+        }
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();

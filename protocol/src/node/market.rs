@@ -20,7 +20,9 @@ use crate::wire::message::Body as _;
 const ANNOUNCE_INTERVAL_MIN: Duration = Duration::from_ms(400);
 /// The same if others cause it, who may be many and mean ill.
 pub(super) const ANSWER_INTERVAL_MIN: Duration = Duration::from_s(1);
-/// After an announcement for one peer, it causes no other for so long.
+/// A new connection carries no gossip at once: what is to be heard on it waits so long.
+pub(super) const CONNECTION_SETTLES: Duration = Duration::from_ms(300);
+/// After an announcement for one peer, the next one that it causes comes so much later.
 const ANSWER_PAUSE: Duration = Duration::from_s(10);
 
 impl Node {
@@ -65,7 +67,7 @@ impl Node {
             self.out.notify(Event::DemandHeard { peer: author });
             if fits {
                 self.membership.greet(author, now, &mut self.out);
-                self.announce_for(author, now);
+                self.announce_for(author, now, now);
             }
         }
         change
@@ -99,20 +101,31 @@ impl Node {
         self.announce_after(ANNOUNCE_INTERVAL_MIN, now);
     }
 
-    /// Says the offer again for `peer`, who may be new here and not have heard
-    /// it: at most once in a while, or a few could make all peers gossip.
-    pub(super) fn announce_for(&mut self, peer: PeerId, now: Time) {
-        self.answered.retain(|_, at| now.since(*at) < ANSWER_PAUSE);
-        if self.offer_public && self.answered.len() < ANSWERED_MAX && !self.answered.contains_key(&peer) {
-            self.answered.insert(peer, now);
-            self.announce_after(ANSWER_INTERVAL_MIN, now);
+    /// Says the offer again at `wanted` for `peer`, who may be new here and not have heard it: at most once in a
+    /// while, or a few could make all peers gossip. What comes too soon is put off and not left out, for a peer that has
+    /// restarted has forgotten what it heard a moment ago.
+    pub(super) fn announce_for(&mut self, peer: PeerId, wanted: Time, now: Time) {
+        if !self.offer_public {
+            return;
         }
+        self.answered.retain(|_, at| now.since(*at) < ANSWER_PAUSE);
+        let due = match self.answered.get(&peer) {
+            Some(planned) if *planned > now => return,
+            Some(heard) => self.announce_after(ANSWER_INTERVAL_MIN, wanted.max(*heard + ANSWER_PAUSE)),
+            None if self.answered.len() < ANSWERED_MAX => self.announce_after(ANSWER_INTERVAL_MIN, wanted),
+            None => {
+                self.announce_after(ANSWER_PAUSE, wanted);
+                return;
+            }
+        };
+        self.answered.insert(peer, due);
     }
 
-    fn announce_after(&mut self, interval: Duration, now: Time) {
-        let earliest = self.announced_at.map_or(now, |at| at + interval);
-        let due = earliest.max(now);
+    /// Plans an announcement at `wanted`, but at least `interval` after the last one; gives the time of it.
+    fn announce_after(&mut self, interval: Duration, wanted: Time) -> Time {
+        let due = self.announced_at.map_or(wanted, |at| wanted.max(at + interval));
         self.announce_due = Some(self.announce_due.map_or(due, |planned| planned.min(due)));
+        due
     }
 
     pub(super) fn announce_if_due(&mut self, now: Time) {
@@ -134,5 +147,7 @@ impl Node {
         self.announced_at = Some(now);
         self.announced_busy = Some(busy);
         self.announce_due = Some(now + LISTING_INTERVAL);
+        // Those for whom it was to be said later hear it now.
+        self.answered.values_mut().for_each(|at| *at = (*at).min(now));
     }
 }

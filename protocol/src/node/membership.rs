@@ -1,7 +1,7 @@
 //! The node's part in membership: it shows its credentials, judges those of
 //! others, and shuts out who has none.
 
-use super::market::ANSWER_INTERVAL_MIN;
+use super::market::{ANSWER_INTERVAL_MIN, CONNECTION_SETTLES};
 use super::{LISTING_INTERVAL, LISTING_LIFETIME, Node};
 use crate::effect::{Effect, Event, Exclusion, Verdict};
 use crate::ids::{PeerId, RunId, Serial};
@@ -134,7 +134,7 @@ impl Node {
     pub(super) fn met(&mut self, peer: PeerId, now: Time) {
         self.membership.greet(peer, now, &mut self.out);
         if self.membership.members.admits(&peer, now) {
-            return self.announce_for(peer, now);
+            return self.announce_for(peer, now + CONNECTION_SETTLES, now);
         }
         let strangers = &mut self.membership.strangers;
         if strangers.len() >= STRANGERS_MAX && !strangers.contains_key(&peer) {
@@ -184,7 +184,7 @@ impl Node {
                 if self.membership.members.admits(&peer, now) && !known_before {
                     self.membership.strangers.remove(&peer);
                     // What we said before, it has ignored if it did not know us either.
-                    self.announce_for(peer, now);
+                    self.announce_for(peer, now, now);
                     self.membership.presence_soon(now);
                 }
             }

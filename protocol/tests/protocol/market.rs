@@ -505,6 +505,8 @@ fn demands_and_connections_cause_few_announcements() {
         repeated += published(&bench.input(Input::PeerConnected { peer: peer(2) })).len();
     }
     assert_eq!(repeated, 0, "it has heard us");
+    assert_eq!(published(&bench.pass(Duration::from_s(1))).len(), 1, "it may have restarted since: late, but told");
+    assert_eq!(published(&bench.pass(Duration::from_s(30))).len(), 0, "once for all that it asked");
     let mut flood = 0;
     for number in 0..200u8 {
         flood += published(&bench.pass(Duration::from_ms(50))).len();
