@@ -263,10 +263,18 @@ impl Worker {
         let within = until.saturating_duration_since(begun);
         let (shared, trainer) = (self.shared.clone(), self.trainer.clone());
         let mut course = Course { pace: Pace::new(begun, within, expected), since: begun, task, shared, trainer };
+        let of_gemm = matches!(job, Job::Gemm { .. }).then(|| job.operations());
+        let shared_speed = &self.shared.clone().gemm_operations_per_s;
         let of_run = (!matches!(job, Job::Gemm { .. })).then(|| job.operations());
         let outcome = self.execute(job, &mut course).unwrap_or_else(|fault| Outcome::Failed { problem: fault.problem });
         course.charge();
         let used = course.pace.used();
+        if let (Some(operations), Outcome::Gemm(_)) = (of_gemm, &outcome) {
+            // The machine may have been busier, or less, when it was measured.
+            let speed = (operations as f64 / used.as_secs_f64().max(1e-6)) as u64;
+            let before = shared_speed.load(Ordering::Relaxed);
+            shared_speed.store((before / 4 * 3).saturating_add(speed / 4).max(1), Ordering::Relaxed);
+        }
         if let (Some(operations), Outcome::Segment { .. } | Outcome::Evaluated { .. }) = (of_run, &outcome) {
             let speed = operations as f64 / used.as_secs_f64().max(1e-6);
             self.shared.run_operations_per_s.store((speed as u64).max(1), Ordering::Relaxed);

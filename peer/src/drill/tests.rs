@@ -18,10 +18,11 @@ use manta_gpu_kernels::reduce;
 use manta_protocol::drill::unit::{Exchange, Own, batch_operations, window_operations};
 use manta_protocol::drill::{EvaluateUnit, Evaluation, GemmClass, SegmentResult, SegmentUnit};
 use manta_protocol::effect::{Entry, RunStart};
+use manta_protocol::ledger::DrillResult;
 use manta_protocol::market::listing::Contact;
 use manta_protocol::run::RunSpec;
 use manta_protocol::run::ledger::{self, Span};
-use manta_protocol::{Hash, PeerId, RunId, Seed};
+use manta_protocol::{Hash, PeerId, RunId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -294,8 +295,10 @@ fn units_are_executed_one_after_the_other() {
     let finished = driller.finished.blocking_recv().expect("the thread lives");
     let [rows, columns, depth] = GemmClass::SMALLEST.sizes().map(|size| size as usize);
     let mut native = GemmDriller::native(1, SimdPath::Portable).expect("a processor");
-    let digest = native.execute(&GemmShape { rows, columns, depth }, &[3; 32], &mut || true).expect("no fault");
-    assert_eq!((finished.task, finished.outcome), (TASK, Outcome::Digest(Hash(digest.expect("not stopped")))));
+    let shape = GemmShape { rows, columns, depth };
+    let found = native.execute(&shape, &[3; 32], Some(&[4; 32]), &mut || true).expect("no fault").expect("not stopped");
+    let result = DrillResult { digest: Hash(found.digest), check: Hash(found.check) };
+    assert_eq!((finished.task, finished.outcome), (TASK, Outcome::Gemm(result)));
     // A model that the state does not fit fails, and is reported.
     let spec = run_spec(false);
     let unit = segment(&spec, Hash([5; 32]), Vec::new());
@@ -338,11 +341,13 @@ fn what_has_no_room_is_refused_and_leaves_no_trace() {
     let driller = driller(&Arc::default());
     let refused = driller.ask(TASK, gemm(GemmClass::LARGEST), Duration::ZERO, false);
     assert!(matches!(refused, Err(Refused::NoRoom { .. })), "{refused:?}");
+    let owed = driller.ask(Hash([99; 32]), gemm(GemmClass::SMALLEST), Duration::ZERO, true);
+    assert_eq!(owed, Ok(()), "what is owed takes what it takes");
     let long = Duration::from_secs(1 << 30);
     // One is executed or waits, and so do as many as may; no task stands for two.
     let asked: Vec<_> =
         (0..20).map(|task| driller.ask(Hash([task; 32]), gemm(GemmClass::LARGEST), long, false)).collect();
     let taken = asked.iter().filter(|asked| asked.is_ok()).count();
-    assert!((8..=9).contains(&taken), "{asked:?}");
+    assert!((7..=9).contains(&taken), "{asked:?}");
     assert!(asked.iter().all(|asked| matches!(asked, Ok(()) | Err(Refused::Full))), "{asked:?}");
 }

@@ -11,6 +11,7 @@ use crate::drill::{Finished, Job, Outcome, Refused};
 use crate::store::chain::{ChainError, ChainStore};
 use manta_gpu_kernels::drill::GemmShape;
 use manta_protocol::ledger::{Action, Block, DrillClass, DrillResult, Parameters, Transfer};
+use manta_protocol::power::MicroPower;
 use manta_protocol::trust::words::{BLOCKS_BYTES_MAX, Sealed};
 use manta_protocol::trust::{Kept, LedgerOptions};
 use manta_protocol::wire::codec;
@@ -68,7 +69,7 @@ impl Book {
     fn options(&mut self, operations_per_s: u64) -> LedgerOptions {
         let parameters = match self.plan.epoch {
             None => Parameters::lan(),
-            Some(epoch) => Parameters { epoch_ms: millis(epoch), ..Parameters::demo() },
+            Some(epoch) => watched(millis(epoch)),
         };
         LedgerOptions {
             parameters,
@@ -246,6 +247,20 @@ impl Driver {
     /// Remembers why something was refused, for whoever asked for it.
     pub(super) fn refused(&mut self, why: &str) {
         self.parts.book.refusal = Some(why.to_owned());
+    }
+}
+
+/// Rules of a swarm that is watched for a minute: units of some milliseconds,
+/// each worth a quarter of what a founder starts with, so that power shows.
+fn watched(epoch_ms: u64) -> Parameters {
+    let class = DrillClass { rows: 128, columns: 128, depth: 256, commit_blocks: 2 };
+    Parameters {
+        epoch_ms,
+        operations_per_power: class.operations() * 4,
+        classes: vec![class],
+        probation_weight_max: 100_000,
+        penalty: MicroPower(250_000),
+        ..Parameters::demo()
     }
 }
 
