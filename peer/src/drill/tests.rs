@@ -134,6 +134,7 @@ fn live_averaged() -> (RunState, RunState, RunState, Evaluation) {
         panic!()
     };
     let Answer::Exported(export) = ask(Work::Export { run: RUN, evaluate: true }) else { panic!() };
+    assert!(trainer.busy().wait_idle(Duration::from_secs(60)), "it has nothing more to do");
     let [before, after] = [AGAIN.start, AGAIN.end].map(|exchange| states[exchange as usize].clone());
     (before, after, last, export.validation.expect("as asked for"))
 }
@@ -164,7 +165,8 @@ fn a_segment_ends_in_the_state_of_the_live_run_on_every_device() {
     // One batch is another, or contributions are added up in another order.
     for change in [
         (|unit: &mut SegmentUnit| unit.exchanges[1].contributors[0][0].first += 1) as fn(&mut SegmentUnit),
-        |unit| unit.exchanges[0].schedule_step += 1,
+        // Where the learning rate has begun to fall.
+        |unit| unit.exchanges[0].schedule_step = 5,
         |unit| unit.exchanges[0].contributors[1].pop().map_or((), drop),
     ] {
         let mut other = unit.clone();
@@ -273,7 +275,7 @@ fn a_segment_of_local_steps_goes_on_from_the_members_moments() {
 
 /// A driller that has measured itself, with the whole machine for it.
 fn driller(busy: &Arc<Busy>) -> Driller {
-    let driller = Driller::start(None, 1, "100".parse().expect("a share"), busy.clone()).expect("a thread");
+    let driller = Driller::start(None, 1, "100".parse::<Share>().expect("a share"), busy.clone()).expect("a thread");
     let begun = std::time::Instant::now();
     while driller.operations_per_s().is_none() {
         assert!(begun.elapsed() < Duration::from_secs(60), "it is measured");
@@ -299,8 +301,18 @@ fn units_are_executed_one_after_the_other() {
     let found = native.execute(&shape, &[3; 32], Some(&[4; 32]), &mut || true).expect("no fault").expect("not stopped");
     let result = DrillResult { digest: Hash(found.digest), check: Hash(found.check) };
     assert_eq!((finished.task, finished.outcome), (TASK, Outcome::Gemm(result)));
-    // A model that the state does not fit fails, and is reported.
+    // One of a run: an untrained model is judged.
     let spec = run_spec(false);
+    let mut model = Model::prepare(RUN, &spec, data(), None, 1).expect("a model");
+    let state = model.state(0).expect("a state");
+    let evaluation = model.evaluate(2, || true).expect("no fault").expect("not stopped");
+    let (window_operations, root) = (window_operations(&spec), state.cut(RUN).root);
+    let unit = EvaluateUnit { run: RUN, spec: spec.hash(), window_operations, state: root, windows: 2 };
+    let job = EvaluateJob { unit, spec: spec.clone(), data: data(), state };
+    assert_eq!(driller.ask(TASK, Job::Evaluate(Box::new(job)), minute, false), Ok(()));
+    let finished = driller.finished.blocking_recv().expect("the thread lives");
+    assert_eq!(finished.outcome, Outcome::Evaluated { digest: unit.digest(&evaluation), evaluation });
+    // A state that the unit does not name fails, and is reported.
     let unit = segment(&spec, Hash([5; 32]), Vec::new());
     let state = RunState { exchange: AGAIN.start, vectors: vec![vec![0.0; 4]; 3] };
     let job = SegmentJob { unit, spec, data: data(), state, moments: Vec::new() };
@@ -315,14 +327,18 @@ fn a_unit_waits_for_a_busy_trainer_as_long_as_it_can_and_can_be_stopped() {
     let busy = Arc::new(Busy::default());
     let mut driller = driller(&busy);
     busy.set(true);
-    // Some hundred blocks, which would take a moment.
-    let class = GemmClass::try_from(3).expect("a class");
-    let within = Duration::from_millis(2_500);
+    // At least six blocks, which would take a moment.
+    let speed = driller.operations_per_s().expect("it was measured");
+    let class = GemmClass::for_speed(speed / 4);
+    let expected = Duration::from_secs_f64(class.operations() as f64 / speed as f64);
+    let within = 6 * expected;
     assert_eq!(driller.ask(TASK, gemm(class), within, false), Ok(()));
     assert_eq!(driller.ask(TASK, gemm(class), within, false), Err(Refused::Twice));
     let finished = driller.finished.blocking_recv().expect("the thread lives");
     assert!(matches!(finished.outcome, Outcome::Gemm(_)), "{finished:?}");
-    assert!(finished.elapsed_ms >= 1_000, "not in haste: {finished:?}");
+    // Were it not to wait, it would take no longer than what it used.
+    let used = Duration::from_millis(finished.used_ms).min(expected);
+    assert!(Duration::from_millis(finished.elapsed_ms) >= 2 * used, "not in haste: {finished:?}, {expected:?}");
     // What waits is stopped at once.
     let day = Duration::from_secs(86_400);
     assert_eq!(driller.ask(TASK, gemm(class), day, false), Ok(()));

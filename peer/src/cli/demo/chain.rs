@@ -86,7 +86,8 @@ impl Watch {
         let is_honest = |peer: &&String| Some(*peer) != liar;
         let blamed = |kind: &str| LIES.contains(&kind) || kind == BLAME;
         let losses = ledger.faults.iter().filter(|fault| is_honest(&&fault.peer) && blamed(&fault.kind));
-        let honest_loss: f64 = losses.map(|fault| fault.lost).sum();
+        // The sum of nothing would be a negative zero.
+        let honest_loss = losses.map(|fault| fault.lost).fold(0.0, |sum, lost| sum + lost);
         let label = |peer: &str| match peers.iter().position(|id| id == peer) {
             Some(index) => format!("peer {index}"),
             None => format::short(peer).to_owned(),
