@@ -184,6 +184,11 @@ impl Trust {
         self.chain.as_ref().map(Chain::progress)
     }
 
+    /// Own transactions that wait for a block.
+    pub(crate) fn waiting(&self) -> Vec<Transaction> {
+        self.chain.as_ref().map(|chain| chain.waiting(&self.identity.peer_id())).unwrap_or_default()
+    }
+
     pub(crate) fn timeout(&self) -> Time {
         let chain = self.chain.as_ref().and_then(Chain::timeout);
         let found = self.chain.is_none().then_some(self.found_at);
@@ -338,8 +343,10 @@ impl Trust {
         if let Some(action) = self.driller.computed(task, result) {
             self.submit(action, now, out);
         }
-        // A reveal may be due already.
-        self.looked_at = None;
+        // A reveal may be due already. What was declined is asked for again after the next block.
+        if result.is_some() {
+            self.looked_at = None;
+        }
         self.settle(now, out);
     }
 
