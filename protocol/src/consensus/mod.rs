@@ -28,7 +28,7 @@ pub use engine::{Config, Engine, Identify, Input, LogError, Output, Progress, Re
 pub use evidence::{Evidence, EvidenceError};
 pub use light::{LightClient, LightError, Link};
 pub use recovery::{Plan, Recovery, RecoveryError};
-pub use sync::{Blocks, BlocksAsk, Decision, LedgerStatus, Sync, SyncError};
+pub use sync::{Blocks, BlocksAsk, Decision, Sync, SyncError};
 pub use vote::{NIL, Proposal, ProposalAsk, Statement, Step, Vote, Votes};
 
 /// Members of one committee: below, everyone votes; above, the ledger draws a sample.

@@ -1,6 +1,7 @@
 //! How a peer that was away catches up: it asks others for decided blocks.
 //!
-//! Everyone tells now and then how far it is ([`LedgerStatus`]). Who is behind
+//! Everyone tells now and then how far it is
+//! ([`LedgerStatus`](crate::trust::words::LedgerStatus)). Who is behind
 //! asks one peer at a time for the next blocks ([`BlocksAsk`]) and checks each by
 //! its certificate ([`Decision::verify`]) before it executes it. Whoever does
 //! not answer, or answers with something else, is left alone for a while; a lie
@@ -25,21 +26,10 @@ const ANSWER_WAIT: Duration = Duration::from_s(5);
 /// How long a peer is left alone that did not answer well.
 const LEFT_ALONE: Duration = Duration::from_s(20);
 
-/// How far a peer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerStatus {
-    /// The ledger's hash or, after a recovery, that of the latest recovery.
-    pub chain: Hash,
-    /// The last height that it has executed.
-    pub height: u64,
-    /// Id of that block; of height 0, the ledger's hash.
-    pub id: Hash,
-}
-
 /// Asks for decided blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlocksAsk {
-    /// As in [`LedgerStatus`].
+    /// The ledger's hash or, after a recovery, that of the latest recovery.
     pub chain: Hash,
     /// The first height.
     pub from: u64,
@@ -193,12 +183,6 @@ impl Sync {
     /// When the answer that is waited for is overdue: time to [`Self::ask`] another.
     pub fn timeout(&self) -> Option<Time> {
         self.asked.map(|asked| asked.until)
-    }
-}
-
-impl Body for LedgerStatus {
-    fn validate(&self) -> Result<(), String> {
-        validate_height(self.height)
     }
 }
 

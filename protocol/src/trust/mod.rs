@@ -11,7 +11,7 @@ mod probes;
 pub mod words;
 
 use crate::consensus::engine::{Input as Consensus, Worth};
-use crate::consensus::{Committee, Progress};
+use crate::consensus::{Blocks, Progress, Sync};
 use crate::effect::{Effect, Event, Verdict};
 use crate::ids::{Hash, NetworkId, PeerId};
 use crate::ledger::{Action, Admission, Founder, Genesis, Parameters, Register, State, Transaction};
@@ -25,7 +25,7 @@ use founding::{Move, Own, Rumours};
 use probes::Prober;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use words::{Blocks, BlocksAsk, GenesisAsk, GenesisReply, LedgerStatus, ProbeReply, ProposalAsk, ProposalReply};
+use words::{GenesisAsk, GenesisReply, LedgerStatus, ProbeReply, ProposalReply};
 
 /// Gossip of the ledger means nothing after so long.
 const WORD_LIFETIME: Duration = Duration::from_s(60);
@@ -84,18 +84,12 @@ struct Snapshot {
 /// Longest snapshot that is read back, in bytes.
 const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 
-/// What is being waited for.
+/// A genesis document that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Asked {
-    what: What,
+    ledger: Hash,
     whom: PeerId,
     until: Time,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Genesis(Hash),
-    Blocks,
 }
 
 /// See the module.
@@ -108,6 +102,8 @@ pub(crate) struct Trust {
     driller: Driller,
     prober: Prober,
     asked: Option<Asked>,
+    /// Who has blocks that are missing here.
+    sync: Sync,
     found_at: Time,
     status_due: Time,
     said_status_at: Option<Time>,
@@ -140,6 +136,7 @@ impl Trust {
             rumours: Rumours::default(),
             chain: None,
             asked: None,
+            sync: Sync::default(),
             said_status_at: None,
             told_of_split: None,
             connected: BTreeSet::new(),
@@ -193,7 +190,7 @@ impl Trust {
         let chain = self.chain.as_ref().and_then(Chain::timeout);
         let found = self.chain.is_none().then_some(self.found_at);
         let asked = self.asked.map(|asked| asked.until);
-        let waits = [chain, found, asked, self.prober.timeout(), Some(self.status_due)];
+        let waits = [chain, found, asked, self.sync.timeout(), self.prober.timeout(), Some(self.status_due)];
         waits.into_iter().flatten().min().unwrap_or(self.status_due)
     }
 
@@ -205,6 +202,7 @@ impl Trust {
 
     pub(crate) fn disconnected(&mut self, peer: &PeerId, now: Time) {
         self.connected.remove(peer);
+        self.sync.forget(peer);
         if let Some(asked) = &mut self.asked
             && asked.whom == *peer
         {
@@ -214,6 +212,7 @@ impl Trust {
 
     /// A frame could not be delivered.
     pub(crate) fn undelivered(&mut self, to: PeerId, now: Time) {
+        self.sync.refused(&to, now);
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.whom == to) {
             asked.until = now;
         }
@@ -224,6 +223,8 @@ impl Trust {
         match message {
             Message::LedgerStatus(status) => {
                 self.rumours.hear(author, status, now);
+                self.hear_height(author, &status);
+                self.settle(now, out);
                 Verdict::Accept
             }
             Message::Transaction(transaction) => self.transaction_heard(*transaction, out),
@@ -267,8 +268,7 @@ impl Trust {
             }
         };
         if height > ours {
-            let status = LedgerStatus { ledger: chain.state().ledger(), height: height - 1, alone: false };
-            self.ask_blocks_of(author, status, now, out);
+            self.sync.hear(author, height - 1);
         }
         self.settle(now, out);
         verdict
@@ -285,15 +285,15 @@ impl Trust {
             }
             Message::GenesisReply(reply) => self.genesis_shown(from, &reply.genesis, now, out),
             Message::BlocksAsk(ask) => {
-                if self.state().is_some_and(|state| state.ledger() == ask.ledger && state.height() >= ask.from) {
+                if self.state().is_some_and(|state| state.chain() == ask.chain && state.height() >= ask.from) {
                     let bytes_max = words::BLOCKS_BYTES_MAX;
-                    out.push(Effect::ReadBlocks { to: from, from: ask.from, bytes_max });
+                    out.push(Effect::ReadBlocks { to: from, from: ask.from, count_max: ask.count, bytes_max });
                 }
             }
             Message::Blocks(blocks) => self.blocks_shown(from, blocks, now, out),
             Message::ProposalAsk(ask) => {
                 let chain = self.chain.as_ref();
-                if let Some(proposal) = chain.and_then(|chain| chain.proposal(ask.height, ask.round, &ask.value)) {
+                if let Some(proposal) = chain.and_then(|chain| chain.proposal(ask)) {
                     let reply = Message::ProposalReply(Box::new(ProposalReply { proposal }));
                     out.send(from, reply, About::Ledger, now);
                 }
@@ -323,13 +323,10 @@ impl Trust {
     }
 
     /// The driver has read blocks for a peer that asked.
-    pub(crate) fn blocks_read(&mut self, to: PeerId, blocks: Vec<Vec<u8>>, now: Time, out: &mut Outbox) {
-        let Some(state) = self.state() else { return };
-        let blocks: Vec<_> = blocks.into_iter().take(words::BLOCKS_MAX).map(serde_bytes::ByteBuf::from).collect();
-        if !blocks.is_empty() {
-            let reply = Blocks { ledger: state.ledger(), blocks };
-            out.send(to, Message::Blocks(Box::new(reply)), About::Ledger, now);
-        }
+    pub(crate) fn blocks_read(&mut self, to: PeerId, from: u64, blocks: &[Vec<u8>], now: Time, out: &mut Outbox) {
+        // What is on the own disk was written by this node.
+        let blocks = blocks.iter().map_while(|bytes| chain::decode(bytes).ok()).collect();
+        out.send(to, Message::Blocks(Box::new(Blocks { from, blocks })), About::Ledger, now);
     }
 
     /// A unit was computed, or could not be.
@@ -409,11 +406,10 @@ impl Trust {
                 Want::Say(message) => {
                     out.publish(&message, WORD_LIFETIME, now);
                 }
-                Want::Proposal { height, round, value, holders } => {
+                Want::Proposal { ask, holders } => {
                     let holder = holders.iter().find(|holder| self.connected.contains(holder)).or(holders.first());
                     if let Some(holder) = holder.filter(|holder| **holder != self.identity.peer_id()) {
-                        let ask = Message::ProposalAsk(ProposalAsk { height, round, value });
-                        out.send(*holder, ask, About::Ledger, now);
+                        out.send(*holder, Message::ProposalAsk(ask), About::Ledger, now);
                     }
                 }
             }
@@ -496,7 +492,7 @@ impl Trust {
         }
         match self.rumours.decide(self.own(), now) {
             Move::Follow(ledger, whom) if self.asked.is_none() => {
-                self.asked = Some(Asked { what: What::Genesis(ledger), whom, until: now + ANSWER_MAX });
+                self.asked = Some(Asked { ledger, whom, until: now + ANSWER_MAX });
                 out.send(whom, Message::GenesisAsk(GenesisAsk { ledger }), About::Ledger, now);
             }
             Move::Split(theirs, _) if self.told_of_split.is_none_or(|at| now.since(at) >= SPLIT_AGAIN) => {
@@ -533,7 +529,7 @@ impl Trust {
     }
 
     fn genesis_shown(&mut self, from: PeerId, genesis: &Genesis, now: Time, out: &mut Outbox) {
-        let wanted = self.asked.filter(|asked| asked.whom == from && asked.what == What::Genesis(genesis.ledger()));
+        let wanted = self.asked.filter(|asked| asked.whom == from && asked.ledger == genesis.ledger());
         if wanted.is_none() {
             return;
         }
@@ -558,6 +554,7 @@ impl Trust {
         let chain = Chain::new(self.identity.clone(), state, &[], now)?;
         self.driller = Driller::new(&self.identity);
         self.prober = Prober::new(&self.identity);
+        self.sync = Sync::default();
         self.looked_at = None;
         self.told_height = 0;
         self.chain = Some(chain);
@@ -566,47 +563,31 @@ impl Trust {
         Ok(ledger)
     }
 
-    /// Asks for blocks while others seem to be ahead.
-    fn catch_up(&mut self, now: Time, out: &mut Outbox) {
-        let Some(state) = self.state().filter(|_| self.asked.is_none()) else { return };
+    fn hear_height(&mut self, peer: PeerId, status: &LedgerStatus) {
         // Who is one behind decides by itself in a moment, or hears votes of the next height.
-        let ahead = self.rumours.ahead(&state.ledger(), state.height() + 1, now);
-        let Some(whom) = ahead.iter().find(|peer| self.connected.contains(peer)).or(ahead.first()).copied() else {
-            return;
-        };
-        self.ask_blocks(whom, now, out);
-    }
-
-    fn ask_blocks_of(&mut self, peer: PeerId, status: LedgerStatus, now: Time, out: &mut Outbox) {
-        self.rumours.hear(peer, status, now);
-        if self.asked.is_none() {
-            self.ask_blocks(peer, now, out);
+        if self.state().is_some_and(|state| state.ledger() == status.ledger && status.height > state.height() + 1) {
+            self.sync.hear(peer, status.height);
         }
     }
 
-    fn ask_blocks(&mut self, whom: PeerId, now: Time, out: &mut Outbox) {
-        let Some(state) = self.state() else { return };
-        let ask = BlocksAsk { ledger: state.ledger(), from: state.height() + 1 };
-        out.send(whom, Message::BlocksAsk(ask), About::Ledger, now);
-        self.asked = Some(Asked { what: What::Blocks, whom, until: now + ANSWER_MAX });
+    /// Asks for blocks while others are ahead.
+    fn catch_up(&mut self, now: Time, out: &mut Outbox) {
+        let Some((chain, height)) = self.state().map(|state| (state.chain(), state.height())) else { return };
+        if let Some((whom, ask)) = self.sync.ask(chain, height, now) {
+            out.send(whom, Message::BlocksAsk(ask), About::Ledger, now);
+        }
     }
 
     fn blocks_shown(&mut self, from: PeerId, blocks: &Blocks, now: Time, out: &mut Outbox) {
-        if self.asked.is_none_or(|asked| asked.what != What::Blocks || asked.whom != from) {
+        if !self.sync.answered(&from, blocks, now) {
             return;
         }
-        self.asked = None;
-        let Some(chain) = self.chain.as_mut().filter(|chain| chain.state().ledger() == blocks.ledger) else { return };
-        for block in &blocks.blocks {
-            match chain.follow(block, now) {
-                Ok(()) => {}
-                // Decided here meanwhile.
-                Err(chain::NotFollowing::Height { found, expected }) if found < expected => {}
-                Err(why) => {
-                    self.rumours.doubt(from, now);
-                    out.notify(Event::Refused { why: format!("a block of {}: {why}", from.short()) });
-                    return out.push(Effect::Misbehaviour { peer: from, what: why.to_string() });
-                }
+        let Some(chain) = self.chain.as_mut() else { return };
+        for decision in &blocks.blocks {
+            if let Err(why) = chain.follow(decision, now) {
+                self.sync.refused(&from, now);
+                out.notify(Event::Refused { why: format!("a block of {}: {why}", from.short()) });
+                return;
             }
         }
         self.status_soon(now);
@@ -627,23 +608,6 @@ impl Trust {
         out.publish(&Message::LedgerStatus(status), WORD_LIFETIME, now);
         self.said_status_at = Some(now);
         self.status_due = now + (epoch + epoch).max(STATUS_MIN).min(STATUS_MAX);
-    }
-
-    /// Follows an operator's recovery; see [`crate::consensus::recovery`].
-    ///
-    /// # Errors
-    /// Why it does not fit this ledger.
-    pub(crate) fn recover(
-        &mut self,
-        committee: Committee,
-        chain: Hash,
-        now: Time,
-        out: &mut Outbox,
-    ) -> Result<(), String> {
-        let kept = self.chain.as_mut().ok_or("there is no ledger here")?;
-        kept.recover(committee, chain, now);
-        self.settle(now, out);
-        Ok(())
     }
 }
 

@@ -156,14 +156,22 @@ impl Swarm {
                 assert_eq!(height, peer.disk.blocks.len() as u64 + 1, "blocks come one after the other");
                 peer.disk.blocks.push(block);
             }
-            Effect::ReadBlocks { to, from, bytes_max } => {
+            Effect::ReadBlocks { to, from, count_max, bytes_max } => {
                 let mut bytes = 0;
                 let fits = |block: &&Vec<u8>| {
                     bytes += block.len();
                     bytes <= bytes_max
                 };
-                let blocks = peer.disk.blocks.iter().skip(from as usize - 1).take_while(fits).cloned().collect();
-                self.later(Duration::from_ms(1), me, Input::BlocksRead { to, blocks });
+                let blocks = peer
+                    .disk
+                    .blocks
+                    .iter()
+                    .skip(from as usize - 1)
+                    .take(count_max as usize)
+                    .take_while(fits)
+                    .cloned()
+                    .collect();
+                self.later(Duration::from_ms(1), me, Input::BlocksRead { to, from, blocks });
             }
             Effect::Drill { task, challenge, .. } => {
                 let digest = if peer.liar { Hash::of(me.as_bytes()) } else { Hash::of(task.as_bytes()) };
