@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(rumours.decide(None, Time(1)), Move::Stay);
         let later = Time(1) + MISTRUST;
         rumours.hear(peer(1), status(2, false), later);
-        assert_eq!(rumours.decide(None, later), Move::Follow(Hash([2;
+        assert_eq!(rumours.decide(None, later), Move::Follow(Hash([2; 32]), peer(1)));
         assert_eq!(rumours.decide(None, later + STALE_AFTER), Move::Stay, "it may be gone");
     }
 
