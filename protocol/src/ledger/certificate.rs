@@ -58,8 +58,8 @@ pub enum CertificateError {
     /// The id does not follow from the origin and the first beacon.
     #[error("task {0:?} does not follow from its beacon")]
     Origin(Hash),
-    /// Two seats of one owner.
-    #[error("owner {0:?} has two seats")]
+    /// Two seats of one owner or of one worker.
+    #[error("{0:?} has two seats")]
     TwoSeats(PeerId),
     /// A signature does not fit.
     #[error("{0:?} has not signed its commitment or its reveal")]
@@ -111,11 +111,12 @@ impl DrillCertificate {
         if id != task.id {
             return Err(CertificateError::Origin(task.id));
         }
-        let mut owners = BTreeSet::new();
+        let (mut owners, mut workers) = (BTreeSet::new(), BTreeSet::new());
         let (mut agreeing, mut dissenting, mut unrevealed) = (Vec::new(), Vec::new(), Vec::new());
         for seat in &task.seats {
-            if !owners.insert(seat.owner) {
-                return Err(CertificateError::TwoSeats(seat.owner));
+            let again = (!owners.insert(seat.owner)).then_some(seat.owner);
+            if let Some(twice) = again.or_else(|| (!workers.insert(seat.worker)).then_some(seat.worker)) {
+                return Err(CertificateError::TwoSeats(twice));
             }
             self.check(seat)?;
             match seat.revealed {

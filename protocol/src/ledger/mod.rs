@@ -35,9 +35,10 @@
 //! * *Splitting a weight.* Seats are binomial in the weight and credit is shared
 //!   by seats: many keys have together what one would have. A task's credit is
 //!   its difficulty, however many take part.
-//! * *Two seats through one owner.* Keys of one owner have one seat a task; an
-//!   owner countersigns, so nobody is made one against its will. Undeclared
-//!   owners are what weights, elections and re-execution are for.
+//! * *Two seats through one owner.* Keys of one owner have one seat a task, and a
+//!   key that has changed owners since it took a seat gets no other; an owner
+//!   countersigns, so nobody is made one against its will. Undeclared owners are
+//!   what weights, elections and re-execution are for.
 //! * *Lying when trusted.* Whether a result is compared is drawn from a beacon
 //!   after its commitment, at least once in [`Parameters::trust_max`] on average.
 //!   What was credited unseen since the last comparison is taken back at a fault,

@@ -183,7 +183,7 @@ impl State {
     fn chance(&self, task: &Task, worker: &PeerId) -> Option<Chance> {
         let stage = *task.stage()?;
         let owner = stage::electable(self, stage.weights_of, task.class, worker)?;
-        if stage.phase != Phase::Committing || task.has_owner(&owner) {
+        if stage.phase != Phase::Committing || task.has_part(worker, &owner) {
             return None;
         }
         let weight = self.epochs.get(&stage.weights_of)?.standings.weight(worker).filter(|weight| *weight > 0)?;

@@ -69,4 +69,8 @@ fn to_change_owners_before_a_lie_is_found_saves_nothing() {
     adopt(&mut bench, 1, 1);
     bench.steps(25);
     assert!(bench.state.trust(&owner).faults > 0, "the owner of then is at fault");
+    for settled in bench.state.settled() {
+        let of_key = settled.task.seats.iter().filter(|seat| seat.worker == bench.peer(1)).count();
+        assert!(of_key <= 1, "nor does it give the key a second seat");
+    }
 }
