@@ -6,12 +6,14 @@
 //! come from the same seed, and checkers watch what really happens.
 //! `docs/simulator.md` says what is modelled.
 
+pub mod attacks;
 pub mod checkers;
 pub mod clock;
 pub mod disk;
 pub mod draws;
 pub mod faults;
 pub mod host;
+pub mod ledger;
 mod many;
 pub mod network;
 pub mod options;
@@ -24,6 +26,6 @@ pub mod transport;
 pub mod workload;
 mod world;
 
-pub use many::simulate_many;
+pub use many::{in_order, simulate_many};
 pub use options::Options;
 pub use world::simulate;

@@ -3,6 +3,8 @@
 //! Exit status: 0 if every checker was content, 1 if not, 2 for a wrong command
 //! line, a wrong scenario, or a trace that cannot be written.
 
+mod cli;
+
 use clap::{Args, Parser, Subcommand};
 use manta_simulator::faults::Kind;
 use manta_simulator::options::{Faults, Links, Mode};
@@ -26,6 +28,10 @@ struct Cli {
 enum Command {
     /// Run one history, or with --seeds or --long many. What is not given is drawn from the seed.
     Run(Box<RunArgs>),
+    /// Keep a ledger on many machines under faults, or with --seeds or --long many. What is not given is drawn from the seed.
+    Ledger(Box<cli::ledger::LedgerArgs>),
+    /// Run every attack on drills, power and the ledger: predicted and measured outcomes.
+    Attacks(cli::attacks::AttacksArgs),
 }
 
 #[derive(Args)]
@@ -139,8 +145,11 @@ fn replayed(words: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
-    let result = args.options().and_then(|options| run(&args, &options));
+    let result = match Cli::parse().command {
+        Command::Run(args) => args.options().and_then(|options| run(&args, &options)),
+        Command::Ledger(args) => cli::ledger::run(&args),
+        Command::Attacks(args) => cli::attacks::run(&args),
+    };
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

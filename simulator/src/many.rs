@@ -18,12 +18,29 @@ pub fn simulate_many(
     options: &Options,
     count: u64,
     threads: usize,
-    mut see: impl FnMut(Summary) -> bool + Send,
+    see: impl FnMut(Summary) -> bool + Send,
 ) -> Result<(), String> {
-    struct Seen<'a> {
+    let one = |seed| simulate(&Options { seed, ..options.clone() }, None);
+    in_order(options.seed, count, threads, one, see)
+}
+
+/// Does `one` for the seeds `first`, `first` + 1 … on `threads` threads and hands
+/// what comes out to `see` in the order of the seeds, until it has seen `count`
+/// or returns `false`.
+///
+/// # Errors
+/// The first error of `one`.
+pub fn in_order<S: Send>(
+    first: u64,
+    count: u64,
+    threads: usize,
+    one: impl Fn(u64) -> Result<S, String> + Sync,
+    mut see: impl FnMut(S) -> bool + Send,
+) -> Result<(), String> {
+    struct Seen<'a, S> {
         next: u64,
-        waiting: BTreeMap<u64, Result<Summary, String>>,
-        see: &'a mut (dyn FnMut(Summary) -> bool + Send),
+        waiting: BTreeMap<u64, Result<S, String>>,
+        see: &'a mut (dyn FnMut(S) -> bool + Send),
         error: Option<String>,
     }
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -34,8 +51,7 @@ pub fn simulate_many(
             if index >= count {
                 break;
             }
-            let seed = options.seed.wrapping_add(index);
-            let summary = simulate(&Options { seed, ..options.clone() }, None);
+            let summary = one(first.wrapping_add(index));
             let mut guard = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let seen = &mut *guard;
             // Another thread may have seen the last while this one was at work.

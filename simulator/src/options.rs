@@ -136,7 +136,7 @@ impl Links {
         }
     }
 
-    fn resolved(self, seed: Seed) -> Conditions {
+    pub(crate) fn resolved(self, seed: Seed) -> Conditions {
         let drawn = Conditions::drawn(seed);
         Conditions {
             latency_us_max: self.latency_us.unwrap_or(drawn.latency_us_max),

@@ -2,7 +2,7 @@
 
 use crate::faults::Kind;
 use crate::options::Setup;
-use manta_protocol::{Effect, Hash, Input, PeerId};
+use manta_protocol::{Command, Effect, Hash, Input, PeerId};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -188,7 +188,18 @@ impl Summary {
 pub(crate) fn describe_input(input: &Input) -> String {
     match input {
         Input::Gossip { bytes, .. } => format!("Gossip {:?}", Hash::of(bytes)),
-        Input::Command(manta_protocol::Command::Resume { record }) => format!("Resume {:?}", Hash::of(record)),
+        Input::Command(Command::Resume { record }) => format!("Resume {:?}", Hash::of(record)),
+        Input::Command(Command::KeepLedger(options)) => {
+            let kept = options.kept.as_ref();
+            let kept =
+                kept.map(|kept| (Hash::of(&kept.genesis), kept.snapshot.is_some(), kept.blocks.len(), &kept.log));
+            format!(
+                "KeepLedger {:?}",
+                kept.map(|(genesis, snapshot, blocks, log)| (genesis, snapshot, blocks, log.len()))
+            )
+        }
+        Input::Frame { from, bytes } => format!("Frame of {from:?} {:?}", Hash::of(bytes)),
+        Input::BlocksRead { to, blocks } => format!("BlocksRead {to:?} {}", blocks.len()),
         other => format!("{other:?}"),
     }
 }
@@ -197,6 +208,10 @@ pub(crate) fn describe_input(input: &Input) -> String {
 pub(crate) fn describe_effect(effect: &Effect) -> String {
     match effect {
         Effect::Publish { bytes } => format!("Publish {:?}", Hash::of(bytes)),
+        Effect::LedgerBegin { genesis } => format!("LedgerBegin {:?}", Hash::of(genesis)),
+        Effect::LedgerLog { height, record } => format!("LedgerLog {height} {:?}", Hash::of(record)),
+        Effect::LedgerBlock { height, block } => format!("LedgerBlock {height} {:?}", Hash::of(block)),
+        Effect::LedgerSnapshot { height, state } => format!("LedgerSnapshot {height} {:?}", Hash::of(state)),
         Effect::Prepare(start) => format!("Prepare {:?} {:?} of {}", start.run, start.entry, start.members.len()),
         Effect::Journal { run, record } => format!("Journal {run:?} {:?}", record.as_deref().map(Hash::of)),
         other => format!("{other:?}"),

@@ -37,7 +37,7 @@ struct Scenario {
 
 /// Faults without times: `"drawn"`, or a list of kinds.
 #[derive(Debug)]
-enum Which {
+pub(crate) enum Which {
     Drawn,
     Kinds(Vec<Kind>),
 }
@@ -45,7 +45,7 @@ enum Which {
 /// One fault.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct FaultTable {
+pub(crate) struct FaultTable {
     kind: Kind,
     at_ms: Option<Written>,
     exchange: Option<u64>,
@@ -125,7 +125,7 @@ impl<'de> Deserialize<'de> for Which {
 }
 
 impl FaultTable {
-    fn wish(self) -> Result<FaultWish, String> {
+    pub(crate) fn wish(self) -> Result<FaultWish, String> {
         let when = match (self.at_ms, self.exchange) {
             (Some(_), Some(_)) => return Err("a fault has at-ms or exchange, not both".into()),
             (Some(Written(Choice::Given(ms))), None) => Some(When::AtMs(ms)),
@@ -176,13 +176,20 @@ pub fn parse(text: &str) -> Result<Options, String> {
 /// # Errors
 /// The file cannot be read, or what is wrong in it.
 pub fn read(path: &Path) -> Result<Options, String> {
+    parse(&read_text(path)?).map_err(|problem| format!("{}: {problem}", path.display()))
+}
+
+/// The text of a scenario file.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     let in_file = |problem: String| format!("{}: {problem}", path.display());
     let length = std::fs::metadata(path).map_err(|error| in_file(error.to_string()))?.len();
     if length > BYTES_MAX {
         return Err(in_file(format!("{length} bytes, a scenario has at most {BYTES_MAX}")));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| in_file(error.to_string()))?;
-    parse(&text).map_err(in_file)
+    std::fs::read_to_string(path).map_err(|error| in_file(error.to_string()))
 }
 
 #[cfg(test)]

@@ -42,7 +42,9 @@
 //!   after its commitment, at least once in [`Parameters::trust_max`] on average.
 //!   What was credited unseen since the last comparison is taken back at a fault,
 //!   from all keys of the owner, and rewards for it cannot be spent until then:
-//!   the expected gain of lying is not above zero at any rate of it.
+//!   the expected gain of lying is not above zero at any rate of it. A fault
+//!   counts against the owner at the time of the commitment: to change owners
+//!   before it is found saves nothing.
 //! * *Withholding a reveal* costs a penalty and trust, and a name in the list of
 //!   faults; the others' results are compared, or the task opens again.
 //! * *Keeping reveals out of blocks.* They come first in a block and have no limit

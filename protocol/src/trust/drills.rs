@@ -126,11 +126,6 @@ impl Driller {
         Some(Action::Commit(DrillCommit { task, stage: part.number, proof: part.proof, commitment }))
     }
 
-    /// Units that are being computed.
-    pub(crate) fn running(&self) -> usize {
-        self.parts.values().filter(|part| part.asked).count()
-    }
-
     fn try_chance(&mut self, chance: Chance, wanted: &mut Vec<Wanted>) {
         let Chance { task, class, number, stage, input, weight, challenge } = chance;
         // One of an earlier stage, whose commitment came too late, makes room once it is computed.

@@ -2,10 +2,10 @@
 //!
 //! A peer that hears of a ledger follows it; one that hears of none for a while
 //! founds its own. Peers that start together may each have founded one: a
-//! ledger whose keys are all one owner's loses nothing when that owner leaves,
+//! ledger whose weight is all one owner's loses nothing when its peers leave,
 //! so of two such ledgers the one with the lower hash stays, and one that
-//! others take part in stays anyhow. Two ledgers that both have several owners
-//! never merge: people are told, and decide.
+//! others have worked for stays anyhow. Two ledgers that several owners have
+//! worked for never merge: people are told, and decide.
 //!
 //! What others say here is not proven; that they keep a ledger shows when its
 //! blocks come. The worst that a liar does is to have a lone founder ask in vain.
@@ -64,17 +64,6 @@ impl Rumours {
         if self.doubted.len() < HEARD_MAX {
             self.doubted.insert(peer, now + MISTRUST);
         }
-    }
-
-    /// Peers that are ahead of `height` on `ledger`, the farthest first.
-    pub(crate) fn ahead(&self, ledger: &Hash, height: u64, now: Time) -> Vec<PeerId> {
-        let mut ahead: Vec<_> = self
-            .believed(now)
-            .filter(|(_, status)| status.ledger == *ledger && status.height > height)
-            .map(|(peer, status)| (std::cmp::Reverse(status.height), peer))
-            .collect();
-        ahead.sort_unstable();
-        ahead.into_iter().map(|(_, peer)| peer).collect()
     }
 
     /// What to do, given what is kept here.
@@ -152,12 +141,10 @@ mod tests {
         let mut rumours = Rumours::default();
         rumours.hear(peer(1), status(2, false), Time(1));
         rumours.doubt(peer(1), Time(1));
-        assert_eq!(rumours.decide(None, Time(1)), Move::Stay);
-        assert!(rumours.ahead(&Hash([2; 32]), 0, Time(1)).is_empty());
+        assert_eq!(rumours.decide(None, Time(1)), Move::Stay); 32]), 0, Time(1)).is_empty());
         let later = Time(1) + MISTRUST;
         rumours.hear(peer(1), status(2, false), later);
-        assert_eq!(rumours.decide(None, later), Move::Follow(Hash([2; 32]), peer(1)));
-        assert_eq!(rumours.ahead(&Hash([2; 32]), 2, later), [peer(1)]);
+        assert_eq!(rumours.decide(None, later), Move::Follow(Hash([2; 32]), peer(1))); 32]), 2, later), [peer(1)]);
         assert_eq!(rumours.decide(None, later + STALE_AFTER), Move::Stay, "it may be gone");
     }
 

@@ -163,6 +163,15 @@ impl World {
             Effect::DropResult { run } => self.hosts[host].disk.drop_result(run),
             Effect::Close { run, failure } => self.close(host, run, failure),
             Effect::Notify(event) => self.notified(host, event),
+            Effect::LedgerBegin { .. }
+            | Effect::LedgerLog { .. }
+            | Effect::LedgerBlock { .. }
+            | Effect::LedgerSnapshot { .. }
+            | Effect::ReadBlocks { .. }
+            | Effect::Drill { .. } => {
+                let by = self.hosts[host].peer;
+                self.checkers.violation(format!("{by:?} keeps no ledger, and asks for {effect:?}"));
+            }
         }
     }
 

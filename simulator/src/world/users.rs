@@ -165,6 +165,13 @@ impl World {
             Event::Admitted { .. } | Event::Revoked(_) | Event::Dismissed => {
                 self.checkers.violation(format!("{peer:?} speaks of permissions in an open swarm: {event:?}"));
             }
+            Event::LedgerFounded { .. }
+            | Event::LedgerJoined { .. }
+            | Event::LedgersDiffer { .. }
+            | Event::LedgerUnreadable { .. }
+            | Event::BlockFinal { .. } => {
+                self.checkers.violation(format!("{peer:?} was asked for no ledger and speaks of one: {event:?}"));
+            }
             Event::ListingHeard { .. }
             | Event::LeftOut { .. }
             | Event::DemandHeard { .. }

@@ -1,0 +1,100 @@
+//! What honest work costs, and power that is not worked for.
+
+use super::agent::Policy;
+use super::arena::{Arena, DIFFICULTY, rules};
+use super::table::{About, Outcome, Scale};
+use crate::clock::EPOCH;
+use manta_protocol::Seed;
+use manta_protocol::ledger::Parameters;
+use manta_protocol::power::{Branch, MicroPower, PowerRecord};
+
+const WASH: About = About {
+    attack: "wash trading",
+    what: "pays itself for training without end and drills nothing",
+    measure: "weight gained",
+};
+const WASH_BACKED: About = About {
+    attack: "wash trading, backed",
+    what: "the same, with as much drilling as an honest peer",
+    measure: "weight, in parts of 0.4 + 0.6 κ times that drilling",
+};
+const REDUNDANCY: About = About {
+    attack: "redundancy",
+    what: "no attack: a steady swarm of honest, trusted peers",
+    measure: "units computed beyond one for each accepted task",
+};
+const FARM: About = About {
+    attack: "probation farming",
+    what: "48 newcomers of one person, against 6",
+    measure: "probation units they are given, in parts of what the 6 are given",
+};
+const FARM_POWER: About = About {
+    attack: "probation farming, cap",
+    what: "the same; two units would be above the cap of each",
+    measure: "most power of one newcomer, in parts of the cap and one unit",
+};
+
+/// Training counts only as far as drilling backs it.
+pub(super) fn wash_trading(_: Seed, _: Scale) -> Result<Vec<Outcome>, String> {
+    let now_ms = EPOCH.as_unix_ms();
+    let kappa_milli = Parameters::lan().kappa_milli;
+    let kappa = f64::from(kappa_milli) / 1_000.0;
+    let washed = |drilling: MicroPower| {
+        let mut record = PowerRecord::starting(drilling, now_ms);
+        for hour in 0..1_000 {
+            record.credit(Branch::Training, MicroPower::from_power(1_000_000), now_ms + hour);
+        }
+        record.weight(kappa_milli, now_ms + 1_000) as f64
+    };
+    let backed = washed(MicroPower(DIFFICULTY)) / (DIFFICULTY as f64 * (0.4 + 0.6 * kappa));
+    Ok(vec![
+        WASH.outcome(0.0, washed(MicroPower::ZERO), [0.0, 0.0], 1_000),
+        WASH_BACKED.outcome(1.0, backed, [0.0, 1.0], 1_000),
+    ])
+}
+
+/// Adaptive replication in a swarm that has earned its trust.
+pub(super) fn redundancy(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
+    const PEERS: usize = 16;
+    let defaults = Parameters::lan();
+    let trusting =
+        Parameters { trust_after: defaults.trust_after, trust_max: defaults.trust_max, ..rules(8, PEERS as u32) };
+    let mut arena = Arena::new(seed, &[(20_000_000, Policy::Honest); PEERS], trusting)?;
+    // Until trust is as far as it goes, on average.
+    arena.run(60 * PEERS as u64, 2_000)?;
+    let (settled, executions) = (arena.tally.accepted, arena.executions());
+    arena.run(arena.tally.settled + 300 * scale.times, 2_000)?;
+    let accepted = arena.tally.accepted - settled;
+    let extra = (arena.executions() - executions) as f64 / accepted as f64 - 1.0;
+    Ok(vec![REDUNDANCY.outcome(0.03, extra, [-0.05, 0.05], accepted)])
+}
+
+/// The beacon draws a fixed number of newcomers, however many there are.
+pub(super) fn probation(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
+    const HONEST: usize = 8;
+    let heights = 60 * scale.times;
+    let cap = DIFFICULTY / 20;
+    let farm = |newcomers: usize| {
+        let mut founders = vec![(20_000_000, Policy::Honest); HONEST];
+        founders.extend(vec![(0, Policy::Newcomer); newcomers]);
+        let parameters = Parameters { probation_milli: 800, probation_weight_max: cap, ..rules(1, HONEST as u32) };
+        let mut arena = Arena::new(seed, &founders, parameters)?;
+        while arena.state.height() < heights {
+            arena.step()?;
+        }
+        let units = arena.seats_of(HONEST..HONEST + newcomers);
+        let most = (HONEST..HONEST + newcomers).map(|agent| arena.gain(agent)).max().unwrap_or(0);
+        Ok::<_, String>((units, most))
+    };
+    let (few, _) = farm(6)?;
+    let (many, most) = farm(48)?;
+    let ratio = many as f64 / few.max(1) as f64;
+    // Both are counts of about 0.8 a height.
+    let sigma = (2.0 / (0.8 * heights as f64)).sqrt();
+    // The cap is on weight: 0.4 of effective power, of which a unit adds a tenth at once.
+    let reach = cap as f64 / 0.4 / 0.099 + DIFFICULTY as f64;
+    Ok(vec![
+        FARM.outcome(1.0, ratio, [0.0, 1.0 + 3.0 * sigma], heights),
+        FARM_POWER.outcome(1.0, most as f64 / reach, [0.0, 1.0], heights),
+    ])
+}

@@ -1,0 +1,4 @@
+//! The program's other commands.
+
+pub(crate) mod attacks;
+pub(crate) mod ledger;
