@@ -8,11 +8,12 @@
 use super::Driver;
 use crate::account::{LedgerPlan, RecentBlock, TransferRequest};
 use crate::drill::{Finished, Job, Outcome, Refused};
-use crate::store::chain::{ChainError, ChainStore};
+use crate::store::chain::{BLOCK_BYTES_MAX, ChainError, ChainStore};
 use manta_gpu_kernels::drill::GemmShape;
+use manta_protocol::consensus::sync::Decision;
 use manta_protocol::ledger::{Action, Block, DrillClass, DrillResult, Parameters, Transfer};
 use manta_protocol::power::MicroPower;
-use manta_protocol::trust::words::{BLOCKS_BYTES_MAX, Sealed};
+use manta_protocol::trust::words::BLOCKS_BYTES_MAX;
 use manta_protocol::trust::{Kept, LedgerOptions};
 use manta_protocol::wire::codec;
 use manta_protocol::{Command, Effect, Event, Hash, Input};
@@ -122,14 +123,16 @@ impl Driver {
                 self.board.status.ledger = None;
             }
             Effect::LedgerBlock { block, .. } => self.block_kept(&block),
-            Effect::ReadBlocks { to, from, bytes_max } => {
+            Effect::ReadBlocks { to, from, count_max, bytes_max } => {
                 let bytes_max = bytes_max.min(BLOCKS_BYTES_MAX);
                 let store = &mut self.parts.book.store;
-                let blocks = tokio::task::block_in_place(|| store.read(from, bytes_max)).unwrap_or_else(|error| {
+                let read = tokio::task::block_in_place(|| store.read(from, bytes_max));
+                let mut blocks = read.unwrap_or_else(|error| {
                     tracing::error!(%error, "blocks cannot be read for another peer");
                     Vec::new()
                 });
-                self.input_later(Input::BlocksRead { to, blocks });
+                blocks.truncate(count_max as usize);
+                self.input_later(Input::BlocksRead { to, from, blocks });
             }
             Effect::Drill { task, class, challenge, owed } => self.drill(task, class, challenge, owed),
             _ => {}
@@ -138,8 +141,8 @@ impl Driver {
 
     /// Shows a block that has become final.
     fn block_kept(&mut self, sealed: &[u8]) {
-        let Ok(sealed) = codec::decode::<Sealed>(sealed, BLOCKS_BYTES_MAX) else { return };
-        let Ok(block) = Block::decode(&sealed.block) else { return };
+        let Ok(sealed) = codec::decode::<Decision>(sealed, BLOCK_BYTES_MAX) else { return };
+        let Ok(block) = Block::decode(&sealed.bytes) else { return };
         self.board.block_made(RecentBlock {
             height: block.header.height,
             time_ms: block.header.time_ms,
