@@ -16,7 +16,7 @@ pub(crate) struct LedgerPlan {
     pub(crate) epoch: Option<Duration>,
     /// Whether it drills, checks others and decides on blocks, or only follows.
     pub(crate) takes_part: bool,
-    /// Whether it tells wrong results, to be caught at it.
+    /// Whether it tells wrong results once it weighs something, to be caught at it.
     pub(crate) lies: bool,
 }
 

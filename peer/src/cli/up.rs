@@ -92,7 +92,7 @@ pub(super) struct UpArgs {
     #[arg(long, hide = true, value_name = "TIME", value_parser = parse::epoch)]
     epoch: Option<Duration>,
 
-    /// Tell wrong results of drills, to show that they are found
+    /// Tell wrong results of drills once this peer has some power, to show that they are found
     #[arg(long, hide = true)]
     lie: bool,
 

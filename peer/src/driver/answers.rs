@@ -7,13 +7,14 @@ use crate::account::{
     MemberWeight, PowerEntry, PowerView, Question, RegistrationView, SeatView, StageView, Standing, TaskView,
     TransactionView,
 };
+use crate::store::chain::BLOCK_BYTES_MAX;
 use manta_protocol::consensus::Progress;
+use manta_protocol::consensus::sync::Decision;
 use manta_protocol::ledger::certificate::DrillCertificate;
 use manta_protocol::ledger::{
     Action, Block, Origin, Outcome, Phase, Seat, Settled, StageKind, State, Task, Transaction,
 };
 use manta_protocol::power::{Branch, MicroPower};
-use manta_protocol::trust::words::{BLOCKS_BYTES_MAX, Sealed};
 use manta_protocol::wire::codec;
 use manta_protocol::{Hash, PeerId, Time};
 use serde::Serialize;
@@ -93,12 +94,12 @@ impl Driver {
         }
     }
 
-    fn read_block(&mut self, height: u64) -> Result<(Block, Sealed), String> {
+    fn read_block(&mut self, height: u64) -> Result<(Block, Decision), String> {
         let store = &mut self.parts.book.store;
         let read = tokio::task::block_in_place(|| store.read(height, 1)).map_err(|error| error.to_string())?;
         let bytes = read.first().ok_or_else(|| format!("block {height} is not on this peer's disk"))?;
-        let sealed: Sealed = codec::decode(bytes, BLOCKS_BYTES_MAX).map_err(|error| error.to_string())?;
-        let block = Block::decode(&sealed.block).map_err(|error| error.to_string())?;
+        let sealed: Decision = codec::decode(bytes, BLOCK_BYTES_MAX).map_err(|error| error.to_string())?;
+        let block = Block::decode(&sealed.bytes).map_err(|error| error.to_string())?;
         Ok((block, sealed))
     }
 

@@ -8,11 +8,12 @@
 use super::Driver;
 use crate::account::{LedgerPlan, RecentBlock, TransferRequest};
 use crate::drill::{Finished, Job, Outcome, Refused};
-use crate::store::chain::{ChainError, ChainStore};
+use crate::store::chain::{BLOCK_BYTES_MAX, ChainError, ChainStore};
 use manta_gpu_kernels::drill::GemmShape;
+use manta_protocol::consensus::sync::Decision;
 use manta_protocol::ledger::{Action, Block, DrillClass, DrillResult, Parameters, Transfer};
 use manta_protocol::power::MicroPower;
-use manta_protocol::trust::words::{BLOCKS_BYTES_MAX, Sealed};
+use manta_protocol::trust::words::BLOCKS_BYTES_MAX;
 use manta_protocol::trust::{Kept, LedgerOptions};
 use manta_protocol::wire::codec;
 use manta_protocol::{Command, Effect, Event, Hash, Input};
@@ -122,14 +123,16 @@ impl Driver {
                 self.board.status.ledger = None;
             }
             Effect::LedgerBlock { block, .. } => self.block_kept(&block),
-            Effect::ReadBlocks { to, from, bytes_max } => {
+            Effect::ReadBlocks { to, from, count_max, bytes_max } => {
                 let bytes_max = bytes_max.min(BLOCKS_BYTES_MAX);
                 let store = &mut self.parts.book.store;
-                let blocks = tokio::task::block_in_place(|| store.read(from, bytes_max)).unwrap_or_else(|error| {
+                let read = tokio::task::block_in_place(|| store.read(from, bytes_max));
+                let mut blocks = read.unwrap_or_else(|error| {
                     tracing::error!(%error, "blocks cannot be read for another peer");
                     Vec::new()
                 });
-                self.input_later(Input::BlocksRead { to, blocks });
+                blocks.truncate(count_max as usize);
+                self.input_later(Input::BlocksRead { to, from, blocks });
             }
             Effect::Drill { task, class, challenge, owed } => self.drill(task, class, challenge, owed),
             _ => {}
@@ -138,8 +141,8 @@ impl Driver {
 
     /// Shows a block that has become final.
     fn block_kept(&mut self, sealed: &[u8]) {
-        let Ok(sealed) = codec::decode::<Sealed>(sealed, BLOCKS_BYTES_MAX) else { return };
-        let Ok(block) = Block::decode(&sealed.block) else { return };
+        let Ok(sealed) = codec::decode::<Decision>(sealed, BLOCK_BYTES_MAX) else { return };
+        let Ok(block) = Block::decode(&sealed.bytes) else { return };
         self.board.block_made(RecentBlock {
             height: block.header.height,
             time_ms: block.header.time_ms,
@@ -174,7 +177,7 @@ impl Driver {
         let result = match outcome {
             Outcome::Gemm(result) => {
                 tracing::debug!(task = %task.short(), used_ms, elapsed_ms, "a unit of drilling was computed");
-                Some(if self.parts.book.plan.lies { lie(&result) } else { result })
+                Some(if self.parts.book.plan.lies && self.has_weight() { lie(&result) } else { result })
             }
             Outcome::Stopped => None,
             Outcome::Failed { problem } => {
@@ -187,6 +190,12 @@ impl Driver {
             }
         };
         self.input(Input::Drilled { task, result });
+    }
+
+    /// Whether elections can draw this peer: before, a lie would only cost it its probation.
+    fn has_weight(&self) -> bool {
+        let node = &self.parts.node;
+        node.ledger().is_some_and(|state| state.weight(&node.peer_id()).is_some_and(|weight| weight > 0))
     }
 
     /// What happened to the ledger.
@@ -264,9 +273,10 @@ fn watched(epoch_ms: u64) -> Parameters {
     }
 }
 
-/// Another result, as one who has not done the work would tell.
+/// Another result, in the form of one: a check is told only where one is owed.
 fn lie(result: &DrillResult) -> DrillResult {
-    DrillResult { digest: Hash::of(result.digest.as_bytes()), check: Hash::of(result.check.as_bytes()) }
+    let another = |hash: &Hash| if *hash == Hash([0; 32]) { *hash } else { Hash::of(hash.as_bytes()) };
+    DrillResult { digest: another(&result.digest), check: another(&result.check) }
 }
 
 fn millis(duration: Duration) -> u64 {

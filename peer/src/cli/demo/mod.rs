@@ -85,7 +85,7 @@ pub(super) struct DemoArgs {
     #[command(flatten)]
     faults: FaultArgs,
 
-    /// Let the last peer tell wrong results of drills, until the others have proven it
+    /// Let the last peer tell wrong results of drills once it has won some power, and see it caught
     #[arg(long)]
     liar: bool,
 

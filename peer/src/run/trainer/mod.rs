@@ -169,7 +169,6 @@ impl Trainer {
     }
 
     /// Whether the thread works: what may wait should wait for it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing drills yet"))]
     pub(crate) fn busy(&self) -> Arc<Busy> {
         self.busy.clone()
     }
