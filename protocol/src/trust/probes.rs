@@ -41,9 +41,10 @@ impl Prober {
         Self { me: identity.peer_id(), vrf: identity.vrf(), open: BTreeMap::new(), seen: 0 }
     }
 
-    /// Whom to ask what, now that there is a block of this height.
+    /// Whom to ask what, now that there is another block.
     pub(crate) fn look(&mut self, state: &State, now: Time) -> Vec<(PeerId, Probe)> {
-        let height = state.height();
+        // The block before the last: whoever is asked has it, too, by now.
+        let height = state.height().saturating_sub(1);
         let is_ours = state.registration(&self.me).is_some_and(|key| !key.standby && key.vrf == self.vrf.public());
         if !is_ours || std::mem::replace(&mut self.seen, height) == height {
             return Vec::new();

@@ -275,9 +275,11 @@ fn peers_that_start_together_have_one_ledger_and_gain_power() {
         assert_eq!((totals.tasks_disputed, totals.faults), (0, 0), "seed {seed}: {totals:?}");
         for peer in &peers {
             assert!(state.weight(peer).is_some_and(|weight| weight > 0), "seed {seed}: {peer:?} has no power");
-            let reliability = state.reliability(peer).and_then(|reliability| reliability.permille());
-            assert_eq!(reliability, Some(1000), "seed {seed}: {peer:?}");
         }
+        // The founder is probed once others have power.
+        let probed: Vec<_> = peers.iter().filter_map(|peer| state.reliability(peer)?.permille()).collect();
+        assert!(probed.len() >= 3, "seed {seed}: {probed:?}");
+        assert!(probed.iter().all(|permille| *permille == 1000), "seed {seed}: {probed:?}");
         assert!(state.next_committee().weights().len() == 4, "seed {seed}: all decide in the end");
     }
 }
