@@ -1,5 +1,6 @@
 //! What the control API takes: the JSON of `POST /api/orders`.
 
+use crate::account::{Question, TransferRequest};
 use manta_protocol::market::demand::Share;
 use manta_protocol::membership::Role;
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,10 @@ pub(crate) enum Control {
     Stop(String, tokio::sync::oneshot::Sender<Result<(), String>>),
     /// Issue an invitation.
     Invite(InvitationRequest, tokio::sync::oneshot::Sender<Result<InvitationIssued, String>>),
+    /// Tell something of the ledger, in JSON.
+    Ask(Question, tokio::sync::oneshot::Sender<Result<serde_json::Value, String>>),
+    /// Give credits to another account; answered by the transaction's id.
+    Transfer(TransferRequest, tokio::sync::oneshot::Sender<Result<String, String>>),
     /// Take back an invitation (by its serial), or all that a peer has used (by its id).
     Revoke(String, tokio::sync::oneshot::Sender<Result<Revoked, String>>),
 }

@@ -1,5 +1,6 @@
 //! The board that everybody may read: keeps [`Status`] in step with what happens.
 
+use crate::account::{LedgerStatus, RecentBlock};
 use crate::device::Machine;
 use crate::net::bulk::BulkCounters;
 use crate::net::swarm::NetCounters;
@@ -22,6 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const HISTORY: usize = 16;
 /// Rounds whose losses are remembered: beyond it every second one is dropped.
 const LOSSES_MAX: usize = 4096;
+/// Blocks of the ledger that are remembered.
+const BLOCKS_MAX: usize = 64;
 /// Departures of a run that are remembered.
 const DEPARTURES_MAX: usize = 64;
 
@@ -40,6 +43,20 @@ impl Board {
     /// A board that shows `status` to begin with.
     pub(crate) fn new(me: PeerId, status: Status) -> Self {
         Self { status, me, round_began: Time(0), training_began: Time(0), steps: 0 }
+    }
+
+    /// Replaces what is shown of the ledger, but for its latest blocks.
+    pub(crate) fn show_ledger(&mut self, mut ledger: LedgerStatus) {
+        ledger.recent = self.status.ledger.take().map(|before| before.recent).unwrap_or_default();
+        self.status.ledger = Some(ledger);
+    }
+
+    /// Adds a block to the latest ones.
+    pub(crate) fn block_made(&mut self, block: RecentBlock) {
+        let recent = &mut self.status.ledger.get_or_insert_default().recent;
+        recent.push(block);
+        let over = recent.len().saturating_sub(BLOCKS_MAX);
+        recent.drain(..over);
     }
 
     /// Replaces the offers that were heard; `relation` says what their peers are to this one.

@@ -1,5 +1,6 @@
 //! `manta`: the one program. Every participant runs the same peer.
 
+mod account;
 mod api;
 mod board;
 mod checkpoint;

@@ -3,6 +3,7 @@
 //! Every scrape builds its families from one [`Status`], so that `/metrics`,
 //! `/api/status` and the page can never disagree.
 
+use crate::account::LedgerStatus;
 use crate::status::{RunState, RunStatus, Status, Traffic};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -60,6 +61,9 @@ pub(crate) fn encode(status: &Status, now_ms: u64) -> Result<String, std::fmt::E
     register_peer(&mut registry, status, now_ms);
     register_traffic(&mut registry, &status.traffic);
     register_runs(&mut registry, &status.runs);
+    if let Some(ledger) = &status.ledger {
+        register_ledger(&mut registry, ledger);
+    }
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
@@ -112,6 +116,38 @@ fn register_traffic(registry: &mut Registry, traffic: &Traffic) {
         bytes.get_or_create(&BytesLabels { direction: "received", purpose }).inc_by(received);
     }
     registry.register("bytes", "Bytes moved over the network, by direction and purpose", bytes);
+}
+
+fn register_ledger(registry: &mut Registry, ledger: &LedgerStatus) {
+    let gauge = |registry: &mut Registry, name: &str, help: &str, value: f64| {
+        let gauge = Real::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    };
+    let counter = |registry: &mut Registry, name: &str, help: &str, value: u64| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    };
+    gauge(registry, "ledger_height", "Height of the last block of the ledger", ledger.height as f64);
+    gauge(registry, "ledger_committee", "Members of the committee of the next block", ledger.committee.len() as f64);
+    gauge(registry, "ledger_waiting", "1 while a block waits for absent members", f64::from(ledger.waiting.is_some()));
+    gauge(registry, "ledger_balance_credits", "What this peer can spend", ledger.balance as f64 / 1e6);
+    counter(registry, "ledger_blocks", "Blocks of the ledger", ledger.height);
+    let drills = &ledger.drills;
+    counter(registry, "drills_agreed", "Drill tasks of the ledger whose results agree", drills.agreed);
+    counter(registry, "drills_trusted", "Drill tasks in which a trusted owner's word was taken", drills.trusted);
+    counter(registry, "drills_disputed", "Drill tasks whose results differed", drills.disputed);
+    counter(registry, "drills_void", "Drill tasks that ended without a result", drills.void);
+    counter(registry, "faults", "Faults that the ledger has named", drills.faults);
+    if let Some(own) = &ledger.own {
+        gauge(registry, "power_effective", "Effective power of this peer, in power units", own.effective_power);
+        gauge(registry, "power_real", "Real power of this peer, in power units", own.real_power);
+        gauge(registry, "power_weight", "Weight of this peer in elections", own.weight as f64);
+        if let Some(permille) = own.reliability_permille {
+            gauge(registry, "reliability_ratio", "Share of probes that this peer answered", f64::from(permille) / 1e3);
+        }
+    }
 }
 
 fn register_runs(registry: &mut Registry, runs: &[RunStatus]) {
@@ -184,6 +220,7 @@ pub(crate) fn state_name(state: RunState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::{DrillCounts, Standing};
     use std::collections::{BTreeMap, BTreeSet};
 
     /// A reader of the OpenMetrics text format as strict as its specification
@@ -273,6 +310,12 @@ mod tests {
             connected_peers: vec!["aa".into(), "bb".into()],
             started_at_ms: 1_000,
             envelopes_refused: 7,
+            ledger: Some(LedgerStatus {
+                height: 12,
+                drills: DrillCounts { agreed: 3, ..DrillCounts::default() },
+                own: Some(Standing { effective_power: 0.25, reliability_permille: Some(995), ..Standing::default() }),
+                ..LedgerStatus::default()
+            }),
             traffic: Traffic { tensor_bytes_sent: 99, data_bytes_received: 5, ..Traffic::default() },
             runs: vec![run("r1", &[5.5, 4.25]), run("r2", &[])],
             ..Status::default()
@@ -296,6 +339,10 @@ mod tests {
             ("manta_run_tokens_per_second{run=\"r1\"}", 1234.5),
             ("manta_run_parameters_equal{run=\"r1\"}", 1.0),
             ("manta_run_state{run=\"r1\",state=\"training\"}", 1.0),
+            ("manta_ledger_height", 12.0),
+            ("manta_drills_agreed_total", 3.0),
+            ("manta_power_effective", 0.25),
+            ("manta_reliability_ratio", 0.995),
             ("manta_bytes_total{direction=\"sent\",purpose=\"tensors\"}", 99.0),
             ("manta_bytes_total{direction=\"received\",purpose=\"data\"}", 5.0),
         ];

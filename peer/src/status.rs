@@ -3,6 +3,7 @@
 //! Ids are lower-case hexadecimal; times are Unix milliseconds; losses are in
 //! nats a token.
 
+use crate::account::LedgerStatus;
 use manta_protocol::membership::Role;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,9 @@ pub(crate) struct Status {
     pub(crate) traffic: Traffic,
     /// Data of runs that is kept on disk.
     pub(crate) stored_bytes: u64,
+    /// The swarm's ledger, once there is one.
+    #[serde(default)]
+    pub(crate) ledger: Option<LedgerStatus>,
     pub(crate) orders: Vec<OrderStatus>,
     /// The runs of this peer since it started, newest last, at most 16.
     pub(crate) runs: Vec<RunStatus>,

@@ -1,7 +1,10 @@
 //! `manta up`: starts everything that a peer consists of, and stops it in order.
 
+use crate::account::LedgerPlan;
 use crate::api::{Control, PeerFile};
 use crate::device::{Chosen, Machine, Wanted, cache_of, clip};
+use crate::drill::{Driller, Share};
+use crate::driver::ledger::Book;
 use crate::driver::{Driver, Parts, Sources, TOPIC};
 use crate::identity::{DataDirectory, Identity};
 use crate::joining::{self, Joining, Wanted as WantedSwarm};
@@ -15,6 +18,7 @@ use crate::run::library::{Library, source};
 use crate::run::trainer::Trainer;
 use crate::status::{MembershipStatus, Status};
 use crate::store::blobs::BlobStore;
+use crate::store::chain::ChainStore;
 use crate::store::state_file::StateFolder;
 use crate::store::tables::Tables;
 use crate::{host, http};
@@ -67,6 +71,12 @@ pub(crate) struct UpOptions {
     pub(crate) offer: bool,
     /// The congestion controller of the bulk transport.
     pub(crate) congestion: Congestion,
+    /// How much of the machine drilling may take; nothing of it: only follow the ledger.
+    pub(crate) drill_share: Share,
+    /// Of a ledger that this peer founds.
+    pub(crate) epoch: Option<Duration>,
+    /// Whether to tell wrong results of drills.
+    pub(crate) lies: bool,
     /// Whether to write down what each exchange of a run counted.
     pub(crate) diary: bool,
     /// Longest run that is accepted, in seconds.
@@ -102,6 +112,9 @@ pub(crate) async fn run(
     let tables = Tables::open(&data_dir.join("tables"))?;
     let keeper = Keeper::open(&data_dir.join("journal"))?;
     let states = StateFolder::open(&data_dir.join("runs"))?;
+    let plan = LedgerPlan { epoch: options.epoch, takes_part: !options.drill_share.is_none(), lies: options.lies };
+    let joins = !options.join.is_empty() || tables.known_peers().into_iter().next().is_some();
+    let book = Book::open(ChainStore::open(&data_dir.join("ledger"))?, plan, &clip(&name), joins)?;
     let library = Arc::new(Library::default());
     let http_listener = http::bind(options.http).await?;
 
@@ -158,7 +171,8 @@ pub(crate) async fn run(
     let node_identity = manta_protocol::wire::Identity::from_secret(*identity.secret());
     let config = Config { network, identity: node_identity.clone() };
     let node = Node::with_charter(config, papers.charter(network), unix_now());
-    let trainer = Trainer::start(chosen.device, options.threads)?;
+    let trainer = Trainer::start(chosen.device.clone(), options.threads)?;
+    let driller = Driller::start(chosen.device, options.threads, options.drill_share, trainer.busy())?;
     let parts = Parts {
         network,
         node,
@@ -174,6 +188,8 @@ pub(crate) async fn run(
         tables,
         keeper,
         states,
+        book,
+        driller,
         diaries: options.diary.then(|| data_dir.join("diaries")),
         models: data_dir.join("models"),
         listing,

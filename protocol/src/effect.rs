@@ -276,6 +276,8 @@ pub enum Effect {
         to: PeerId,
         /// The first height.
         from: u64,
+        /// How many at most.
+        count_max: u32,
         /// How much fits, in bytes; at least one block is read if it is there.
         bytes_max: usize,
     },

@@ -99,6 +99,8 @@ pub enum Input {
     BlocksRead {
         /// Who wants them.
         to: PeerId,
+        /// The first height that was asked for.
+        from: u64,
         /// Sealed blocks, one height after the other; none if they are not here.
         blocks: Vec<Vec<u8>>,
     },

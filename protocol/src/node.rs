@@ -137,8 +137,8 @@ impl Node {
                 Some(culprit) => machine.fail(AbortReason::BadGradient, culprit, now, out),
                 None => machine.fail(AbortReason::CannotCompute, out.me(), now, out),
             }),
-            Input::BlocksRead { to, blocks } => {
-                self.with_trust(|trust, out| trust.blocks_read(to, blocks, now, out));
+            Input::BlocksRead { to, from, blocks } => {
+                self.with_trust(|trust, out| trust.blocks_read(to, from, &blocks, now, out));
             }
             Input::Drilled { task, result } => self.with_trust(|trust, out| trust.drilled(task, result, now, out)),
             Input::Tick => {}

@@ -30,3 +30,5 @@ mod recovery;
 mod run;
 #[path = "protocol/samples.rs"]
 mod samples;
+#[path = "protocol/trust.rs"]
+mod trust;

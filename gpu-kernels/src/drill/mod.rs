@@ -8,6 +8,9 @@
 //! passes every element through `mix`, which no algebra moves across a sum: who
 //! leaves an element out has to guess it. `docs/drilling.md` says it to the byte.
 //!
+//! Who must show that it did the work, although others know the digest already, is
+//! given a challenge and owes a second digest of the same words, keyed with it.
+//!
 //! The product is made by the very kernels that train. These round sums to 24
 //! bits, so `depth` is at most 1,024: then no sum reaches 2²⁴ and all are exact.
 //! Work is done in blocks of rows, between which a caller may pause or stop it.
@@ -96,28 +99,50 @@ impl Keys {
     }
 }
 
-/// The digest so far.
-struct Digest(blake3::Hasher);
+/// What a unit comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemmDigests {
+    /// The same for everyone who executes the unit.
+    pub digest: [u8; 32],
+    /// A second digest of the same words, keyed with the challenge that was given;
+    /// zero without one.
+    pub check: [u8; 32],
+}
 
-impl Digest {
-    fn new(shape: &GemmShape, seed: &[u8; 32]) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key(DIGEST_CONTEXT);
+/// Both digests so far.
+struct Digests {
+    digest: blake3::Hasher,
+    check: Option<blake3::Hasher>,
+}
+
+impl Digests {
+    fn new(shape: &GemmShape, seed: &[u8; 32], challenge: Option<&[u8; 32]>) -> Self {
+        let digest = blake3::Hasher::new_derive_key(DIGEST_CONTEXT);
+        let mut digests = Self { digest, check: challenge.map(blake3::Hasher::new_keyed) };
         for size in [shape.rows, shape.columns, shape.depth] {
-            hasher.update(&(size as u32).to_le_bytes());
+            digests.update(&(size as u32).to_le_bytes());
         }
-        hasher.update(seed);
-        Self(hasher)
+        digests.update(seed);
+        digests
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+        if let Some(check) = &mut self.check {
+            check.update(bytes);
+        }
     }
 
     /// Takes the folds of the next rows.
     fn rows(&mut self, folds: &[u32]) {
         for fold in folds {
-            self.0.update(&fold.to_le_bytes());
+            self.update(&fold.to_le_bytes());
         }
     }
 
-    fn finish(self) -> [u8; 32] {
-        *self.0.finalize().as_bytes()
+    fn finish(self) -> GemmDigests {
+        let check = self.check.map_or([0; 32], |check| *check.finalize().as_bytes());
+        GemmDigests { digest: *self.digest.finalize().as_bytes(), check }
     }
 }
 
@@ -161,7 +186,8 @@ impl GemmDriller {
         Self { machine, block_terms: 1 << 24 }
     }
 
-    /// The digest of the unit of `seed`; `None` if it was stopped.
+    /// The digests of the unit of `seed`, the second one keyed with `challenge`;
+    /// `None` if it was stopped.
     ///
     /// `may_go_on` is asked before each block of rows, of about 20 ms each; it may
     /// wait as long as it likes, and stops the unit by answering `false`.
@@ -172,15 +198,16 @@ impl GemmDriller {
         &mut self,
         shape: &GemmShape,
         seed: &[u8; 32],
+        challenge: Option<&[u8; 32]>,
         may_go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<[u8; 32]>, EngineError> {
+    ) -> Result<Option<GemmDigests>, EngineError> {
         shape.check()?;
         let keys = Keys::new(seed);
         match &mut self.machine {
             Machine::Native(native) => native.begin(shape, &keys),
             Machine::Device(device) => device.begin(shape, &keys)?,
         }
-        let mut digest = Digest::new(shape, seed);
+        let mut digests = Digests::new(shape, seed, challenge);
         let mut first = 0;
         while first < shape.rows {
             if !may_go_on() {
@@ -193,11 +220,11 @@ impl GemmDriller {
                 Machine::Native(native) => native.block(shape, &keys, block)?,
                 Machine::Device(device) => device.block(shape, &keys, block)?,
             };
-            digest.rows(&done);
+            digests.rows(&done);
             first += done.len();
             self.adapt(done.len() * shape.columns * shape.depth, begun.elapsed());
         }
-        Ok(Some(digest.finish()))
+        Ok(Some(digests.finish()))
     }
 
     /// Sizes the next block by how long this one took; it at most doubles, as first
@@ -216,7 +243,7 @@ impl GemmDriller {
         let mut shape = GemmShape { rows: 64, columns: 1024, depth: GEMM_DEPTH_MAX };
         loop {
             let begun = Instant::now();
-            self.execute(&shape, &[0; 32], &mut || true)?;
+            self.execute(&shape, &[0; 32], None, &mut || true)?;
             let elapsed = begun.elapsed();
             if elapsed >= Duration::from_millis(duration_ms) || shape.rows >= GEMM_ROWS_MAX {
                 return Ok((shape.operations() as f64 / elapsed.as_secs_f64().max(1e-9)) as u64);

@@ -14,8 +14,8 @@ const SHAPES: [GemmShape; 4] = [
     GemmShape { rows: 33, columns: 300, depth: 100 },
 ];
 
-/// The digest as `docs/drilling.md` has it.
-fn digest_by_definition(shape: &GemmShape, seed: &[u8; 32]) -> [u8; 32] {
+/// What both digests are of, as `docs/drilling.md` has it.
+fn words_by_definition(shape: &GemmShape, seed: &[u8; 32]) -> Vec<u8> {
     let bytes = blake3::derive_key("manta 2026-11 gemm keys v1", seed);
     let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let operand = |key: [u32; 2], row: usize, at: usize| {
@@ -37,11 +37,15 @@ fn digest_by_definition(shape: &GemmShape, seed: &[u8; 32]) -> [u8; 32] {
         }
         text.extend(fold.to_le_bytes());
     }
-    blake3::derive_key("manta 2026-11 gemm digest v1", &text)
+    text
+}
+
+fn digest_by_definition(shape: &GemmShape, seed: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key("manta 2026-11 gemm digest v1", &words_by_definition(shape, seed))
 }
 
 fn digest(driller: &mut GemmDriller, shape: &GemmShape, seed: u8) -> [u8; 32] {
-    driller.execute(shape, &[seed; 32], &mut || true).unwrap().expect("nobody stopped it")
+    driller.execute(shape, &[seed; 32], None, &mut || true).unwrap().expect("nobody stopped it").digest
 }
 
 /// The software adapter, admitted as asked; none if the environment says aloud to skip.
@@ -119,12 +123,27 @@ fn seed_and_shape_change_the_digest() {
 }
 
 #[test]
+fn a_challenge_is_answered_beside_the_digest_and_by_nothing_else() {
+    let mut driller = GemmDriller::native(2, SimdPath::Auto).unwrap();
+    let (shape, seed) = (SHAPES[1], [9; 32]);
+    let mut both = |challenge: Option<&[u8; 32]>| {
+        driller.execute(&shape, &seed, challenge, &mut || true).unwrap().expect("nobody stopped it")
+    };
+    let words = words_by_definition(&shape, &seed);
+    for challenge in [[1; 32], [2; 32]] {
+        let check = *blake3::keyed_hash(&challenge, &words).as_bytes();
+        assert_eq!(both(Some(&challenge)), GemmDigests { digest: digest_by_definition(&shape, &seed), check });
+    }
+    assert_eq!(both(None).check, [0; 32]);
+}
+
+#[test]
 fn a_unit_can_be_stopped_between_blocks() {
     let mut driller = GemmDriller::native(1, SimdPath::Portable).unwrap();
     driller.block_terms = 1;
     let shape = GemmShape { rows: 640, columns: 8, depth: 8 };
     let mut asked = 0;
-    let outcome = driller.execute(&shape, &[1; 32], &mut || {
+    let outcome = driller.execute(&shape, &[1; 32], None, &mut || {
         asked += 1;
         asked < 3
     });
@@ -144,7 +163,7 @@ fn impossible_shapes_are_refused() {
         GemmShape { depth: GEMM_DEPTH_MAX + 4, ..good },
         GemmShape { depth: 6, ..good },
     ] {
-        let refused = driller.execute(&shape, &[1; 32], &mut || true);
+        let refused = driller.execute(&shape, &[1; 32], None, &mut || true);
         assert!(matches!(refused, Err(EngineError::Length { .. })), "{shape:?}: {refused:?}");
     }
 }

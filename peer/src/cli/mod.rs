@@ -7,10 +7,12 @@ mod bench;
 mod consent;
 mod demo;
 mod devices;
+mod drill;
 mod files;
 mod format;
 mod generate;
 mod invite;
+mod ledger;
 mod logging;
 mod parse;
 mod plot;
@@ -86,6 +88,12 @@ enum Command {
     Stop(stop::StopArgs),
     /// Show what the running peer knows and does
     Status(status::StatusArgs),
+    /// Look at the ledger that the swarm agrees on, and move credits
+    Ledger(ledger::LedgerArgs),
+    /// See how peers prove what they can do
+    Drill(drill::DrillArgs),
+    /// Show a peer's power, and explain every point of it
+    Power(drill::PowerArgs),
     /// Let a trained model write
     Generate(generate::GenerateArgs),
     /// Show what can compute here, and which device would be chosen
@@ -125,6 +133,9 @@ fn start(cli: Cli) -> Result<(), Error> {
             Command::Revoke(arguments) => invite::revoke(arguments, &data_dir()?).await,
             Command::Stop(arguments) => stop::run(arguments, &data_dir()?).await,
             Command::Status(arguments) => status::run(arguments, &data_dir()?).await,
+            Command::Ledger(arguments) => ledger::run(arguments, &data_dir()?).await,
+            Command::Drill(arguments) => drill::run(arguments, &data_dir()?).await,
+            Command::Power(arguments) => drill::power(arguments, &data_dir()?).await,
             Command::Generate(arguments) => generate::run(arguments, data_dir().ok().as_deref()),
             Command::Devices(arguments) => devices::run(&arguments, &data_dir()?),
             Command::Bench(arguments) => bench::run(&arguments, data_dir().ok().as_deref()),

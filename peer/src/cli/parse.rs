@@ -33,6 +33,14 @@ pub(super) fn share(text: &str) -> Result<Share, String> {
     }
 }
 
+/// As [`duration`], or `500ms`.
+pub(super) fn epoch(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix("ms").map(str::parse) {
+        Some(Ok(ms)) => Ok(Duration::from_millis(ms)),
+        _ => duration(text),
+    }
+}
+
 /// `90s`, `30m`, `6h`, `2d`; a bare number is in seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

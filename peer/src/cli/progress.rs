@@ -35,6 +35,8 @@ pub(super) struct View {
     /// Time left, once it can be told.
     pub(super) left: Option<Duration>,
     pub(super) members: Vec<MemberLine>,
+    /// How far the ledger is, where that is watched.
+    pub(super) ledger: String,
     /// What people should know besides: who has left, why nothing goes on.
     pub(super) notes: Vec<String>,
 }
@@ -70,13 +72,16 @@ impl View {
             tokens_per_s: run.tokens_per_s,
             left: left_ms.map(Duration::from_millis),
             members: run.members.iter().map(member).collect(),
+            ledger: String::new(),
             notes: run.paused.iter().cloned().chain(departures).collect(),
         }
     }
 
     fn overall(&self) -> String {
         let left = self.left.map_or_else(|| "–".into(), format::duration);
-        format!("loss {}  {} tokens/s  {left} left", format::loss(self.loss), format::rate(self.tokens_per_s))
+        let ledger = if self.ledger.is_empty() { String::new() } else { format!("  {}", self.ledger) };
+        let (loss, rate) = (format::loss(self.loss), format::rate(self.tokens_per_s));
+        format!("loss {loss}  {rate} tokens/s  {left} left{ledger}")
     }
 
     /// Everything in one line, for logs.

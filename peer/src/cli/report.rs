@@ -42,6 +42,14 @@ pub(super) struct Report {
     /// The same for people.
     #[serde(skip)]
     pub(super) members: String,
+    /// What the ledger came to, where that was watched.
+    #[serde(flatten)]
+    pub(super) ledger: Option<serde_json::Value>,
+    /// The same for people, and who has which power.
+    #[serde(skip)]
+    pub(super) agreed: String,
+    #[serde(skip)]
+    pub(super) powers: String,
     /// Where the model is, if it is kept.
     pub(super) out: Option<String>,
     /// What went wrong although it did not fail.
@@ -90,6 +98,8 @@ impl Report {
         let rows = [
             ("peers", format!("{}, {} lost", self.peers, self.peers_lost)),
             ("members", self.members.clone()),
+            ("ledger", self.agreed.clone()),
+            ("power", self.powers.clone()),
             ("model", format!("{} parameters", format::grouped(self.parameters))),
             ("data", format!("{}, blake3 root {}", format::bytes(self.data_bytes), self.data_root)),
             (

@@ -1,6 +1,6 @@
 //! `manta status`.
 
-use super::{Error, format, invite};
+use super::{Error, format, invite, ledger};
 use crate::api::PeerFile;
 use crate::http::client::PeerClient;
 use crate::metrics::state_name;
@@ -41,6 +41,10 @@ fn text(status: &Status) -> String {
     // Writing into a string does not fail.
     let _ = write_peer(&mut text, status);
     let _ = write_membership(&mut text, status, invite::now_ms());
+    if let Some(ledger) = status.ledger.as_ref().filter(|ledger| !ledger.ledger.is_empty()) {
+        text.push_str("\nLedger\n");
+        let _ = ledger::write_summary(&mut text, ledger);
+    }
     let _ = write_listings(&mut text, status);
     let _ = write_work(&mut text, status);
     text

@@ -3,6 +3,7 @@
 use super::{Error, parse, shutdown};
 use crate::api::PeerFile;
 use crate::device::Wanted;
+use crate::drill::Share;
 use crate::net::bulk::Congestion;
 use crate::status::Status;
 use crate::up::UpOptions;
@@ -81,6 +82,19 @@ pub(super) struct UpArgs {
     /// How tensors share the link; bbr may be faster on long links with losses
     #[arg(long, value_enum, default_value_t)]
     congestion: Congestion,
+
+    /// Most of this machine's time that drilling may take, in percents; 0 to only
+    /// follow the ledger, without a part in it
+    #[arg(long, value_name = "PERCENT", default_value_t)]
+    drill_share: Share,
+
+    /// Time from block to block, if this peer founds a ledger, with small drills as in the demo
+    #[arg(long, hide = true, value_name = "TIME", value_parser = parse::epoch)]
+    epoch: Option<Duration>,
+
+    /// Tell wrong results of drills once this peer has some power, to show that they are found
+    #[arg(long, hide = true)]
+    lie: bool,
 
     /// Print one JSON object once the peer is ready, instead of text
     #[arg(long)]
@@ -168,6 +182,9 @@ impl UpArgs {
             threads: self.threads,
             offer: !self.no_offer,
             congestion: self.congestion,
+            drill_share: self.drill_share,
+            epoch: self.epoch,
+            lies: self.lie,
             diary: self.diary,
             duration_max_s: self.duration_max.as_secs(),
         }

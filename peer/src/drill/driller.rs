@@ -7,10 +7,11 @@ use crate::host;
 use crate::run::trainer::{Busy, Fault};
 use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_gpu_kernels::device::DeviceError;
-use manta_gpu_kernels::drill::{GemmDriller, GemmShape};
+use manta_gpu_kernels::drill::{GemmDigests, GemmDriller};
 use manta_gpu_kernels::{EngineError, SimdPath};
 use manta_protocol::Hash;
-use manta_protocol::drill::{Evaluation, GemmClass, SegmentResult};
+use manta_protocol::drill::{Evaluation, SegmentResult};
+use manta_protocol::ledger::DrillResult;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -48,8 +49,8 @@ pub(crate) enum Refused {
 /// What a unit came to.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
-    /// Equal for everyone who executes it.
-    Digest(Hash),
+    /// The digest is equal for everyone who executes the unit.
+    Gemm(DrillResult),
     Segment {
         digest: Hash,
         result: SegmentResult,
@@ -159,16 +160,12 @@ impl Driller {
         Some(self.shared.gemm_operations_per_s.load(Ordering::Relaxed)).filter(|speed| *speed > 0)
     }
 
-    /// The class whose units take about a second here; `None` until it is known.
-    pub(crate) fn class(&self) -> Option<GemmClass> {
-        self.operations_per_s().map(GemmClass::for_speed)
-    }
-
-    /// Takes a unit that must be done `within` so long, and reserves its time.
+    /// Takes a unit that must be done `within` so long, and reserves its time. One that
+    /// is `owed`, for its result is promised, takes what it takes.
     ///
     /// # Errors
     /// [`Refused`]; nothing is reserved then.
-    pub(crate) fn ask(&self, task: Hash, job: Job, within: Duration) -> Result<(), Refused> {
+    pub(crate) fn ask(&self, task: Hash, job: Job, within: Duration, owed: bool) -> Result<(), Refused> {
         let expected = self.shared.expected(&job).ok_or(Refused::NotMeasured)?;
         let now = Instant::now();
         let mut open = lock(&self.shared.open);
@@ -176,7 +173,11 @@ impl Driller {
             return Err(Refused::Twice);
         }
         let no_room = |free| Refused::NoRoom { needed: expected, free };
-        lock(&self.shared.budget).reserve(expected, within, now).map_err(no_room)?;
+        if owed {
+            lock(&self.shared.budget).promise(expected);
+        } else {
+            lock(&self.shared.budget).reserve(expected, within, now).map_err(no_room)?;
+        }
         match self.jobs.try_send(Request { task, job, until: now + within, expected }) {
             Ok(()) => {
                 open.insert(task, false);
@@ -262,10 +263,18 @@ impl Worker {
         let within = until.saturating_duration_since(begun);
         let (shared, trainer) = (self.shared.clone(), self.trainer.clone());
         let mut course = Course { pace: Pace::new(begun, within, expected), since: begun, task, shared, trainer };
+        let of_gemm = matches!(job, Job::Gemm { .. }).then(|| job.operations());
+        let shared_speed = &self.shared.clone().gemm_operations_per_s;
         let of_run = (!matches!(job, Job::Gemm { .. })).then(|| job.operations());
         let outcome = self.execute(job, &mut course).unwrap_or_else(|fault| Outcome::Failed { problem: fault.problem });
         course.charge();
         let used = course.pace.used();
+        if let (Some(operations), Outcome::Gemm(_)) = (of_gemm, &outcome) {
+            // The machine may have been busier, or less, when it was measured.
+            let speed = (operations as f64 / used.as_secs_f64().max(1e-6)) as u64;
+            let before = shared_speed.load(Ordering::Relaxed);
+            shared_speed.store((before / 4 * 3).saturating_add(speed / 4).max(1), Ordering::Relaxed);
+        }
         if let (Some(operations), Outcome::Segment { .. } | Outcome::Evaluated { .. }) = (of_run, &outcome) {
             let speed = operations as f64 / used.as_secs_f64().max(1e-6);
             self.shared.run_operations_per_s.store((speed as u64).max(1), Ordering::Relaxed);
@@ -277,17 +286,19 @@ impl Worker {
     fn execute(&mut self, job: Job, course: &mut Course) -> Result<Outcome, Fault> {
         let mut may_go_on = || course.may_go_on();
         match job {
-            Job::Gemm { class, seed } => {
-                let [rows, columns, depth] = class.sizes().map(|size| size as usize);
-                let shape = GemmShape { rows, columns, depth };
-                let seed = seed.0.as_bytes();
-                let found = self.gemm().and_then(|gemm| gemm.execute(&shape, seed, &mut may_go_on));
+            Job::Gemm { shape, seed, challenge } => {
+                let challenge = challenge.as_ref().map(Hash::as_bytes);
+                let found =
+                    self.gemm().and_then(|gemm| gemm.execute(&shape, seed.as_bytes(), challenge, &mut may_go_on));
                 if let Err(EngineError::Device(trouble)) = &found {
                     // Too late to do this one natively, but the next ones are.
                     self.give_up_device(trouble);
                     self.measure();
                 }
-                Ok(found?.map_or(Outcome::Stopped, |digest| Outcome::Digest(Hash(digest))))
+                let outcome = |found: GemmDigests| {
+                    Outcome::Gemm(DrillResult { digest: Hash(found.digest), check: Hash(found.check) })
+                };
+                Ok(found?.map_or(Outcome::Stopped, outcome))
             }
             Job::Segment(job) => {
                 let unit = job.unit.clone();

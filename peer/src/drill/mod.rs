@@ -7,16 +7,16 @@
 //! that trains. Who asks fetches what a unit names beforehand: nothing here waits for
 //! a network or a disk.
 
-// The ledger, whose tasks these are, asks for them in a later change.
-#![cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nothing draws tasks yet"))]
-
 mod driller;
 mod pace;
+#[cfg_attr(not(test), expect(dead_code, reason = "the ledger draws no audits of runs yet"))]
 mod segment;
 mod share;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use driller::{Driller, Finished, Outcome, Refused};
-pub(crate) use segment::{EvaluateJob, Job, SegmentJob};
+pub(crate) use segment::Job;
+#[cfg(test)]
+pub(crate) use segment::{EvaluateJob, SegmentJob};
 pub(crate) use share::Share;

@@ -7,16 +7,22 @@ use crate::run::trainer::Fault;
 use crate::run::trainer::model::{Model, Own, Values};
 use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_gpu_kernels::device::DeviceError;
+use manta_gpu_kernels::drill::GemmShape;
 use manta_gpu_kernels::reduce;
-use manta_protocol::drill::{EvaluateUnit, Evaluation, GemmClass, SegmentResult, SegmentUnit, Unit};
+use manta_protocol::drill::{EvaluateUnit, Evaluation, SegmentResult, SegmentUnit, Unit};
 use manta_protocol::run::{RunSpec, ledger};
-use manta_protocol::{Hash, PeerId, RunId, Seed};
+use manta_protocol::{Hash, PeerId, RunId};
 use std::sync::Arc;
 
 /// A unit with all that executing it takes.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Gemm { class: GemmClass, seed: Seed },
+    /// With a second digest under the challenge, where there is one.
+    Gemm {
+        shape: GemmShape,
+        seed: Hash,
+        challenge: Option<Hash>,
+    },
     Segment(Box<SegmentJob>),
     Evaluate(Box<EvaluateJob>),
 }
@@ -46,7 +52,7 @@ impl Job {
     /// The unit's operations.
     pub(crate) fn operations(&self) -> u64 {
         match self {
-            Self::Gemm { class, .. } => class.operations(),
+            Self::Gemm { shape, .. } => shape.operations(),
             Self::Segment(job) => Unit::Segment { unit: Box::new(job.unit.clone()) }.operations(),
             Self::Evaluate(job) => Unit::Evaluate { unit: job.unit }.operations(),
         }

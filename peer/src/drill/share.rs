@@ -42,6 +42,11 @@ impl fmt::Display for Share {
 }
 
 impl Share {
+    /// Whether nothing is ever to be done.
+    pub(crate) fn is_none(self) -> bool {
+        self.permille == 0
+    }
+
     /// The device time that the share of so much wall time is, in microseconds.
     fn of(self, wall: Duration) -> i64 {
         let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
@@ -87,6 +92,11 @@ impl Budget {
         }
         self.reserved += micros;
         Ok(())
+    }
+
+    /// Promises device time, whether there is any left or not.
+    pub(crate) fn promise(&mut self, wanted: Duration) {
+        self.reserved = self.reserved.saturating_add(micros(wanted));
     }
 
     /// What was promised is not needed any more.

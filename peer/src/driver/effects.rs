@@ -37,6 +37,12 @@ impl Driver {
             Effect::Close { run, failure } => self.closed(run, failure),
             Effect::KeepResult { run, root, owner } => self.keep_result(run, root, owner),
             Effect::DropResult { run } => self.let_go_of_result(run),
+            of_ledger @ (Effect::LedgerBegin { .. }
+            | Effect::LedgerLog { .. }
+            | Effect::LedgerBlock { .. }
+            | Effect::LedgerSnapshot { .. }
+            | Effect::ReadBlocks { .. }
+            | Effect::Drill { .. }) => self.ledger_effect(of_ledger),
             of_run => self.work(of_run),
         }
     }
@@ -134,6 +140,7 @@ impl Driver {
             Event::Refused { why } => {
                 self.board.status.envelopes_refused += 1;
                 tracing::debug!(why, "an envelope was refused");
+                self.refused(&why);
             }
             Event::ReservationAnswered { order, peer, answer } => {
                 tracing::info!(order = order.0, peer = %peer.short(), ?answer, "a reservation was answered");
@@ -161,6 +168,11 @@ impl Driver {
             Event::Admitted { peer, permission } => self.admitted(peer, &permission),
             Event::Revoked(revocation) => self.revocation_heard(*revocation),
             Event::Dismissed => self.dismissed(),
+            of_ledger @ (Event::LedgerFounded { .. }
+            | Event::LedgerJoined { .. }
+            | Event::LedgersDiffer { .. }
+            | Event::LedgerUnreadable { .. }
+            | Event::BlockFinal { .. }) => self.ledger_event(of_ledger),
             of_run => self.run_event(of_run),
         }
     }

@@ -8,10 +8,12 @@
 //!
 //! Fail-stop: once a promise cannot be made durable, nothing is said any more.
 
+mod answers;
 mod effects;
 mod ending;
 mod inputs;
 mod invitations;
+pub(crate) mod ledger;
 mod members;
 mod open_run;
 mod orders;
@@ -21,6 +23,7 @@ use crate::api::{Control, OrderRequest};
 use crate::board::Board;
 use crate::data::tokenizer::TokenizerKind;
 use crate::device::Machine;
+use crate::drill::Driller;
 use crate::net::bulk::{BulkEvent, BulkHandle};
 use crate::net::swarm::{GossipMessageId, NetCommand, NetEvent, NetHandle, NetSnapshot};
 use crate::net::ticket::Ticket;
@@ -36,6 +39,7 @@ use crate::status::{OrderState, Status};
 use crate::store::blobs::BlobStore;
 use crate::store::state_file::StateFolder;
 use crate::store::tables::Tables;
+use ledger::Book;
 use manta_protocol::effect::RunStart;
 use manta_protocol::market::listing::{Address, Listing};
 use manta_protocol::run::report::AbortReason;
@@ -110,6 +114,9 @@ pub(crate) struct Parts {
     pub(crate) tables: Tables,
     pub(crate) keeper: Keeper,
     pub(crate) states: StateFolder,
+    /// The ledger on disk, and how this peer takes part in it.
+    pub(crate) book: Book,
+    pub(crate) driller: Driller,
     /// Where diaries of runs are kept, if at all.
     pub(crate) diaries: Option<PathBuf>,
     /// Models are saved below this folder if they cannot go where they should.
@@ -225,9 +232,11 @@ impl Driver {
                 Some(event) = sources.bulk.recv() => self.bulk_event(event),
                 Some((run, answer)) = self.parts.trainer.answers.recv() => self.trainer_answer(run, answer),
                 Some(done) = self.tasks_done.recv() => self.task_done(done),
+                Some(finished) = self.parts.driller.finished.recv() => self.drilled(finished),
                 Some(control) = sources.control.recv() => self.control(control),
                 _ = show.tick() => {
                     self.follow_addresses().await;
+                    self.begin_ledger();
                     self.show();
                 }
                 _ = remember.tick() => self.remember().await,
@@ -244,6 +253,7 @@ impl Driver {
             self.input(Input::Command(Command::StopRun { run, reason: AbortReason::Stopped }));
         }
         self.input(Input::Command(Command::Withdraw));
+        self.stand_by();
         // What was just said gets this long to reach the others.
         let grace = tokio::time::sleep(Duration::from_millis(300));
         tokio::pin!(grace);
@@ -340,6 +350,7 @@ impl Driver {
         self.board.status.stored_bytes = self.parts.store.stored_bytes();
         self.board.status.traffic = crate::board::traffic(net, bulk);
         self.board.status.connected_peers = self.connected.keys().map(ToString::to_string).collect();
+        self.show_ledger();
         let (node, now) = (&self.parts.node, self.last_now);
         self.board.show_listings(node.listings(), |peer| invitations::relation(node, peer, now));
         self.parts.show.send_replace(Arc::new(self.board.status.clone()));

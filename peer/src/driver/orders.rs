@@ -34,6 +34,12 @@ impl Driver {
             Control::Invite(request, answer) => {
                 let _ = answer.send(self.invite(request));
             }
+            Control::Ask(question, answer) => {
+                let _ = answer.send(self.answer(&question));
+            }
+            Control::Transfer(request, answer) => {
+                let _ = answer.send(self.transfer(&request));
+            }
             Control::Revoke(name, answer) => {
                 let _ = answer.send(self.revoke(&name));
             }

@@ -1,5 +1,6 @@
 //! The client of the commands that talk to a running peer.
 
+use crate::account::{Question, TransferRequest, Transferred};
 use crate::api::{ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, PeerFile, Revoked};
 use crate::status::Status;
 use bytes::Bytes;
@@ -91,6 +92,23 @@ impl PeerClient {
     /// [`ClientError`].
     pub(crate) async fn revoke(&self, id: &str) -> Result<Revoked, ClientError> {
         self.parse(&self.ask(Method::POST, &format!("/api/revoke/{id}"), Bytes::new()).await?)
+    }
+
+    /// `GET /api/ledger/…`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn ledger<T: DeserializeOwned>(&self, question: &Question) -> Result<T, ClientError> {
+        self.parse(&self.ask(Method::GET, &format!("/api/ledger/{}", question.path()), Bytes::new()).await?)
+    }
+
+    /// `POST /api/ledger/transfers`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn transfer(&self, request: &TransferRequest) -> Result<Transferred, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|error| self.broken(error))?;
+        self.parse(&self.ask(Method::POST, "/api/ledger/transfers", body.into()).await?)
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {

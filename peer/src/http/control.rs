@@ -94,7 +94,10 @@ fn read(body: Result<Bytes, BytesRejection>) -> Result<OrderRequest, (StatusCode
 }
 
 /// What the body holds, or the answer's status and text.
-fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, what: &str) -> Result<T, (StatusCode, String)> {
+pub(super) fn parse<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    what: &str,
+) -> Result<T, (StatusCode, String)> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             (rejection.status(), format!("the body is longer than {BODY_BYTES_MAX} bytes"))
@@ -123,7 +126,7 @@ fn check(request: &OrderRequest) -> Result<(), String> {
 }
 
 /// One question to the driver and its answer, or why there is none.
-async fn ask<T>(
+pub(super) async fn ask<T>(
     control: &mpsc::Sender<Control>,
     question: impl FnOnce(oneshot::Sender<T>) -> Control,
 ) -> Result<T, &'static str> {

@@ -10,6 +10,7 @@ pub(crate) mod client;
 mod connections;
 mod control;
 mod host;
+mod ledger;
 mod metrics;
 mod page;
 pub(crate) mod peer_file;
@@ -94,6 +95,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/stop/{id}", post(control::stop))
         .route("/api/invitations", post(control::invite))
         .route("/api/revoke/{id}", post(control::revoke))
+        .route("/api/ledger/transfers", post(ledger::transfer))
         .route_layer(middleware::from_fn_with_state(shared.clone(), control::authorize))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     Router::new()
@@ -103,6 +105,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/healthz", get(status::health))
         .route("/metrics", get(metrics::scrape))
         .route("/api/status", get(status::status))
+        .route("/api/ledger/{what}/{*which}", get(ledger::answer))
+        .route("/api/ledger/{what}/", get(ledger::answer_of_all))
         .merge(control)
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
@@ -132,8 +136,10 @@ async fn not_found(uri: Uri) -> Response {
     refuse(
         StatusCode::NOT_FOUND,
         format!(
-            "there is nothing at {}; there are /, /healthz, /metrics, /api/status, /api/orders, /api/stop/RUN, \
-             /api/invitations and /api/revoke/SERIAL",
+            "there is nothing at {}; there are /, /healthz, /metrics, /api/status, /api/ledger/block/HEIGHT, \
+             /api/ledger/account/PEER, /api/ledger/transaction/ID, /api/ledger/power/PEER, /api/ledger/drills/, \
+             /api/ledger/drill/TASK, /api/ledger/transfers, /api/orders, /api/stop/RUN, /api/invitations and \
+             /api/revoke/SERIAL",
             uri.path()
         ),
     )

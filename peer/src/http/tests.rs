@@ -2,6 +2,7 @@
 
 use super::client::{ClientError, PeerClient};
 use super::{BindError, Server, bind, serve};
+use crate::account::{Question, TransferRequest};
 use crate::api::{Control, ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, Revoked};
 use crate::status::Status;
 use hyper::StatusCode;
@@ -43,6 +44,16 @@ impl Bench {
                     }
                     Control::Invite(request, reply) => {
                         let answer = if request.lifetime_s == 60 { Ok(issued()) } else { Err("too long".to_owned()) };
+                        reply.send(answer).expect("the server waits");
+                    }
+                    Control::Ask(question, reply) => {
+                        let known = question == Question::Power("ab".into());
+                        let answer =
+                            if known { Ok(serde_json::json!({ "known": true })) } else { Err("no such".into()) };
+                        reply.send(answer).expect("the server waits");
+                    }
+                    Control::Transfer(request, reply) => {
+                        let answer = if request.amount == 5 { Ok("cafe".into()) } else { Err("too much".into()) };
                         reply.send(answer).expect("the server waits");
                     }
                     Control::Revoke(id, reply) => {
@@ -190,6 +201,30 @@ async fn changing_needs_exactly_the_token() {
     assert_eq!(bench.post("/api/orders", right, &body).await.0, 202);
     let stranger = PeerClient::new(bench.address, "wrong").stop("r1").await.expect_err("refused");
     assert!(matches!(stranger, ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. }));
+}
+
+#[tokio::test]
+async fn the_ledger_is_asked_by_path_and_moved_with_the_token() {
+    let bench = Bench::start().await;
+    let client = bench.client();
+    let found: serde_json::Value = client.ledger(&Question::Power("ab".into())).await.expect("an answer");
+    assert_eq!(found["known"], true);
+    let other = client.ledger::<serde_json::Value>(&Question::Drills).await;
+    assert!(matches!(other, Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. })), "{other:?}");
+    for path in ["salary/ab", "block/x", "drill/zz", "account/../../etc"] {
+        let request = format!("GET /api/ledger/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        let (status, _, body) = bench.raw(&request).await;
+        assert!(status == 400 && error_of(&body).contains("hexadecimal"), "{path}: {status} {body}");
+    }
+    let transfer = |to: &str, amount| TransferRequest { to: to.into(), amount };
+    assert_eq!(client.transfer(&transfer("ab", 5)).await.expect("it is taken").transaction, "cafe");
+    let refused = client.transfer(&transfer("ab", 6)).await.expect_err("too much");
+    assert!(matches!(refused, ClientError::Refused { status: StatusCode::CONFLICT, .. }), "{refused:?}");
+    let nobody = client.transfer(&transfer("", 5)).await.expect_err("nobody is named");
+    assert!(matches!(nobody, ClientError::Refused { status: StatusCode::BAD_REQUEST, .. }), "{nobody:?}");
+    let stranger = PeerClient::new(bench.address, "guessed");
+    let refused = stranger.transfer(&transfer("ab", 5)).await.expect_err("no token");
+    assert!(matches!(refused, ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. }), "{refused:?}");
 }
 
 #[tokio::test]

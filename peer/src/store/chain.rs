@@ -5,15 +5,19 @@
 //! ledger/genesis                 checksum 32 bytes | the document
 //! ledger/state                   checksum 32 bytes | height u64 | the snapshot
 //! ledger/blocks-0000000001 …     records of heights n·4096+1 to (n+1)·4096
+//! ledger/log                     records of consensus, all of one height
 //! record                         length u32 | height u64 | bytes | checksum 8 bytes
 //! ```
 //! Integers are little-endian; a checksum is blake3, cut where it is shorter, in
 //! a mode of its own. `genesis` and `state` appear whole or not at all.
 //!
 //! Invariants:
-//! - When [`ChainStore::append`] returns, the block is on the disk (fdatasync).
+//! - When [`ChainStore::append`] or [`ChainStore::append_log`] returns, the record
+//!   is on the disk (fdatasync).
 //! - Blocks follow each other without a gap, from height 1.
-//! - Only the last record can be torn by a crash; it is cut off at the next
+//! - The log has the records of its latest height, all of them in order: what a
+//!   member has signed must not be forgotten while others may still hear it.
+//! - Only the last record of a file can be torn by a crash; it is cut off at the next
 //!   opening, for it was not acknowledged. Any other damage is an error: what a
 //!   lone founder has lost nobody else can give back.
 //!
@@ -31,11 +35,16 @@ const HEIGHTS_PER_FILE: u64 = 4096;
 pub(crate) const BLOCK_BYTES_MAX: usize = 128 << 10;
 /// Longest genesis or snapshot, in bytes.
 const DOCUMENT_BYTES_MAX: u64 = 256 << 20;
+/// Longest record of the consensus log, in bytes.
+const LOG_RECORD_BYTES_MAX: usize = 16 << 20;
+/// Longest log that is read back, in bytes: far above what one height can need.
+const LOG_BYTES_MAX: u64 = 256 << 20;
 const HEAD_BYTES: usize = 4 + 8;
 const CHECKSUM_BYTES: usize = 8;
 const RECORD_BYTES_MAX: usize = HEAD_BYTES + BLOCK_BYTES_MAX + CHECKSUM_BYTES;
 const GENESIS: &str = "genesis";
 const STATE: &str = "state";
+const LOG: &str = "log";
 
 /// Why the ledger cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +72,12 @@ pub(crate) enum ChainError {
         /// The height that follows.
         expected: u64,
     },
+    /// A record of the log that is too long: a fault of the caller.
+    #[error("a record of the consensus log of {found_bytes} bytes, at most {LOG_RECORD_BYTES_MAX}")]
+    LongRecord {
+        /// Its length.
+        found_bytes: usize,
+    },
     /// The operating system refused.
     #[error(
         "cannot {action} {path}: {source}; {advice}", path = .path.display(),
@@ -86,6 +101,16 @@ pub(crate) struct ChainStore {
     last: u64,
     /// The file that is written to, once there is one, and where each of its records begins.
     open: Option<OpenFile>,
+    /// Where the records of another file begin that was read last.
+    read: Option<(u64, Vec<u64>)>,
+    log: Option<LogFile>,
+}
+
+#[derive(Debug)]
+struct LogFile {
+    file: File,
+    /// Of its records; 0 without any.
+    height: u64,
 }
 
 #[derive(Debug)]
@@ -106,7 +131,7 @@ impl ChainStore {
     /// [`ChainError`].
     pub(crate) fn open(folder: &Path) -> Result<Self, ChainError> {
         fs::create_dir_all(folder).map_err(|source| fail("make the folder", folder, source))?;
-        let mut store = Self { folder: folder.to_owned(), last: 0, open: None };
+        let mut store = Self { folder: folder.to_owned(), last: 0, open: None, read: None, log: None };
         let mut number = 0;
         while store.file(number).exists() {
             number += 1;
@@ -144,12 +169,100 @@ impl ChainStore {
         self.last
     }
 
+    /// What was appended to the consensus log for its latest height.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub(crate) fn log(&mut self) -> Result<Vec<Vec<u8>>, ChainError> {
+        let path = self.folder.join(LOG);
+        let mut bytes = Vec::new();
+        match File::open(&path) {
+            Ok(file) => {
+                file.take(LOG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|source| fail("read", &path, source))?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(fail("open", &path, source)),
+        };
+        if bytes.len() as u64 > LOG_BYTES_MAX {
+            return Err(damaged(&path, "it is longer than any log of one height"));
+        }
+        let height = bytes.get(4..HEAD_BYTES).and_then(|at| at.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let (mut rest, mut records) = (&bytes[..], Vec::new());
+        // What follows is torn, or what another height's first record was about to replace.
+        while let Ok(Some((_, record))) = read_record(&mut rest, height, LOG_RECORD_BYTES_MAX) {
+            records.push(record);
+        }
+        let end = records.iter().map(|record| record_bytes(record.len())).sum::<usize>();
+        let torn = &bytes[end..];
+        // Of heights that have their block, nothing is needed any more.
+        if holds_record(torn, self.last + 1..u64::MAX, LOG_RECORD_BYTES_MAX) {
+            return Err(damaged(&path, &format!("what is at byte {end} is no record, and it is not the last")));
+        }
+        let mut log = self.open_log()?;
+        if !torn.is_empty() {
+            tracing::warn!(
+                torn_bytes = torn.len(),
+                "the last record of the consensus log was torn by a crash and cut off"
+            );
+            log.file.set_len(end as u64).map_err(|source| fail("cut", &path, source))?;
+        }
+        log.file.sync_data().map_err(|source| fail("sync", &path, source))?;
+        log.file.seek(SeekFrom::Start(end as u64)).map_err(|source| fail("seek in", &path, source))?;
+        log.height = if records.is_empty() { 0 } else { height };
+        self.log = Some(log);
+        Ok(records)
+    }
+
+    /// Adds a record of consensus on this height; durable when it returns. Those
+    /// of another height are dropped.
+    ///
+    /// # Errors
+    /// [`ChainError`]; after [`ChainError::Io`] the store must be opened again.
+    pub(crate) fn append_log(&mut self, height: u64, bytes: &[u8]) -> Result<(), ChainError> {
+        if bytes.len() > LOG_RECORD_BYTES_MAX {
+            return Err(ChainError::LongRecord { found_bytes: bytes.len() });
+        }
+        if self.log.is_none() {
+            // Reading it finds where its records end.
+            self.log()?;
+        }
+        let path = self.folder.join(LOG);
+        let mut log = match self.log.take() {
+            Some(log) => log,
+            None => self.open_log()?,
+        };
+        let is_another = log.height != height;
+        let write = |file: &mut File| {
+            if is_another {
+                file.set_len(0)?;
+                file.seek(SeekFrom::Start(0))?;
+            }
+            file.write_all(&record(height, bytes))?;
+            file.sync_data()
+        };
+        write(&mut log.file).map_err(|source| fail("write", &path, source))?;
+        log.height = height;
+        self.log = Some(log);
+        Ok(())
+    }
+
+    fn open_log(&self) -> Result<LogFile, ChainError> {
+        let path = self.folder.join(LOG);
+        let is_new = !path.exists();
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|source| fail("open", &path, source))?;
+        if is_new {
+            sync_directory(&self.folder).map_err(|source| fail("sync the folder of", &path, source))?;
+        }
+        Ok(LogFile { file, height: 0 })
+    }
+
     /// Begins another ledger. One that is here is put aside, in place of one that was put aside before.
     ///
     /// # Errors
     /// [`ChainError::Io`].
     pub(crate) fn begin(&mut self, genesis: &[u8]) -> Result<(), ChainError> {
-        self.open = None;
+        (self.open, self.read, self.log) = (None, None, None);
         if self.folder.join(GENESIS).exists() {
             let aside = self.folder.with_extension("left");
             let io = |source| fail("put aside the former ledger in", &self.folder, source);
@@ -201,27 +314,28 @@ impl ChainStore {
     ///
     /// # Errors
     /// [`ChainError`].
-    pub(crate) fn read(&self, from: u64, bytes_max: usize) -> Result<Vec<Vec<u8>>, ChainError> {
+    pub(crate) fn read(&mut self, from: u64, bytes_max: usize) -> Result<Vec<Vec<u8>>, ChainError> {
         let mut blocks: Vec<Vec<u8>> = Vec::new();
         let mut bytes = 0;
         let mut height = from.max(1);
         while height <= self.last {
             let number = (height - 1) / HEIGHTS_PER_FILE;
             let path = self.file(number);
-            let reopened;
-            let offsets = match self.open.as_ref().filter(|open| open.first == first_of(number)) {
-                Some(open) => &open.offsets,
-                None => {
-                    reopened = self.scan(number)?;
-                    &reopened
-                }
+            let is_open = self.open.as_ref().is_some_and(|open| open.first == first_of(number));
+            if !is_open && self.read.as_ref().is_none_or(|(read, _)| *read != number) {
+                self.read = Some((number, self.scan(number)?));
+            }
+            let offsets = match (&self.open, &self.read) {
+                (Some(open), _) if is_open => &open.offsets,
+                (_, Some((_, offsets))) => offsets,
+                _ => return Err(damaged(&path, "it cannot be found")),
             };
             let mut file = BufReader::new(File::open(&path).map_err(|source| fail("open", &path, source))?);
             let index = (height - first_of(number)) as usize;
             let begin = offsets.get(index).copied().ok_or_else(|| damaged(&path, "it ends too early"))?;
             file.seek(SeekFrom::Start(begin)).map_err(|source| fail("read", &path, source))?;
             while height <= self.last && height < first_of(number + 1) {
-                let (_, block) = read_record(&mut file, height)
+                let (_, block) = read_record(&mut file, height, BLOCK_BYTES_MAX)
                     .map_err(|source| fail("read", &path, source))?
                     .ok_or_else(|| damaged(&path, &format!("block {height} is not as it was written")))?;
                 bytes += block.len();
@@ -262,7 +376,7 @@ impl ChainStore {
             file.seek(SeekFrom::Start(end)).map_err(io("seek in"))?;
             (&file).take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut rest).map_err(io("read"))?;
             let next = first_of(number) + offsets.len() as u64;
-            if rest.len() > RECORD_BYTES_MAX || holds_record_from(&rest, next) {
+            if rest.len() > RECORD_BYTES_MAX || holds_record(&rest, next..next + HEIGHTS_PER_FILE, BLOCK_BYTES_MAX) {
                 return Err(damaged(&path, &format!("what is at byte {end} is no block, and it is not the last")));
             }
             tracing::warn!(file = %path.display(), torn_bytes = length - end, "the last block was torn by a crash and cut off");
@@ -281,7 +395,8 @@ impl ChainStore {
         let mut file = BufReader::with_capacity(1 << 20, file);
         let mut offsets = vec![0];
         for height in first_of(number)..first_of(number + 1) {
-            let Some((length, _)) = read_record(&mut file, height).map_err(|source| fail("read", &path, source))?
+            let Some((length, _)) =
+                read_record(&mut file, height, BLOCK_BYTES_MAX).map_err(|source| fail("read", &path, source))?
             else {
                 break;
             };
@@ -325,9 +440,13 @@ fn first_of(number: u64) -> u64 {
     number * HEIGHTS_PER_FILE + 1
 }
 
+fn record_bytes(content_bytes: usize) -> usize {
+    HEAD_BYTES + content_bytes + CHECKSUM_BYTES
+}
+
 fn record(height: u64, block: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(HEAD_BYTES + block.len() + CHECKSUM_BYTES);
-    // The caller has checked it against `BLOCK_BYTES_MAX`.
+    let mut record = Vec::with_capacity(record_bytes(block.len()));
+    // The caller has checked it against its limit.
     record.extend_from_slice(&(block.len() as u32).to_le_bytes());
     record.extend_from_slice(&height.to_le_bytes());
     record.extend_from_slice(block);
@@ -336,8 +455,8 @@ fn record(height: u64, block: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The next record's length and block; `None` if it is not whole, or not of `height`.
-fn read_record(file: &mut impl Read, height: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
+/// The next record's length and content; `None` if it is not whole, too long, or not of `height`.
+fn read_record(file: &mut impl Read, height: u64, bytes_max: usize) -> io::Result<Option<(u64, Vec<u8>)>> {
     let whole = |result: io::Result<()>| match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -349,10 +468,10 @@ fn read_record(file: &mut impl Read, height: u64) -> io::Result<Option<(u64, Vec
     }
     let (length, at) = head.split_at(4);
     let length = length.try_into().map_or(usize::MAX, |bytes| u32::from_le_bytes(bytes) as usize);
-    if length > BLOCK_BYTES_MAX || at != height.to_le_bytes() {
+    if length > bytes_max || at != height.to_le_bytes() {
         return Ok(None);
     }
-    let mut record = vec![0; HEAD_BYTES + length + CHECKSUM_BYTES];
+    let mut record = vec![0; record_bytes(length)];
     record[..HEAD_BYTES].copy_from_slice(&head);
     if !whole(file.read_exact(&mut record[HEAD_BYTES..]))? {
         return Ok(None);
@@ -362,13 +481,13 @@ fn read_record(file: &mut impl Read, height: u64) -> io::Result<Option<(u64, Vec
     Ok((found == checksum(content)).then_some(bytes))
 }
 
-/// Whether a whole record of `height` or a later one is somewhere in `bytes`: then they were not torn by one crash.
-fn holds_record_from(bytes: &[u8], height: u64) -> bool {
+/// Whether a whole record of one of `heights` is somewhere in `bytes`: then they were not torn by one crash.
+fn holds_record(bytes: &[u8], heights: std::ops::Range<u64>, bytes_max: usize) -> bool {
     (1..bytes.len()).any(|begin| {
         let found = bytes[begin..].get(4..HEAD_BYTES).and_then(|at| at.try_into().ok()).map(u64::from_le_bytes);
         found
-            .filter(|found| (height..height + HEIGHTS_PER_FILE).contains(found))
-            .is_some_and(|found| matches!(read_record(&mut &bytes[begin..], found), Ok(Some(_))))
+            .filter(|found| heights.contains(found))
+            .is_some_and(|found| matches!(read_record(&mut &bytes[begin..], found, bytes_max), Ok(Some(_))))
     })
 }
 
@@ -430,7 +549,7 @@ mod tests {
             store.append(height, &block(height)).unwrap();
             assert!(matches!(store.append(height, &block(height)), Err(ChainError::Unfit { .. })), "not twice");
         }
-        let store = ChainStore::open(&folder).unwrap();
+        let mut store = ChainStore::open(&folder).unwrap();
         let read = store.read(HEIGHTS_PER_FILE - 3, usize::MAX).unwrap();
         let expected: Vec<_> = (HEIGHTS_PER_FILE - 3..HEIGHTS_PER_FILE + 3).map(block).collect();
         assert_eq!(read, expected);
@@ -458,7 +577,7 @@ mod tests {
             let mut flipped = good.clone();
             flipped[at] ^= 1;
             fs::write(&path, &good).unwrap();
-            let store = ChainStore::open(&folder).unwrap();
+            let mut store = ChainStore::open(&folder).unwrap();
             fs::write(&path, &flipped).unwrap();
             assert!(matches!(store.read(1, usize::MAX), Err(ChainError::Damaged { .. })), "byte {at} is flipped");
             match ChainStore::open(&folder) {
@@ -520,5 +639,47 @@ mod tests {
         assert_eq!(ChainStore::open(&folder.with_extension("left")).unwrap().last_height(), 3);
         store.begin(b"third").unwrap();
         assert_eq!(ChainStore::open(&folder.with_extension("left")).unwrap().last_height(), 1);
+    }
+
+    #[test]
+    fn the_log_has_the_records_of_its_latest_height_whole() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("ledger");
+        let mut store = filled(&folder, 1);
+        assert_eq!(store.log().unwrap(), Vec::<Vec<u8>>::new());
+        for (height, text) in [(1, "a"), (1, "b"), (2, "c"), (2, "longer"), (2, "last")] {
+            store.append_log(height, text.as_bytes()).unwrap();
+        }
+        let good = fs::read(folder.join(LOG)).unwrap();
+        let read = |bytes: &[u8]| {
+            fs::write(folder.join(LOG), bytes).unwrap();
+            ChainStore::open(&folder).unwrap().log()
+        };
+        let of = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>();
+        assert_eq!(read(&good).unwrap(), of(&["c", "longer", "last"]));
+        let last = good.len() - record(2, b"last").len();
+        for length in last..good.len() {
+            assert_eq!(read(&good[..length]).unwrap(), of(&["c", "longer"]), "torn to {length} bytes");
+            let mut store = ChainStore::open(&folder).unwrap();
+            store.append_log(2, b"last").unwrap();
+            assert_eq!(fs::read(folder.join(LOG)).unwrap(), good);
+        }
+        for at in 0..last {
+            let mut flipped = good.clone();
+            flipped[at] ^= 1;
+            let found = read(&flipped);
+            assert!(matches!(found, Err(ChainError::Damaged { .. })), "byte {at} is flipped: {found:?}");
+        }
+        // A crash while another height's first record takes the place of these.
+        fs::write(folder.join(LOG), &good).unwrap();
+        ChainStore::open(&folder).unwrap().append(2, b"block").unwrap();
+        let other = record(3, b"d");
+        let overwritten = [&other[..], &good[other.len()..]].concat();
+        assert_eq!(read(&overwritten).unwrap(), of(&["d"]));
+        let mut store = ChainStore::open(&folder).unwrap();
+        store.append_log(4, b"e").unwrap();
+        assert_eq!(ChainStore::open(&folder).unwrap().log().unwrap(), of(&["e"]));
+        let long = vec![0; LOG_RECORD_BYTES_MAX + 1];
+        assert!(matches!(store.append_log(4, &long), Err(ChainError::LongRecord { .. })));
     }
 }

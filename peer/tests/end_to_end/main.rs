@@ -7,5 +7,6 @@ mod devices;
 mod failure;
 mod inspection;
 mod invite;
+mod ledger;
 mod namespaces;
 mod support;

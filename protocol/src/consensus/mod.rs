@@ -16,14 +16,20 @@ pub mod certificate;
 pub mod committee;
 pub mod engine;
 pub mod evidence;
+pub mod light;
+pub mod recovery;
+pub mod sync;
 pub mod vote;
 mod wal;
 
 pub use certificate::{Certificate, CertificateError, Seal};
 pub use committee::{Committee, CommitteeError};
-pub use engine::{Config, Engine, Input, Output, Progress, Refusal, Start, Timeouts, Worth};
+pub use engine::{Config, Engine, Identify, Input, LogError, Output, Progress, Refusal, Start, Timeouts, Worth};
 pub use evidence::{Evidence, EvidenceError};
-pub use vote::{NIL, Proposal, Statement, Step, Vote, Votes};
+pub use light::{LightClient, LightError, Link};
+pub use recovery::{Plan, Recovery, RecoveryError};
+pub use sync::{Blocks, BlocksAsk, Decision, Sync, SyncError};
+pub use vote::{NIL, Proposal, ProposalAsk, Statement, Step, Vote, Votes};
 
 /// Members of one committee: below, everyone votes; above, the ledger draws a sample.
 pub const COMMITTEE_MAX: usize = 200;

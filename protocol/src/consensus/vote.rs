@@ -93,6 +93,19 @@ pub struct Proposal {
     pub bytes: Vec<u8>,
 }
 
+/// Asks a member for a proposal that it voted for and we never saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProposalAsk {
+    /// The chain, as in the [`Statement`].
+    pub chain: Hash,
+    /// The height.
+    pub height: u64,
+    /// The round.
+    pub round: u32,
+    /// Id of the value.
+    pub value: Hash,
+}
+
 impl Statement {
     /// The signature of this statement by `identity`.
     pub fn sign(&self, identity: &Identity) -> Signature {
@@ -179,6 +192,12 @@ impl Body for Proposal {
             return Err(format!("a value of {} bytes, at most {VALUE_BYTES_MAX} are accepted", self.bytes.len()));
         }
         self.statement(&NIL).validate()
+    }
+}
+
+impl Body for ProposalAsk {
+    fn validate(&self) -> Result<(), String> {
+        validate_place(self.height, self.round)
     }
 }
 

@@ -30,9 +30,9 @@ pub(super) enum Event {
     /// Someone's proposal, and what the ledger thinks of its value.
     Proposed { proposal: Proposal, valid: bool },
     /// Someone's vote.
-    Voted(Vote),
+    Voted { vote: Vote },
     /// A quorum of prevotes in which some differ from those that we counted.
-    Supported(Votes),
+    Supported { votes: Votes },
     /// A wait that was over.
     Elapsed { round: u32, step: Step },
     /// What we signed.

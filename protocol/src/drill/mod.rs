@@ -1,5 +1,7 @@
 //! Drilling: verifiable work that several peers do alike, and what it is worth.
 
+pub mod class;
 pub mod unit;
 
-pub use unit::{EvaluateUnit, Evaluation, GemmClass, SegmentResult, SegmentUnit, Unit};
+pub use class::GemmClass;
+pub use unit::{EvaluateUnit, Evaluation, SegmentResult, SegmentUnit, Unit};

@@ -6,6 +6,7 @@
 //! is worth its [operations](Unit::operations), which follow from the unit alone. No
 //! unit holds the answer: who did not compute has nothing to copy.
 
+use super::class::GemmClass;
 use crate::ids::{Hash, RunId};
 use crate::run::RunSpec;
 use crate::run::ledger::Span;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 /// Operations on 8-bit integers that count as one Whetstone operation, unless a
 /// genesis says otherwise. A processor core with 256-bit vectors (AVX2) does about
-/// 22 while it would do one Whetstone operation, one with VNNI about 60.
+/// 19 in the time of one Whetstone operation, one with VNNI about 47.
 pub const OPERATIONS_PER_WHETSTONE: u64 = 32;
 /// Power 1: a day of a core that does this many Whetstone operations a second.
 pub const WHETSTONE_PER_S: u64 = 1_000_000_000;
@@ -25,10 +26,6 @@ pub const WHETSTONE_PER_S: u64 = 1_000_000_000;
 pub const DEADLINE_BASE_MS: u64 = 2_000;
 /// Longest deadline of any unit, in milliseconds: a day.
 pub const DEADLINE_MAX_MS: u64 = 86_400_000;
-/// Time that a unit should take on the device that its class is for.
-const UNIT_TIME_MS: u64 = 1_000;
-/// How many times longer than that the slowest device may take.
-const SLOWEST: u64 = 4;
 /// Most exchanges in a segment.
 pub const SEGMENT_EXCHANGES_MAX: usize = 64;
 /// Most spans of batches in a segment.
@@ -39,99 +36,6 @@ pub const SEGMENT_BATCHES_MAX: u64 = 1 << 20;
 pub const WINDOWS_MAX: u32 = 1 << 20;
 /// Longest encoded unit, in bytes: a segment of the most spans.
 pub const UNIT_BYTES_MAX: usize = 48 * 1024;
-
-/// The size of a gemm unit: class 1 is 16 times class 0, every other one 4 times the
-/// one before.
-///
-/// | class | rows × columns × depth | operations | for |
-/// |---|---|---|---|
-/// | 0 | 256 × 256 × 256 | 2²⁵ | tests, demonstrations: about 1 ms |
-/// | 1 | 512 × 512 × 1,024 | 2²⁹ | a core without vectors |
-/// | 2 | 1,024 × 1,024 × 1,024 | 2³¹ | graphics in software |
-/// | 3 | 4,096 × 1,024 × 1,024 | 2³³ | a small board computer |
-/// | 4 | 8,192 × 2,048 × 1,024 | 2³⁵ | one core with AVX2 |
-/// | 5 | 16,384 × 4,096 × 1,024 | 2³⁷ | a laptop |
-/// | 6 | 65,536 × 4,096 × 1,024 | 2³⁹ | a workstation, integrated graphics |
-/// | 7 | 131,072 × 8,192 × 1,024 | 2⁴¹ | a server, a small graphics card |
-/// | 8 | 524,288 × 8,192 × 1,024 | 2⁴³ | a graphics card |
-/// | 9 | 2,097,152 × 8,192 × 1,024 | 2⁴⁵ | an accelerator such as an H100 |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u8", into = "u8")]
-pub struct GemmClass(u8);
-
-/// Rows, columns and depth of each class.
-const GEMM_SIZES: [[u32; 3]; 10] = [
-    [256, 256, 256],
-    [512, 512, 1024],
-    [1024, 1024, 1024],
-    [4096, 1024, 1024],
-    [8192, 2048, 1024],
-    [16_384, 4096, 1024],
-    [65_536, 4096, 1024],
-    [131_072, 8192, 1024],
-    [524_288, 8192, 1024],
-    [2_097_152, 8192, 1024],
-];
-
-impl GemmClass {
-    /// The smallest.
-    pub const SMALLEST: Self = Self(0);
-    /// The largest.
-    pub const LARGEST: Self = Self(GEMM_SIZES.len() as u8 - 1);
-
-    /// All classes, ascending.
-    pub fn all() -> impl Iterator<Item = Self> {
-        (0..GEMM_SIZES.len() as u8).map(Self)
-    }
-
-    /// The number of the class.
-    pub fn number(self) -> u8 {
-        self.0
-    }
-
-    /// Rows, columns and depth of the product.
-    pub fn sizes(self) -> [u32; 3] {
-        GEMM_SIZES[usize::from(self.0)]
-    }
-
-    /// Operations of one unit: a multiplication and an addition for each term.
-    pub fn operations(self) -> u64 {
-        let [rows, columns, depth] = self.sizes();
-        2 * u64::from(rows) * u64::from(columns) * u64::from(depth)
-    }
-
-    /// The class for a device that was measured to do so many operations a second:
-    /// the largest one of whose units takes no more than two seconds, and so most
-    /// often between half a second and two.
-    pub fn for_speed(operations_per_s: u64) -> Self {
-        let within = operations_per_s.saturating_mul(2);
-        Self::all().take_while(|class| class.operations() <= within).last().unwrap_or(Self::SMALLEST)
-    }
-
-    /// The speed under which a device misses the deadlines of this class: half of the
-    /// least one for which [`Self::for_speed`] chooses it.
-    pub fn operations_per_s_min(self) -> u64 {
-        (self.operations() / SLOWEST).saturating_mul(1_000) / UNIT_TIME_MS
-    }
-}
-
-impl TryFrom<u8> for GemmClass {
-    type Error = String;
-
-    fn try_from(number: u8) -> Result<Self, String> {
-        if usize::from(number) < GEMM_SIZES.len() {
-            Ok(Self(number))
-        } else {
-            Err(format!("gemm class {number}, accepted is 0 to {}", Self::LARGEST.0))
-        }
-    }
-}
-
-impl From<GemmClass> for u8 {
-    fn from(class: GemmClass) -> Self {
-        class.0
-    }
-}
 
 /// A part of a run that is to be computed again.
 ///

@@ -3,8 +3,8 @@
 //! A certificate holds the signed commitments and reveals of all seats of a
 //! task, and what their elections went by. It verifies by itself: signatures,
 //! proofs of election under the beacons and weights stated, openings of the
-//! commitments, agreement. That beacons and weights are those of the ledger, a
-//! reader checks by the heights that it names.
+//! commitments, agreement. That beacons, weights, owners and keys for elections
+//! are those of the ledger, a reader checks by the heights that it names.
 
 use super::limits::{SEATS_MAX, STAGES_MAX};
 use super::rules::verdict::is_counted;
@@ -33,8 +33,8 @@ pub struct DrillCertificate {
 /// What a certificate proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certified {
-    /// Owners whose results agree on the digest.
-    pub agreeing: BTreeSet<PeerId>,
+    /// Workers whose results agree on the digest, each with another owner stated.
+    pub agreeing: Vec<PeerId>,
     /// Workers who revealed another digest.
     pub dissenting: Vec<PeerId>,
     /// Workers who did not open their commitments.
@@ -58,8 +58,8 @@ pub enum CertificateError {
     /// The id does not follow from the origin and the first beacon.
     #[error("task {0:?} does not follow from its beacon")]
     Origin(Hash),
-    /// Two seats of one owner.
-    #[error("owner {0:?} has two seats")]
+    /// Two seats of one owner or of one worker.
+    #[error("{0:?} has two seats")]
     TwoSeats(PeerId),
     /// A signature does not fit.
     #[error("{0:?} has not signed its commitment or its reveal")]
@@ -111,17 +111,18 @@ impl DrillCertificate {
         if id != task.id {
             return Err(CertificateError::Origin(task.id));
         }
-        let mut owners = BTreeSet::new();
-        let (mut agreeing, mut dissenting, mut unrevealed) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let (mut owners, mut workers) = (BTreeSet::new(), BTreeSet::new());
+        let (mut agreeing, mut dissenting, mut unrevealed) = (Vec::new(), Vec::new(), Vec::new());
         for seat in &task.seats {
-            if !owners.insert(seat.owner) {
-                return Err(CertificateError::TwoSeats(seat.owner));
+            let again = (!owners.insert(seat.owner)).then_some(seat.owner);
+            if let Some(twice) = again.or_else(|| (!workers.insert(seat.worker)).then_some(seat.worker)) {
+                return Err(CertificateError::TwoSeats(twice));
             }
             self.check(seat)?;
             match seat.revealed {
                 None => unrevealed.push(seat.worker),
                 Some(revealed) if revealed.result.digest != self.digest => dissenting.push(seat.worker),
-                Some(_) if is_counted(task, seat) => drop(agreeing.insert(seat.owner)),
+                Some(_) if is_counted(task, seat) => agreeing.push(seat.worker),
                 Some(_) => {}
             }
         }

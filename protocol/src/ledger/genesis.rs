@@ -162,13 +162,15 @@ impl Parameters {
         Self { epoch_ms: 30_000, ..Self::lan() }
     }
 
-    /// The rules of a swarm that is watched for a minute: small units, short times.
+    /// The rules of a swarm that is watched for a minute: small units, short
+    /// times, and power counted so that it shows.
     pub fn demo() -> Self {
         Self {
             epoch_ms: 1_000,
             clock_skew_ms: 2_000,
             term_blocks: 4,
             classes: vec![DrillClass { rows: 1_024, columns: 512, depth: 1_024, commit_blocks: 2 }],
+            operations_per_power: 1_000_000_000_000,
             tasks_per_1000_owners: 250,
             probation_milli: 1_000,
             probe_interval_ms: 5_000,

@@ -35,14 +35,17 @@
 //! * *Splitting a weight.* Seats are binomial in the weight and credit is shared
 //!   by seats: many keys have together what one would have. A task's credit is
 //!   its difficulty, however many take part.
-//! * *Two seats through one owner.* Keys of one owner have one seat a task; an
-//!   owner countersigns, so nobody is made one against its will. Undeclared
-//!   owners are what weights, elections and re-execution are for.
+//! * *Two seats through one owner.* Keys of one owner have one seat a task, and a
+//!   key that has changed owners since it took a seat gets no other; an owner
+//!   countersigns, so nobody is made one against its will. Undeclared owners are
+//!   what weights, elections and re-execution are for.
 //! * *Lying when trusted.* Whether a result is compared is drawn from a beacon
 //!   after its commitment, at least once in [`Parameters::trust_max`] on average.
 //!   What was credited unseen since the last comparison is taken back at a fault,
 //!   from all keys of the owner, and rewards for it cannot be spent until then:
-//!   the expected gain of lying is not above zero at any rate of it.
+//!   the expected gain of lying is not above zero at any rate of it. A fault
+//!   counts against the owner at the time of the commitment: to change owners
+//!   before it is found saves nothing.
 //! * *Withholding a reveal* costs a penalty and trust, and a name in the list of
 //!   faults; the others' results are compared, or the task opens again.
 //! * *Keeping reveals out of blocks.* They come first in a block and have no limit

@@ -5,7 +5,7 @@ use super::records::{Account, Epoch, Fault, Power, Registration, Reliability, Se
 use super::rules::probe::ProbeElection;
 use super::rules::{probation, probe, stage};
 use super::state::State;
-use super::task::{Phase, Stage, Task};
+use super::task::{Phase, Stage, StageKind, Task};
 use crate::consensus::Committee;
 use crate::election::Beacon;
 use crate::ids::{Hash, PeerId};
@@ -183,7 +183,11 @@ impl State {
     fn chance(&self, task: &Task, worker: &PeerId) -> Option<Chance> {
         let stage = *task.stage()?;
         let owner = stage::electable(self, stage.weights_of, task.class, worker)?;
-        if stage.phase != Phase::Committing || task.has_owner(&owner) {
+        if stage.phase != Phase::Committing || task.has_part(worker, &owner) {
+            return None;
+        }
+        // A probation unit is its candidate's alone until the next block asks others.
+        if stage.kind == StageKind::Opening && task.origin.candidate().is_some() {
             return None;
         }
         let weight = self.epochs.get(&stage.weights_of)?.standings.weight(worker).filter(|weight| *weight > 0)?;

@@ -223,9 +223,10 @@ impl Task {
         self.seats.iter().find(|seat| seat.worker == *worker)
     }
 
-    /// Whether a key of this owner has a seat.
-    pub fn has_owner(&self, owner: &PeerId) -> bool {
-        self.seats.iter().any(|seat| seat.owner == *owner)
+    /// Whether this key or another of its owner has a seat. The key counts by
+    /// itself, for it may have had another owner when it took its seat.
+    pub fn has_part(&self, worker: &PeerId, owner: &PeerId) -> bool {
+        self.seats.iter().any(|seat| seat.worker == *worker || seat.owner == *owner)
     }
 
     /// Seats of one stage.

@@ -92,6 +92,7 @@ pub struct ProbeResult {
 
 /// What a transaction does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "NumberedAction", into = "NumberedAction")]
 pub enum Action {
     /// See [`Register`].
     Register(Register),
@@ -112,6 +113,19 @@ pub enum Action {
     Evidence(Evidence),
 }
 
+/// An action as it is encoded: under the number of its variant, for the codec
+/// writes the name of a variant that has one field without a name.
+#[derive(Serialize, Deserialize)]
+enum NumberedAction {
+    Register { body: Register },
+    Standby { on: bool },
+    Transfer { body: Transfer },
+    Commit { body: DrillCommit },
+    Reveal { body: DrillReveal },
+    Probe { body: ProbeResult },
+    Evidence { body: Evidence },
+}
+
 /// A signed request to the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
@@ -124,6 +138,34 @@ pub struct Transaction {
     pub action: Action,
     /// The author's, over ledger, author, number and action.
     pub signature: Signature,
+}
+
+impl From<Action> for NumberedAction {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Register(body) => Self::Register { body },
+            Action::Standby { on } => Self::Standby { on },
+            Action::Transfer(body) => Self::Transfer { body },
+            Action::Commit(body) => Self::Commit { body },
+            Action::Reveal(body) => Self::Reveal { body },
+            Action::Probe(body) => Self::Probe { body },
+            Action::Evidence(body) => Self::Evidence { body },
+        }
+    }
+}
+
+impl From<NumberedAction> for Action {
+    fn from(action: NumberedAction) -> Self {
+        match action {
+            NumberedAction::Register { body } => Self::Register(body),
+            NumberedAction::Standby { on } => Self::Standby { on },
+            NumberedAction::Transfer { body } => Self::Transfer(body),
+            NumberedAction::Commit { body } => Self::Commit(body),
+            NumberedAction::Reveal { body } => Self::Reveal(body),
+            NumberedAction::Probe { body } => Self::Probe(body),
+            NumberedAction::Evidence { body } => Self::Evidence(body),
+        }
+    }
 }
 
 impl Register {

@@ -4,7 +4,7 @@ use super::Node;
 use crate::consensus::Progress;
 use crate::effect::{Event, Verdict};
 use crate::ids::PeerId;
-use crate::ledger::State;
+use crate::ledger::{State, Transaction};
 use crate::outbox::Outbox;
 use crate::time::Time;
 use crate::trust::{LedgerOptions, Trust};
@@ -19,6 +19,11 @@ impl Node {
     /// Where the next block stands, and who is missing for it.
     pub fn ledger_progress(&self) -> Option<Progress> {
         self.trust.as_ref().and_then(Trust::progress)
+    }
+
+    /// Transactions of this node that wait for a block.
+    pub fn ledger_waiting(&self) -> Vec<Transaction> {
+        self.trust.as_ref().map(Trust::waiting).unwrap_or_default()
     }
 
     pub(super) fn keep_ledger(&mut self, options: LedgerOptions, now: Time) {

@@ -9,12 +9,12 @@
 use super::Snapshot;
 use crate::consensus::engine::Refusal;
 use crate::consensus::engine::{Config, Input, Output, Start, Timeouts, Worth};
-use crate::consensus::{Certificate, CertificateError, Committee, Engine, Progress, Proposal};
+use crate::consensus::{Certificate, Decision, Engine, Progress, Proposal, ProposalAsk, SyncError};
 use crate::effect::Effect;
 use crate::ids::{Hash, PeerId};
+use crate::ledger::block::transactions_root;
 use crate::ledger::{Action, Admission, Block, BlockError, Mempool, State, Transaction};
 use crate::time::Time;
-use crate::trust::words::Sealed;
 use crate::wire::{Identity, Message, codec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) enum Want {
     /// Tell everyone.
     Say(Box<Message>),
     /// Ask one of these for a proposal.
-    Proposal { height: u64, round: u32, value: Hash, holders: Vec<PeerId> },
+    Proposal { ask: ProposalAsk, holders: Vec<PeerId> },
 }
 
 /// See the module.
@@ -46,17 +46,13 @@ pub(crate) struct Chain {
     effects: Vec<Effect>,
 }
 
-/// Why a sealed block does not follow.
+/// Why a decided block does not follow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotFollowing {
-    #[error("a sealed block that cannot be read: {0}")]
-    Malformed(String),
-    #[error("block {found}, the next one is {expected}")]
-    Height { found: u64, expected: u64 },
     #[error("{0}")]
-    Certificate(#[from] CertificateError),
-    #[error("the certificate is for another block")]
-    OtherBlock,
+    NotDecided(#[from] SyncError),
+    #[error("a block that cannot be read: {0}")]
+    Malformed(#[from] codec::CodecError),
     #[error("{0}")]
     Block(#[from] BlockError),
 }
@@ -71,11 +67,10 @@ impl Chain {
         let config = Config {
             identity: identity.clone(),
             epoch_ms: parameters.epoch_ms,
-            timeouts: timeouts(parameters.epoch_ms),
+            timeouts: Timeouts::for_epoch(parameters.epoch_ms),
             identify,
         };
-        let engine = Engine::new(config, start(&state), log, now)
-            .map_err(|place| format!("record {place} of the consensus log is of another release of manta"))?;
+        let engine = Engine::new(config, start(&state), log, now).map_err(|error| error.to_string())?;
         let mut chain = Self {
             identity,
             state: Arc::new(state),
@@ -95,10 +90,6 @@ impl Chain {
 
     pub(crate) fn progress(&self) -> Progress {
         self.engine.progress()
-    }
-
-    pub(crate) fn is_member(&self) -> bool {
-        self.engine.is_member()
     }
 
     pub(crate) fn timeout(&self) -> Option<Time> {
@@ -130,8 +121,8 @@ impl Chain {
     }
 
     /// A proposal that another member missed.
-    pub(crate) fn proposal(&self, height: u64, round: u32, value: &Hash) -> Option<Proposal> {
-        self.engine.proposal(height, round, value).cloned()
+    pub(crate) fn proposal(&self, ask: &ProposalAsk) -> Option<Proposal> {
+        self.engine.proposal(ask).cloned()
     }
 
     /// Takes somebody's transaction, if it can count.
@@ -151,39 +142,25 @@ impl Chain {
         self.pool.of(author).copied().collect()
     }
 
-    /// Goes on with another committee, under another name, as operators have decided.
-    pub(crate) fn recover(&mut self, committee: Committee, chain: Hash, now: Time) {
-        let mut state = (*self.state).clone();
-        state.recover(committee, chain);
-        self.state = Arc::new(state);
-        self.judged.clear();
-        self.engine.advance(start(&self.state), now);
-        self.drain(now);
-    }
-
-    /// Takes a block that others have decided.
+    /// Takes a block that others have decided; whether it was the next one.
     ///
     /// # Errors
     /// [`NotFollowing`]; nothing has changed then.
-    pub(crate) fn follow(&mut self, bytes: &[u8], now: Time) -> Result<(), NotFollowing> {
-        let malformed = |error: codec::CodecError| NotFollowing::Malformed(error.to_string());
-        let sealed: Sealed = codec::decode(bytes, super::words::BLOCKS_BYTES_MAX).map_err(malformed)?;
-        let block = Block::decode(&sealed.block).map_err(malformed)?;
-        let expected = self.state.height() + 1;
-        if sealed.certificate.height != expected || block.header.height != expected {
-            return Err(NotFollowing::Height { found: sealed.certificate.height, expected });
+    pub(crate) fn follow(&mut self, decision: &Decision, now: Time) -> Result<bool, NotFollowing> {
+        let height = self.state.height() + 1;
+        if decision.certificate.height < height {
+            // Decided here meanwhile.
+            return Ok(false);
         }
-        if block.hash() != sealed.certificate.value {
-            return Err(NotFollowing::OtherBlock);
-        }
-        sealed.certificate.verify(&self.state.chain(), self.state.next_committee())?;
-        let state = match self.judged.get(&sealed.certificate.value) {
+        decision.verify(&self.state.chain(), height, self.state.next_committee(), identify)?;
+        let block = Block::decode(&decision.bytes)?;
+        let state = match self.judged.get(&decision.certificate.value) {
             Some(state) => state.clone(),
             None => Arc::new(self.state.execute(&block, u64::MAX)?),
         };
-        self.install(state, bytes.to_vec(), now);
+        self.install(state, codec::encode(decision), now);
         self.drain(now);
-        Ok(())
+        Ok(true)
     }
 
     /// Carries out what the engine wants, until it wants nothing more.
@@ -201,9 +178,7 @@ impl Chain {
                     // Our own answer: nothing in it can be refused.
                     let _ = self.engine.handle(Input::ValueChecked { value, valid }, now);
                 }
-                Output::WantProposal { height, round, value, holders } => {
-                    self.wants.push(Want::Proposal { height, round, value, holders });
-                }
+                Output::WantProposal { ask, holders } => self.wants.push(Want::Proposal { ask, holders }),
                 Output::Decided { certificate, bytes } => self.decided(certificate, bytes, now),
                 Output::Evidence(evidence) => {
                     if let Some(transaction) = self.submit(Action::Evidence(*evidence)) {
@@ -242,7 +217,7 @@ impl Chain {
                 Block::decode(&bytes).ok().and_then(|block| self.state.execute(&block, u64::MAX).ok()).map(Arc::new)
             }
         };
-        let sealed = codec::encode(&Sealed { block: bytes, certificate });
+        let sealed = codec::encode(&Decision { bytes, certificate });
         // A quorum of honest members judged it by the same rules.
         if let Some(state) = state {
             self.install(state, sealed, now);
@@ -271,19 +246,11 @@ pub(crate) fn replay(mut state: State, sealed: &[Vec<u8>]) -> Result<State, Stri
     for bytes in sealed {
         let height = state.height() + 1;
         let fail = |why: String| format!("its block {height}: {why}");
-        let sealed: Sealed =
-            codec::decode(bytes, super::words::BLOCKS_BYTES_MAX).map_err(|error| fail(error.to_string()))?;
-        let block = Block::decode(&sealed.block).map_err(|error| fail(error.to_string()))?;
+        let decision = decode(bytes).map_err(|error| fail(error.to_string()))?;
+        let block = Block::decode(&decision.bytes).map_err(|error| fail(error.to_string()))?;
         state = state.execute(&block, u64::MAX).map_err(|error| fail(error.to_string()))?;
     }
     Ok(state)
-}
-
-/// Waits that fit the epoch: a LAN decides in a fraction of a second, and a
-/// member that is away must not cost a whole epoch.
-fn timeouts(epoch_ms: u64) -> Timeouts {
-    let step_ms = (epoch_ms / 4).clamp(200, 2_000);
-    Timeouts { propose_ms: step_ms, vote_ms: step_ms / 2, growth_ms: step_ms / 2, max_ms: 60_000, repeat_ms: step_ms }
 }
 
 fn start(state: &State) -> Start {
@@ -296,6 +263,17 @@ fn start(state: &State) -> Start {
     }
 }
 
-fn identify(bytes: &[u8]) -> Option<Hash> {
-    Block::decode(bytes).ok().map(|block| block.hash())
+/// The name of a value: of a whole block, whose transactions are those of its
+/// header, and which is its proposer's own. Were it another's, whoever is drawn
+/// could choose among the beacons of all its keys.
+fn identify(bytes: &[u8], proposer: Option<&PeerId>) -> Option<Hash> {
+    let block = Block::decode(bytes).ok()?;
+    let is_whole = transactions_root(&block.transactions) == block.header.transactions;
+    let is_own = proposer.is_none_or(|proposer| *proposer == block.header.proposer);
+    (is_whole && is_own).then(|| block.hash())
+}
+
+/// Reads a decided block as it is kept and sent.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Decision, codec::CodecError> {
+    codec::decode(bytes, super::words::BLOCKS_BYTES_MAX)
 }

@@ -126,14 +126,10 @@ impl Driller {
         Some(Action::Commit(DrillCommit { task, stage: part.number, proof: part.proof, commitment }))
     }
 
-    /// Units that are being computed.
-    pub(crate) fn running(&self) -> usize {
-        self.parts.values().filter(|part| part.asked).count()
-    }
-
     fn try_chance(&mut self, chance: Chance, wanted: &mut Vec<Wanted>) {
         let Chance { task, class, number, stage, input, weight, challenge } = chance;
-        if self.parts.get(&task).is_some_and(|part| part.number == number) {
+        // One of an earlier stage, whose commitment came too late, makes room once it is computed.
+        if self.parts.get(&task).is_some_and(|part| part.number == number || part.asked) {
             return;
         }
         let proof = match input {
@@ -147,6 +143,7 @@ impl Driller {
                 Some(proof)
             }
         };
+        self.parts.remove(&task);
         self.begin(task, Part::new(number, class, challenge, proof), wanted);
     }
 

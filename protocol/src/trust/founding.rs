@@ -66,17 +66,6 @@ impl Rumours {
         }
     }
 
-    /// Peers that are ahead of `height` on `ledger`, the farthest first.
-    pub(crate) fn ahead(&self, ledger: &Hash, height: u64, now: Time) -> Vec<PeerId> {
-        let mut ahead: Vec<_> = self
-            .believed(now)
-            .filter(|(_, status)| status.ledger == *ledger && status.height > height)
-            .map(|(peer, status)| (std::cmp::Reverse(status.height), peer))
-            .collect();
-        ahead.sort_unstable();
-        ahead.into_iter().map(|(_, peer)| peer).collect()
-    }
-
     /// What to do, given what is kept here.
     pub(crate) fn decide(&self, own: Option<Own>, now: Time) -> Move {
         // The better ledger comes first: with several owners, then by hash.
@@ -153,11 +142,9 @@ mod tests {
         rumours.hear(peer(1), status(2, false), Time(1));
         rumours.doubt(peer(1), Time(1));
         assert_eq!(rumours.decide(None, Time(1)), Move::Stay);
-        assert!(rumours.ahead(&Hash([2; 32]), 0, Time(1)).is_empty());
         let later = Time(1) + MISTRUST;
         rumours.hear(peer(1), status(2, false), later);
         assert_eq!(rumours.decide(None, later), Move::Follow(Hash([2; 32]), peer(1)));
-        assert_eq!(rumours.ahead(&Hash([2; 32]), 2, later), [peer(1)]);
         assert_eq!(rumours.decide(None, later + STALE_AFTER), Move::Stay, "it may be gone");
     }
 

@@ -11,7 +11,7 @@ mod probes;
 pub mod words;
 
 use crate::consensus::engine::{Input as Consensus, Worth};
-use crate::consensus::{Committee, Progress};
+use crate::consensus::{Blocks, Progress, Sync};
 use crate::effect::{Effect, Event, Verdict};
 use crate::ids::{Hash, NetworkId, PeerId};
 use crate::ledger::{Action, Admission, Founder, Genesis, Parameters, Register, State, Transaction};
@@ -25,7 +25,7 @@ use founding::{Move, Own, Rumours};
 use probes::Prober;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use words::{Blocks, BlocksAsk, GenesisAsk, GenesisReply, LedgerStatus, ProbeReply, ProposalAsk, ProposalReply};
+use words::{GenesisAsk, GenesisReply, LedgerStatus, ProbeReply, ProposalReply};
 
 /// Gossip of the ledger means nothing after so long.
 const WORD_LIFETIME: Duration = Duration::from_s(60);
@@ -38,9 +38,9 @@ const STATUS_MAX: Duration = Duration::from_s(10);
 const SAY_AGAIN_BLOCKS: u64 = 3;
 /// A split is told of again after so long.
 const SPLIT_AGAIN: Duration = Duration::from_s(600);
-/// What a founder starts with: enough that the first days' newcomers cannot
-/// outvote it, and gone, as any power, after some weeks without work.
-const FOUNDER_POWER: MicroPower = MicroPower::from_power(1);
+/// A founder starts with the power of so many of the smallest units: enough that
+/// the very first newcomers cannot outvote it, and soon outweighed by work.
+const FOUNDER_UNITS: u64 = 20;
 
 /// How to take part in a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,18 +84,12 @@ struct Snapshot {
 /// Longest snapshot that is read back, in bytes.
 const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 
-/// What is being waited for.
+/// A genesis document that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Asked {
-    what: What,
+    ledger: Hash,
     whom: PeerId,
     until: Time,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Genesis(Hash),
-    Blocks,
 }
 
 /// See the module.
@@ -108,6 +102,8 @@ pub(crate) struct Trust {
     driller: Driller,
     prober: Prober,
     asked: Option<Asked>,
+    /// Who has blocks that are missing here.
+    sync: Sync,
     found_at: Time,
     status_due: Time,
     said_status_at: Option<Time>,
@@ -115,6 +111,8 @@ pub(crate) struct Trust {
     connected: BTreeSet<PeerId>,
     /// The height after which the driller and the prober have looked.
     looked_at: Option<u64>,
+    /// The height that was told of last.
+    told_height: u64,
 }
 
 impl Trust {
@@ -138,10 +136,12 @@ impl Trust {
             rumours: Rumours::default(),
             chain: None,
             asked: None,
+            sync: Sync::default(),
             said_status_at: None,
             told_of_split: None,
             connected: BTreeSet::new(),
             looked_at: None,
+            told_height: 0,
         };
         if let Some(kept) = kept {
             match trust.restore(&kept, now) {
@@ -181,11 +181,16 @@ impl Trust {
         self.chain.as_ref().map(Chain::progress)
     }
 
+    /// Own transactions that wait for a block.
+    pub(crate) fn waiting(&self) -> Vec<Transaction> {
+        self.chain.as_ref().map(|chain| chain.waiting(&self.identity.peer_id())).unwrap_or_default()
+    }
+
     pub(crate) fn timeout(&self) -> Time {
         let chain = self.chain.as_ref().and_then(Chain::timeout);
         let found = self.chain.is_none().then_some(self.found_at);
         let asked = self.asked.map(|asked| asked.until);
-        let waits = [chain, found, asked, self.prober.timeout(), Some(self.status_due)];
+        let waits = [chain, found, asked, self.sync.timeout(), self.prober.timeout(), Some(self.status_due)];
         waits.into_iter().flatten().min().unwrap_or(self.status_due)
     }
 
@@ -197,6 +202,7 @@ impl Trust {
 
     pub(crate) fn disconnected(&mut self, peer: &PeerId, now: Time) {
         self.connected.remove(peer);
+        self.sync.forget(peer);
         if let Some(asked) = &mut self.asked
             && asked.whom == *peer
         {
@@ -206,6 +212,7 @@ impl Trust {
 
     /// A frame could not be delivered.
     pub(crate) fn undelivered(&mut self, to: PeerId, now: Time) {
+        self.sync.refused(&to, now);
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.whom == to) {
             asked.until = now;
         }
@@ -216,6 +223,8 @@ impl Trust {
         match message {
             Message::LedgerStatus(status) => {
                 self.rumours.hear(author, status, now);
+                self.hear_height(author, &status);
+                self.settle(now, out);
                 Verdict::Accept
             }
             Message::Transaction(transaction) => self.transaction_heard(*transaction, out),
@@ -259,8 +268,7 @@ impl Trust {
             }
         };
         if height > ours {
-            let status = LedgerStatus { ledger: chain.state().ledger(), height: height - 1, alone: false };
-            self.ask_blocks_of(author, status, now, out);
+            self.sync.hear(author, height - 1);
         }
         self.settle(now, out);
         verdict
@@ -277,15 +285,15 @@ impl Trust {
             }
             Message::GenesisReply(reply) => self.genesis_shown(from, &reply.genesis, now, out),
             Message::BlocksAsk(ask) => {
-                if self.state().is_some_and(|state| state.ledger() == ask.ledger && state.height() >= ask.from) {
+                if self.state().is_some_and(|state| state.chain() == ask.chain && state.height() >= ask.from) {
                     let bytes_max = words::BLOCKS_BYTES_MAX;
-                    out.push(Effect::ReadBlocks { to: from, from: ask.from, bytes_max });
+                    out.push(Effect::ReadBlocks { to: from, from: ask.from, count_max: ask.count, bytes_max });
                 }
             }
             Message::Blocks(blocks) => self.blocks_shown(from, blocks, now, out),
             Message::ProposalAsk(ask) => {
                 let chain = self.chain.as_ref();
-                if let Some(proposal) = chain.and_then(|chain| chain.proposal(ask.height, ask.round, &ask.value)) {
+                if let Some(proposal) = chain.and_then(|chain| chain.proposal(ask)) {
                     let reply = Message::ProposalReply(Box::new(ProposalReply { proposal }));
                     out.send(from, reply, About::Ledger, now);
                 }
@@ -315,13 +323,10 @@ impl Trust {
     }
 
     /// The driver has read blocks for a peer that asked.
-    pub(crate) fn blocks_read(&mut self, to: PeerId, blocks: Vec<Vec<u8>>, now: Time, out: &mut Outbox) {
-        let Some(state) = self.state() else { return };
-        let blocks: Vec<_> = blocks.into_iter().take(words::BLOCKS_MAX).map(serde_bytes::ByteBuf::from).collect();
-        if !blocks.is_empty() {
-            let reply = Blocks { ledger: state.ledger(), blocks };
-            out.send(to, Message::Blocks(Box::new(reply)), About::Ledger, now);
-        }
+    pub(crate) fn blocks_read(&mut self, to: PeerId, from: u64, blocks: &[Vec<u8>], now: Time, out: &mut Outbox) {
+        // What is on the own disk was written by this node.
+        let blocks = blocks.iter().map_while(|bytes| chain::decode(bytes).ok()).collect();
+        out.send(to, Message::Blocks(Box::new(Blocks { from, blocks })), About::Ledger, now);
     }
 
     /// A unit was computed, or could not be.
@@ -335,8 +340,10 @@ impl Trust {
         if let Some(action) = self.driller.computed(task, result) {
             self.submit(action, now, out);
         }
-        // A reveal may be due already.
-        self.looked_at = None;
+        // A reveal may be due already. What was declined is asked for again after the next block.
+        if result.is_some() {
+            self.looked_at = None;
+        }
         self.settle(now, out);
     }
 
@@ -399,11 +406,10 @@ impl Trust {
                 Want::Say(message) => {
                     out.publish(&message, WORD_LIFETIME, now);
                 }
-                Want::Proposal { height, round, value, holders } => {
+                Want::Proposal { ask, holders } => {
                     let holder = holders.iter().find(|holder| self.connected.contains(holder)).or(holders.first());
                     if let Some(holder) = holder.filter(|holder| **holder != self.identity.peer_id()) {
-                        let ask = Message::ProposalAsk(ProposalAsk { height, round, value });
-                        out.send(*holder, ask, About::Ledger, now);
+                        out.send(*holder, Message::ProposalAsk(ask), About::Ledger, now);
                     }
                 }
             }
@@ -414,7 +420,8 @@ impl Trust {
     fn look(&mut self, now: Time, out: &mut Outbox) {
         let Some(chain) = &self.chain else { return };
         let state = chain.state().clone();
-        let is_new_height = self.looked_at.replace(state.height()) != Some(state.height());
+        self.looked_at = Some(state.height());
+        let is_new_height = std::mem::replace(&mut self.told_height, state.height()) != state.height();
         let mut actions: Vec<_> = self.registration(&state).into_iter().collect();
         if self.options.takes_part {
             let (wanted, said) = self.driller.look(&state);
@@ -456,13 +463,20 @@ impl Trust {
         let class = class_for(state.parameters(), self.options.operations_per_s);
         match (state.registration(&me), self.options.takes_part) {
             (None, true) => Some(Action::Register(Register { vrf, owner: me, countersignature: None, class })),
-            (Some(key), true) if key.vrf != vrf || key.class != class => {
+            (Some(key), true) if key.vrf != vrf || !self.fits(state.parameters(), key.class) => {
                 Some(Action::Register(Register { vrf, owner: me, countersignature: None, class }))
             }
             (Some(key), true) if key.standby => Some(Action::Standby { on: false }),
             (Some(key), false) if !key.standby => Some(Action::Standby { on: true }),
             _ => None,
         }
+    }
+
+    /// Whether the registered class is about right: measured speeds vary, and who
+    /// registers again waits as a newcomer.
+    fn fits(&self, parameters: &Parameters, class: u8) -> bool {
+        let speed = self.options.operations_per_s;
+        (class_for(parameters, speed / 2)..=class_for(parameters, speed.saturating_mul(2))).contains(&class)
     }
 
     fn own(&self) -> Option<Own> {
@@ -478,7 +492,7 @@ impl Trust {
         }
         match self.rumours.decide(self.own(), now) {
             Move::Follow(ledger, whom) if self.asked.is_none() => {
-                self.asked = Some(Asked { what: What::Genesis(ledger), whom, until: now + ANSWER_MAX });
+                self.asked = Some(Asked { ledger, whom, until: now + ANSWER_MAX });
                 out.send(whom, Message::GenesisAsk(GenesisAsk { ledger }), About::Ledger, now);
             }
             Move::Split(theirs, _) if self.told_of_split.is_none_or(|at| now.since(at) >= SPLIT_AGAIN) => {
@@ -501,7 +515,8 @@ impl Trust {
         let me = self.identity.peer_id();
         let parameters = self.options.parameters.clone();
         let class = class_for(&parameters, self.options.operations_per_s);
-        let founder = Founder { peer: me, vrf: self.identity.vrf().public(), class, power: FOUNDER_POWER };
+        let power = MicroPower(parameters.difficulty(0).0.saturating_mul(FOUNDER_UNITS).max(1));
+        let founder = Founder { peer: me, vrf: self.identity.vrf().public(), class, power };
         let (network, name) = (self.network, self.options.name.clone());
         let genesis = Genesis { network, name, time_ms: now.as_unix_ms(), founders: vec![founder], parameters };
         match self.begin(genesis, now, out) {
@@ -514,7 +529,7 @@ impl Trust {
     }
 
     fn genesis_shown(&mut self, from: PeerId, genesis: &Genesis, now: Time, out: &mut Outbox) {
-        let wanted = self.asked.filter(|asked| asked.whom == from && asked.what == What::Genesis(genesis.ledger()));
+        let wanted = self.asked.filter(|asked| asked.whom == from && asked.ledger == genesis.ledger());
         if wanted.is_none() {
             return;
         }
@@ -539,55 +554,40 @@ impl Trust {
         let chain = Chain::new(self.identity.clone(), state, &[], now)?;
         self.driller = Driller::new(&self.identity);
         self.prober = Prober::new(&self.identity);
+        self.sync = Sync::default();
         self.looked_at = None;
+        self.told_height = 0;
         self.chain = Some(chain);
         out.push(Effect::LedgerBegin { genesis: bytes });
         self.status_soon(now);
         Ok(ledger)
     }
 
-    /// Asks for blocks while others seem to be ahead.
-    fn catch_up(&mut self, now: Time, out: &mut Outbox) {
-        let Some(state) = self.state().filter(|_| self.asked.is_none()) else { return };
-        // A member that is one behind decides by itself; an onlooker asks at once.
-        let lag = u64::from(self.chain.as_ref().is_some_and(Chain::is_member));
-        let ahead = self.rumours.ahead(&state.ledger(), state.height() + lag, now);
-        let Some(whom) = ahead.iter().find(|peer| self.connected.contains(peer)).or(ahead.first()).copied() else {
-            return;
-        };
-        self.ask_blocks(whom, now, out);
-    }
-
-    fn ask_blocks_of(&mut self, peer: PeerId, status: LedgerStatus, now: Time, out: &mut Outbox) {
-        self.rumours.hear(peer, status, now);
-        if self.asked.is_none() {
-            self.ask_blocks(peer, now, out);
+    fn hear_height(&mut self, peer: PeerId, status: &LedgerStatus) {
+        // Who is one behind decides by itself in a moment, or hears votes of the next height.
+        if self.state().is_some_and(|state| state.ledger() == status.ledger && status.height > state.height() + 1) {
+            self.sync.hear(peer, status.height);
         }
     }
 
-    fn ask_blocks(&mut self, whom: PeerId, now: Time, out: &mut Outbox) {
-        let Some(state) = self.state() else { return };
-        let ask = BlocksAsk { ledger: state.ledger(), from: state.height() + 1 };
-        out.send(whom, Message::BlocksAsk(ask), About::Ledger, now);
-        self.asked = Some(Asked { what: What::Blocks, whom, until: now + ANSWER_MAX });
+    /// Asks for blocks while others are ahead.
+    fn catch_up(&mut self, now: Time, out: &mut Outbox) {
+        let Some((chain, height)) = self.state().map(|state| (state.chain(), state.height())) else { return };
+        if let Some((whom, ask)) = self.sync.ask(chain, height, now) {
+            out.send(whom, Message::BlocksAsk(ask), About::Ledger, now);
+        }
     }
 
     fn blocks_shown(&mut self, from: PeerId, blocks: &Blocks, now: Time, out: &mut Outbox) {
-        if self.asked.is_none_or(|asked| asked.what != What::Blocks || asked.whom != from) {
+        if !self.sync.answered(&from, blocks, now) {
             return;
         }
-        self.asked = None;
-        let Some(chain) = self.chain.as_mut().filter(|chain| chain.state().ledger() == blocks.ledger) else { return };
-        for block in &blocks.blocks {
-            match chain.follow(block, now) {
-                Ok(()) => {}
-                // Decided here meanwhile.
-                Err(chain::NotFollowing::Height { found, expected }) if found < expected => {}
-                Err(why) => {
-                    self.rumours.doubt(from, now);
-                    out.notify(Event::Refused { why: format!("a block of {}: {why}", from.short()) });
-                    return out.push(Effect::Misbehaviour { peer: from, what: why.to_string() });
-                }
+        let Some(chain) = self.chain.as_mut() else { return };
+        for decision in &blocks.blocks {
+            if let Err(why) = chain.follow(decision, now) {
+                self.sync.refused(&from, now);
+                out.notify(Event::Refused { why: format!("a block of {}: {why}", from.short()) });
+                return;
             }
         }
         self.status_soon(now);
@@ -608,23 +608,6 @@ impl Trust {
         out.publish(&Message::LedgerStatus(status), WORD_LIFETIME, now);
         self.said_status_at = Some(now);
         self.status_due = now + (epoch + epoch).max(STATUS_MIN).min(STATUS_MAX);
-    }
-
-    /// Follows an operator's recovery; see [`crate::consensus::recovery`].
-    ///
-    /// # Errors
-    /// Why it does not fit this ledger.
-    pub(crate) fn recover(
-        &mut self,
-        committee: Committee,
-        chain: Hash,
-        now: Time,
-        out: &mut Outbox,
-    ) -> Result<(), String> {
-        let kept = self.chain.as_mut().ok_or("there is no ledger here")?;
-        kept.recover(committee, chain, now);
-        self.settle(now, out);
-        Ok(())
     }
 }
 

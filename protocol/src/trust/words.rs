@@ -1,19 +1,16 @@
 //! What peers say to each other about the ledger, besides what consensus and
 //! transactions say for themselves.
 
-use crate::consensus::{Certificate, Proposal};
-use crate::ids::{Hash, PeerId, Signature};
+use crate::consensus::Proposal;
+use crate::ids::{Hash, Signature};
 use crate::ledger::limits::TRANSACTION_BYTES_MAX;
 use crate::ledger::{Genesis, Transaction};
 use crate::wire::codec;
 use crate::wire::message::Body;
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 
-/// Bytes of sealed blocks in one message: with its envelope it is within the limit of one.
+/// Bytes of decided blocks in one message: with its envelope it is within the limit of one.
 pub const BLOCKS_BYTES_MAX: usize = 58 * 1024;
-/// Sealed blocks in one message.
-pub const BLOCKS_MAX: usize = 64;
 /// Longest genesis document, in bytes.
 pub const GENESIS_BYTES_MAX: usize = 32 * 1024;
 
@@ -40,45 +37,6 @@ pub struct GenesisAsk {
 pub struct GenesisReply {
     /// It hashes to the ledger's name.
     pub genesis: Genesis,
-}
-
-/// Frame: asks for blocks from a height on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlocksAsk {
-    /// Of which ledger.
-    pub ledger: Hash,
-    /// The first height that is missing.
-    pub from: u64,
-}
-
-/// Frame: blocks and what proves them, one after the other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blocks {
-    /// Of which ledger.
-    pub ledger: Hash,
-    /// Canonical [`Sealed`] blocks, 1 to [`BLOCKS_MAX`], at most [`BLOCKS_BYTES_MAX`] bytes together.
-    pub blocks: Vec<ByteBuf>,
-}
-
-/// A block and the proof that it was decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sealed {
-    /// Canonical bytes of the block.
-    #[serde(with = "serde_bytes")]
-    pub block: Vec<u8>,
-    /// What a quorum of its committee signed.
-    pub certificate: Certificate,
-}
-
-/// Frame: asks for a proposal that the author of this missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProposalAsk {
-    /// The height.
-    pub height: u64,
-    /// The round.
-    pub round: u32,
-    /// The value's id.
-    pub value: Hash,
 }
 
 /// Frame: the proposal that was asked for.
@@ -120,8 +78,6 @@ impl Body for Transaction {
 
 impl Body for LedgerStatus {}
 impl Body for GenesisAsk {}
-impl Body for BlocksAsk {}
-impl Body for ProposalAsk {}
 impl Body for Probe {}
 impl Body for ProbeReply {}
 
@@ -136,19 +92,3 @@ impl Body for ProposalReply {
         self.proposal.validate()
     }
 }
-
-impl Body for Blocks {
-    fn validate(&self) -> Result<(), String> {
-        let bytes: usize = self.blocks.iter().map(|block| block.len()).sum();
-        if self.blocks.is_empty() || self.blocks.len() > BLOCKS_MAX || bytes > BLOCKS_BYTES_MAX {
-            return Err(format!(
-                "{} blocks of {bytes} bytes, accepted are 1 to {BLOCKS_MAX} of {BLOCKS_BYTES_MAX} together",
-                self.blocks.len()
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// Who asks for what, so that one answer counts for one probe.
-pub(crate) type ProbeOf = (PeerId, u64, u32);

@@ -2,7 +2,7 @@
 
 use super::codec::{self, CodecError};
 use super::limits::ENVELOPE_BYTES_MAX;
-use crate::consensus::{Proposal, Votes};
+use crate::consensus::{Blocks, BlocksAsk, Proposal, ProposalAsk, Votes};
 use crate::ledger::Transaction;
 use crate::market::demand::Demand;
 use crate::market::listing::{Listing, Withdrawal};
@@ -12,9 +12,7 @@ use crate::run::report::{Abort, Heartbeat, Ready, RoundReport};
 use crate::run::view::{
     CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
 };
-use crate::trust::words::{
-    Blocks, BlocksAsk, GenesisAsk, GenesisReply, LedgerStatus, Probe, ProbeReply, ProposalAsk, ProposalReply,
-};
+use crate::trust::words::{GenesisAsk, GenesisReply, LedgerStatus, Probe, ProbeReply, ProposalReply};
 
 /// A message's body: what it holds beyond its encoding is checked here.
 pub(crate) trait Body {

@@ -23,6 +23,27 @@ fn heights_follow_one_another_among_honest_members() {
 }
 
 #[test]
+fn sixty_four_members_are_done_in_three_one_way_delays() {
+    let mut swarm = Swarm::new(Setup { delay_ms: (50, 50), ..Setup::new(64, 64) });
+    assert!(swarm.run_to_height(2, MINUTE));
+    for (host, block) in swarm.hosts.iter().flat_map(|host| host.chain.iter().map(move |block| (host, block))) {
+        let finality = block.decided_at.since(swarm.proposed_at[&block.certificate.height]);
+        assert!(finality <= Duration::from_ms(3 * 50), "{finality:?} at {:?}", host.identity);
+    }
+}
+
+#[test]
+fn power_decides_and_not_heads() {
+    // The last of four has more than two thirds of the weight.
+    let mut swarm = Swarm::new(Setup { weights: vec![1, 1, 1, 10], ..Setup::new(6, 4) });
+    (0..3).for_each(|place| swarm.crash(place));
+    assert!(swarm.run_to_height(3, MINUTE));
+    let mut swarm = Swarm::new(Setup { weights: vec![1, 1, 1, 10], ..Setup::new(6, 4) });
+    swarm.crash(3);
+    assert!(!swarm.run_to_height(1, MINUTE));
+}
+
+#[test]
 fn onlookers_follow_by_the_same_gossip() {
     let mut swarm = Swarm::new(Setup { onlookers: 2, ..Setup::new(5, 4) });
     assert!(swarm.run_to_height(5, MINUTE));

@@ -5,8 +5,8 @@
 //! step, or two different blocks of one height, fail the test at once.
 
 use manta_protocol::consensus::{
-    Certificate, Committee, Config, Engine, Evidence, Input, Output, Proposal, Start, Statement, Step, Timeouts, Vote,
-    Votes,
+    Blocks, BlocksAsk, Certificate, Committee, Config, Decision, Engine, Evidence, Input, NIL, Output, Proposal,
+    ProposalAsk, Start, Statement, Step, Sync, Timeouts, Vote, Votes,
 };
 use manta_protocol::election::Beacon;
 use manta_protocol::wire::Identity;
@@ -66,6 +66,10 @@ pub(crate) struct Host {
     pub(crate) log: Vec<Vec<u8>>,
     /// Durable: what was decided.
     pub(crate) chain: Vec<Block>,
+    pub(crate) sync: Sync,
+    /// The ledger's name and committee, until a recovery names others.
+    pub(crate) chain_id: Hash,
+    pub(crate) committee: Arc<Committee>,
     /// Hosts of other sides do not hear each other.
     pub(crate) side: u8,
     /// Outputs carried out so far, and the number after which the machine dies.
@@ -89,23 +93,21 @@ enum Event {
     /// Somebody asks for a proposal.
     Want {
         from: usize,
-        height: u64,
-        round: u32,
-        value: Hash,
+        ask: ProposalAsk,
     },
     /// Somebody tells how far it is.
     Status {
         from: usize,
         height: u64,
     },
-    /// Somebody asks for a block.
+    /// Somebody asks for blocks.
     Ask {
         from: usize,
-        height: u64,
+        ask: BlocksAsk,
     },
-    Block {
-        height: u64,
-        block: Box<Block>,
+    Blocks {
+        from: usize,
+        blocks: Box<Blocks>,
     },
     Restart,
 }
@@ -114,7 +116,6 @@ pub(crate) struct Swarm {
     pub(crate) setup: Setup,
     pub(crate) now: Time,
     pub(crate) hosts: Vec<Host>,
-    pub(crate) committee: Arc<Committee>,
     seed: Seed,
     draws: u64,
     queue: BTreeMap<(Time, u64), (usize, Event)>,
@@ -122,21 +123,32 @@ pub(crate) struct Swarm {
     /// The block of each height that someone honest decided on.
     pub(crate) decided: BTreeMap<u64, Hash>,
     /// What honest hosts signed.
-    said: BTreeMap<(PeerId, u64, u32, Step), Statement>,
+    said: BTreeMap<(PeerId, Hash, u64, u32, Step), Statement>,
     pub(crate) messages: u64,
+    /// The values that liars propose to the other half.
+    twins: BTreeMap<Hash, Hash>,
+    /// When the block of each height was first proposed.
+    pub(crate) proposed_at: BTreeMap<u64, Time>,
+    /// Whether each record is tried: the log must make the same engine again.
+    pub(crate) check_replay: bool,
+    /// Whether nothing is durable but decided blocks, which is not allowed.
+    pub(crate) disks_forget: bool,
 }
 
 pub(crate) fn chain_id() -> Hash {
     Hash::of(b"a toy ledger")
 }
 
-/// Blocks: height, parent, proposer's number, filling.
-fn block(height: u64, parent: &Hash, number: u64) -> Vec<u8> {
-    [&height.to_le_bytes()[..], parent.as_bytes(), &number.to_le_bytes()].concat()
+/// Blocks: height, parent, a number, who built it.
+fn block(height: u64, parent: &Hash, number: u64, builder: &PeerId) -> Vec<u8> {
+    [&height.to_le_bytes()[..], parent.as_bytes(), &number.to_le_bytes(), builder.as_bytes()].concat()
 }
 
-pub(crate) fn identify(bytes: &[u8]) -> Option<Hash> {
-    (bytes.len() == 48).then(|| Hash::of(bytes))
+/// 80 bytes, or the same without a builder.
+pub(crate) fn identify(bytes: &[u8], builder: Option<&PeerId>) -> Option<Hash> {
+    let built = |builder: &PeerId| bytes.len() == 48 || bytes[48..] == builder.0;
+    let fits = matches!(bytes.len(), 48 | 80) && builder.is_none_or(built);
+    fits.then(|| Hash::of(bytes))
 }
 
 impl Swarm {
@@ -153,6 +165,9 @@ impl Swarm {
             engine: None,
             log: Vec::new(),
             chain: Vec::new(),
+            sync: Sync::default(),
+            chain_id: chain_id(),
+            committee: committee.clone(),
             side: 0,
             outputs_done: 0,
             dies_after: None,
@@ -161,7 +176,6 @@ impl Swarm {
         let mut swarm = Self {
             now: Time(GENESIS_MS * 1_000_000),
             hosts: identities.into_iter().map(host).collect(),
-            committee,
             seed,
             draws: 0,
             queue: BTreeMap::new(),
@@ -169,6 +183,10 @@ impl Swarm {
             decided: BTreeMap::new(),
             said: BTreeMap::new(),
             messages: 0,
+            twins: BTreeMap::new(),
+            proposed_at: BTreeMap::new(),
+            check_replay: false,
+            disks_forget: false,
             setup,
         };
         for place in 0..count {
@@ -196,16 +214,16 @@ impl Swarm {
 
     /// What the host's next height begins with.
     pub(crate) fn start_of(&self, place: usize) -> Start {
-        let chain = &self.hosts[place].chain;
+        let Host { chain, chain_id, committee, .. } = &self.hosts[place];
         let height = chain.len() as u64 + 1;
-        let parent = chain.last().map_or(chain_id(), |block| Hash::of(&block.bytes));
+        let parent = chain.last().map_or(crate::swarm::chain_id(), |block| Hash::of(&block.bytes));
         // The toy ledger's clock: blocks are an epoch apart from the moment they are decided.
         let parent_time_ms =
             chain.last().map_or(GENESIS_MS - self.setup.epoch_ms, |block| block.decided_at.as_unix_ms());
         Start {
-            chain: chain_id(),
+            chain: *chain_id,
             height,
-            committee: self.committee.clone(),
+            committee: committee.clone(),
             beacon: Beacon(Hash::of(&[parent.as_bytes(), &b"beacon"[..]].concat())),
             parent_time_ms,
         }
@@ -287,8 +305,8 @@ impl Swarm {
             Event::Proposal(proposal) => self.input(place, Input::Proposal(proposal)),
             Event::Votes(votes) => self.input(place, Input::Votes(votes)),
             Event::Input(input) => self.input(place, input),
-            Event::Want { from, height, round, value } => {
-                let proposal = self.hosts[place].engine.as_ref().unwrap().proposal(height, round, &value).cloned();
+            Event::Want { from, ask } => {
+                let proposal = self.hosts[place].engine.as_ref().unwrap().proposal(&ask).cloned();
                 if let Some(proposal) = proposal {
                     self.send(place, from, || Event::Proposal(Box::new(proposal.clone())));
                 }
@@ -301,17 +319,18 @@ impl Swarm {
                 self.at(self.now + Duration::from_ms(STATUS_MS), place, Event::Wake);
             }
             Event::Status { from, height } => {
-                let next = self.hosts[place].chain.len() as u64 + 1;
-                if height >= next {
-                    self.send(place, from, || Event::Ask { from: place, height: next });
-                }
+                let peer = self.hosts[from].identity.peer_id();
+                self.hosts[place].sync.hear(peer, height);
+                self.ask_for_blocks(place);
             }
-            Event::Ask { from, height } => {
-                if let Some(block) = self.hosts[place].chain.get(height as usize - 1).cloned() {
-                    self.send(place, from, || Event::Block { height, block: Box::new(block.clone()) });
-                }
+            Event::Ask { from, ask } => {
+                let chain = self.hosts[place].chain.iter().skip(ask.from as usize - 1).take(ask.count as usize);
+                let decision =
+                    |block: &Block| Decision { bytes: block.bytes.clone(), certificate: block.certificate.clone() };
+                let blocks = Blocks { from: ask.from, blocks: chain.map(decision).collect() };
+                self.send(place, from, || Event::Blocks { from: place, blocks: Box::new(blocks.clone()) });
             }
-            Event::Block { height, block } => self.follow(place, height, *block),
+            Event::Blocks { from, blocks } => self.follow(place, from, *blocks),
             Event::Restart => {}
         }
     }
@@ -324,14 +343,43 @@ impl Swarm {
         self.drain(place);
     }
 
-    /// A block that others decided while this host was away.
-    fn follow(&mut self, place: usize, height: u64, block: Block) {
-        if height == self.hosts[place].chain.len() as u64 + 1 {
-            block.certificate.verify(&chain_id(), &self.committee).unwrap();
-            assert_eq!(block.certificate.value, Hash::of(&block.bytes));
-            self.append(place, block);
-            self.drain(place);
+    fn ask_for_blocks(&mut self, place: usize) {
+        let (now, host) = (self.now, &mut self.hosts[place]);
+        let Some((peer, ask)) = host.sync.ask(host.chain_id, host.chain.len() as u64, now) else { return };
+        let to = self.place_of(&peer);
+        self.send(place, to, || Event::Ask { from: place, ask });
+    }
+
+    /// Blocks that others decided while this host was away.
+    fn follow(&mut self, place: usize, from: usize, blocks: Blocks) {
+        let peer = self.hosts[from].identity.peer_id();
+        if !self.hosts[place].sync.answered(&peer, &blocks, self.now) {
+            return;
         }
+        for (height, decision) in (blocks.from..).zip(blocks.blocks) {
+            let host = &self.hosts[place];
+            // The machine may die of what it does on the way.
+            if host.engine.is_some() && height == host.chain.len() as u64 + 1 {
+                decision.verify(&host.chain_id, height, &host.committee, identify).unwrap();
+                let Decision { bytes, certificate } = decision;
+                self.append(place, Block { bytes, certificate, decided_at: self.now });
+                self.drain(place);
+            }
+        }
+        self.ask_for_blocks(place);
+    }
+
+    /// Where everyone is, for a failure's message.
+    pub(crate) fn describe(&self) -> String {
+        let host = |host: &Host| match &host.engine {
+            Some(engine) => format!("\n{:?} {:?}: {:?}", host.identity, host.manner, engine.progress()),
+            None => format!("\n{:?} is off", host.identity),
+        };
+        self.hosts.iter().map(host).collect()
+    }
+
+    pub(crate) fn place_of(&self, peer: &PeerId) -> usize {
+        self.hosts.iter().position(|host| host.identity.peer_id() == *peer).unwrap()
     }
 
     fn append(&mut self, place: usize, block: Block) {
@@ -349,7 +397,13 @@ impl Swarm {
 
     /// Carries out what the engine wants, until it wants no more or the machine dies.
     pub(crate) fn drain(&mut self, place: usize) {
+        let mut recorded = false;
         while let Some(output) = self.hosts[place].engine.as_mut().and_then(Engine::poll) {
+            recorded = match output {
+                Output::Journal(_) => true,
+                Output::Decided { .. } => false,
+                _ => recorded,
+            };
             self.carry_out(place, output);
             self.hosts[place].outputs_done += 1;
             if self.hosts[place].dies_after == Some(self.hosts[place].outputs_done) {
@@ -359,49 +413,71 @@ impl Swarm {
                 self.restart_at(later, place);
             }
         }
+        if recorded && self.check_replay {
+            self.assert_replays(place);
+        }
+    }
+
+    /// The log makes the engine again as it is.
+    fn assert_replays(&self, place: usize) {
+        let host = &self.hosts[place];
+        let Some(engine) = &host.engine else { return };
+        let again = Engine::new(self.config(place), self.start_of(place), &host.log, self.now).unwrap();
+        let state = |engine: &Engine| {
+            let progress = engine.progress();
+            (progress.height, progress.round, progress.step, progress.locked)
+        };
+        assert_eq!(state(&again), state(engine), "seed {}", self.setup.seed);
     }
 
     fn carry_out(&mut self, place: usize, output: Output) {
         let now = self.now;
         match output {
+            Output::Journal(_) if self.disks_forget => {}
             Output::Journal(record) => self.hosts[place].log.push(record),
             Output::GossipProposal(proposal) => self.gossip_proposal(place, *proposal),
             Output::GossipVotes(votes) => self.gossip_votes(place, &votes),
             Output::BuildValue { height, round } => {
                 let parent = self.hosts[place].chain.last().map_or(chain_id(), |block| Hash::of(&block.bytes));
-                let bytes = block(height, &parent, self.below(u64::MAX));
+                let builder = self.hosts[place].identity.peer_id();
+                let bytes = block(height, &parent, self.below(u64::MAX), &builder);
                 self.at(now, place, Event::Input(Input::ValueBuilt { height, round, bytes }));
             }
             Output::CheckValue { height, value, bytes } => {
                 let parent = self.hosts[place].chain.last().map_or(chain_id(), |block| Hash::of(&block.bytes));
-                let valid = bytes[..40] == block(height, &parent, 0)[..40];
+                let valid = bytes[..40] == block(height, &parent, 0, &PeerId([0; 32]))[..40];
                 self.at(now, place, Event::Input(Input::ValueChecked { value, valid }));
             }
-            Output::WantProposal { height, round, value, holders } => {
+            Output::WantProposal { ask, holders } => {
                 let holder = holders[self.below(holders.len() as u64) as usize];
                 let to = self.hosts.iter().position(|host| host.identity.peer_id() == holder).unwrap();
-                self.send(place, to, || Event::Want { from: place, height, round, value });
+                self.send(place, to, || Event::Want { from: place, ask });
             }
             Output::Decided { certificate, bytes } => {
-                certificate.verify(&chain_id(), &self.committee).unwrap();
+                certificate.verify(&self.hosts[place].chain_id, &self.hosts[place].committee).unwrap();
                 assert_eq!(certificate.value, Hash::of(&bytes));
                 self.append(place, Block { bytes, certificate, decided_at: now });
             }
             Output::Evidence(evidence) => {
-                evidence.verify(&chain_id()).unwrap();
+                evidence.verify(&self.hosts[place].chain_id).unwrap();
                 self.hosts[place].evidence.push(*evidence);
             }
         }
     }
 
     fn gossip_proposal(&mut self, place: usize, proposal: Proposal) {
-        self.write_down(place, &proposal.author, proposal.statement(&chain_id()));
-        let other = self.other_proposal(place, &proposal);
+        self.proposed_at.entry(proposal.height).or_insert(self.now);
+        self.write_down(place, &proposal.author, proposal.statement(&self.hosts[place].chain_id));
+        let lies = self.hosts[place].manner != Manner::Honest;
+        let other = if lies { self.other_proposal(place, &proposal) } else { proposal.clone() };
         self.tell(place, [&proposal, &other], |proposal| Event::Proposal(Box::new(proposal.clone())));
     }
 
     fn gossip_votes(&mut self, place: usize, votes: &Votes) {
-        votes.votes.iter().for_each(|vote| self.write_down(place, &vote.author, vote.statement(&chain_id())));
+        votes
+            .votes
+            .iter()
+            .for_each(|vote| self.write_down(place, &vote.author, vote.statement(&self.hosts[place].chain_id)));
         let other = self.other_votes(place, votes);
         self.tell(place, [votes, &other], |votes| Event::Votes(votes.clone()));
     }
@@ -410,7 +486,8 @@ impl Swarm {
     fn tell<T>(&mut self, place: usize, said: [&T; 2], event: impl Fn(&T) -> Event) {
         let manner = self.hosts[place].manner;
         for to in 0..self.hosts.len() {
-            let face = usize::from(manner != Manner::Honest && to % 2 == 1);
+            // Its own side hears what it means.
+            let face = usize::from(manner != Manner::Honest && to % 2 != place % 2);
             self.send(place, to, || event(said[face]));
             if manner == Manner::TwoFaced {
                 self.send_after(self.setup.delay_ms.1, place, to, || event(said[1 - face]));
@@ -422,20 +499,24 @@ impl Swarm {
     fn other_proposal(&mut self, place: usize, proposal: &Proposal) -> Proposal {
         let mut other = proposal.clone();
         other.bytes[47] ^= 1;
+        // As a new value, it has to be of its own making.
+        other.bytes[48..].copy_from_slice(other.author.as_bytes());
         other.value = Hash::of(&other.bytes);
         other.polka = 0;
-        other.signature = other.statement(&chain_id()).sign(&self.hosts[place].identity);
+        other.signature = other.statement(&self.hosts[place].chain_id).sign(&self.hosts[place].identity);
+        self.twins.insert(proposal.value, other.value);
+        self.twins.insert(other.value, proposal.value);
         other
     }
 
     /// Votes for whatever this host did not vote for.
-    fn other_votes(&mut self, place: usize, votes: &Votes) -> Votes {
+    fn other_votes(&self, place: usize, votes: &Votes) -> Votes {
         let me = self.hosts[place].identity.peer_id();
         let flip = |vote: &Vote| {
             let mut vote = *vote;
             if vote.author == me {
-                vote.value = manta_protocol::consensus::NIL;
-                vote.signature = vote.statement(&chain_id()).sign(&self.hosts[place].identity);
+                vote.value = self.twins.get(&vote.value).copied().unwrap_or(NIL);
+                vote.signature = vote.statement(&self.hosts[place].chain_id).sign(&self.hosts[place].identity);
             }
             vote
         };
@@ -446,7 +527,7 @@ impl Swarm {
     fn write_down(&mut self, place: usize, author: &PeerId, statement: Statement) {
         let host = &self.hosts[place];
         if host.manner == Manner::Honest && *author == host.identity.peer_id() {
-            let key = (*author, statement.height, statement.round, statement.step);
+            let key = (*author, statement.chain, statement.height, statement.round, statement.step);
             let first = *self.said.entry(key).or_insert(statement);
             assert_eq!(first, statement, "{author:?} said two things, seed {}", self.setup.seed);
         }

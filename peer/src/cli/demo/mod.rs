@@ -4,6 +4,7 @@
 //! follows it at all of them, and cleans up whatever happens.
 
 mod audit;
+mod chain;
 mod devices;
 mod faults;
 mod outcome;
@@ -21,6 +22,7 @@ use crate::checkpoint::write::{Foreign, check_destination};
 use crate::device::{Chosen, Wanted, cache_of};
 use crate::status::{OrderState, RunStatus, Status};
 use audit::Diary;
+use chain::Watch;
 use clap::Args;
 use devices::DemoDevice;
 use faults::{FaultArgs, Faults};
@@ -45,6 +47,10 @@ const RESULT_TIMEOUT: Duration = Duration::from_secs(60);
 const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 /// After so many missing answers in a row the first peer counts as hung.
 const SILENCES_MAX: u32 = 4;
+/// Peers of whom one may lie: the others are more than two.
+const LIAR_PEERS_MIN: u16 = 4;
+/// How long the ledger may take to name a liar after the training.
+const CATCH_TIMEOUT: Duration = Duration::from_secs(120);
 /// Length of the sample that the model writes at the end, in tokens.
 const SAMPLE_TOKENS: usize = 240;
 
@@ -57,6 +63,7 @@ Examples:
                                           let the new model write
   manta demo --data book.txt --rounds 200 your own text, longer
   manta demo --kill-one --join-late       lose a peer and win one in mid-run
+  manta demo --liar                       one peer lies about its drills, and is caught
   manta demo --json | tail -n 1           the result for a script")]
 pub(super) struct DemoArgs {
     /// Peers to start, each a process of its own
@@ -78,6 +85,10 @@ pub(super) struct DemoArgs {
     #[command(flatten)]
     faults: FaultArgs,
 
+    /// Let the last peer tell wrong results of drills once it has won some power, and see it caught
+    #[arg(long)]
+    liar: bool,
+
     /// Print the result as one JSON object, the last line of standard output
     #[arg(long)]
     json: bool,
@@ -98,6 +109,10 @@ struct Ended {
     lost: usize,
     faults: Faults,
     diaries: Vec<Diary>,
+    /// What the peers said of their ledger.
+    ledger: Watch,
+    /// Who was to lie.
+    liar: Option<usize>,
     sample: Option<String>,
 }
 
@@ -108,6 +123,11 @@ pub(super) async fn run(arguments: DemoArgs, data_dir: Option<PathBuf>, log: Opt
     let foreign = if arguments.recipe.overwrite { Foreign::MoveAside } else { Foreign::Refuse };
     check_destination(&out, foreign)?;
     arguments.faults.check(usize::from(arguments.peers))?;
+    if arguments.liar && arguments.peers < LIAR_PEERS_MIN {
+        return Err(
+            format!("--liar: there must be at least {LIAR_PEERS_MIN} peers, so that the others can prove it").into()
+        );
+    }
     let device_cache = cache_of(data_dir.as_deref().unwrap_or(folder.path()));
     let mut progress = Progress::new();
     let demo = Demo { arguments: &arguments, folder: folder.path(), out: &out, device_cache: &device_cache, log };
@@ -181,8 +201,14 @@ impl Demo<'_> {
             threads: (cores / usize::from(self.arguments.peers)).max(1),
             devices,
             device_cache: self.device_cache.to_owned(),
+            liar: self.liar(),
             log: self.log.map(str::to_owned),
         }
+    }
+
+    /// The number of the peer that lies.
+    fn liar(&self) -> Option<usize> {
+        self.arguments.liar.then(|| usize::from(self.arguments.peers) - 1)
     }
 
     fn order(&self) -> Result<OrderRequest, Error> {
@@ -237,6 +263,7 @@ impl Demo<'_> {
         let peers = usize::from(self.arguments.peers);
         let mut faults = Faults::draw(self.arguments.faults, peers, self.arguments.recipe.seed);
         let (mut silences, mut message, mut run_id, mut ended_at) = (0, String::new(), None, None);
+        let mut watch = Watch::default();
         loop {
             for (index, why) in swarm.newly_ended()? {
                 progress.say(&why);
@@ -245,6 +272,7 @@ impl Demo<'_> {
                 }
             }
             let statuses = swarm.statuses().await;
+            watch.observe(&statuses);
             silences = if statuses[0].is_some() || faults.owner_is_gone() { 0 } else { silences + 1 };
             if silences > SILENCES_MAX {
                 return Err("the first peer runs but does not answer; see its log with --keep".into());
@@ -256,13 +284,14 @@ impl Demo<'_> {
                 && let Some(run) = outcome::best(&statuses, run_id)
             {
                 faults.drive(swarm, &statuses, run_id, progress).await?;
-                progress.show(&outcome::view(run, &statuses, &swarm.peer_ids()));
+                progress.show(&outcome::view(run, &statuses, &swarm.peer_ids(), &watch));
                 let now = Instant::now();
                 let ended_at = has_ended(run.state).then(|| *ended_at.get_or_insert(now));
                 let all_ended = outcome::ended_everywhere(&statuses, run_id);
                 if ended_at.is_some_and(|ended_at| all_ended || now >= ended_at + SETTLE_TIMEOUT) {
                     let run = run.clone();
-                    return self.ended(swarm, run, statuses, faults, progress).await;
+                    let ended = self.ended(swarm, run, statuses, faults, progress).await?;
+                    return self.caught(swarm, Ended { ledger: watch, ..ended }, progress).await;
                 }
             }
             tokio::time::sleep(if faults.are_pending() { WATCH_INTERVAL } else { POLL_INTERVAL }).await;
@@ -286,7 +315,23 @@ impl Demo<'_> {
             statuses = swarm.statuses().await;
         }
         let diaries = swarm.diaries(&run.run)?;
-        Ok(Ended { lost: swarm.lost(), peers: swarm.peer_ids(), run, statuses, faults, diaries, sample: None })
+        let (lost, peers, liar) = (swarm.lost(), swarm.peer_ids(), self.liar());
+        Ok(Ended { lost, peers, run, statuses, faults, diaries, liar, ..Ended::default() })
+    }
+
+    /// Waits until the ledger has named the liar, if there is one: training may be over sooner.
+    async fn caught(&self, swarm: &mut Swarm, mut ended: Ended, progress: &Progress) -> Result<Ended, Error> {
+        ended.ledger.observe(&ended.statuses);
+        let Some(liar) = ended.liar.and_then(|liar| ended.peers.get(liar)).cloned() else { return Ok(ended) };
+        if !ended.ledger.has_named(&liar) {
+            progress.say("the model is trained; the drills go on until the liar is caught");
+        }
+        let deadline = Instant::now() + CATCH_TIMEOUT;
+        while !ended.ledger.has_named(&liar) && Instant::now() < deadline {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            ended.ledger.observe(&swarm.statuses().await);
+        }
+        Ok(ended)
     }
 
     /// Waits until the owner, started again, has its model.

@@ -2,6 +2,7 @@
 
 use super::Ended;
 use super::audit::{Audit, audit, recovery_ms};
+use super::chain::Watch;
 use super::faults::{Fault, Kind};
 use crate::cli::format;
 use crate::cli::progress::View;
@@ -49,13 +50,14 @@ pub(super) fn ended_everywhere(statuses: &[Option<Status>], run: &str) -> bool {
 
 /// The owner's view, with each peer's state and round as it says itself;
 /// `peers` are all peers' ids by number.
-pub(super) fn view(owner: &RunStatus, statuses: &[Option<Status>], peers: &[String]) -> View {
+pub(super) fn view(owner: &RunStatus, statuses: &[Option<Status>], peers: &[String], watch: &Watch) -> View {
     let index = |peer: &str| peers.iter().position(|id| id == peer);
     let own = runs(statuses, &owner.run);
     let mut view = View::of(owner, |peer| match index(peer) {
         Some(index) => format!("peer {index}"),
         None => format::short(peer).to_owned(),
     });
+    view.ledger = watch.describe();
     for (line, member) in view.members.iter_mut().zip(&owner.members) {
         let Some(index) = index(&member.peer) else { continue };
         if statuses[index].is_none() {
@@ -132,14 +134,19 @@ pub(super) fn report(ended: &Ended) -> Report {
     let trouble = survival.as_ref().err().cloned();
     let survival = survival.unwrap_or_default();
     let loss = || (lost > 0).then(|| format!("{lost} of {} peers ended too early", statuses.len()));
+    let there = (0..).zip(statuses).filter(|(_, status)| status.is_some()).map(|(index, _)| index).collect();
+    let ledger = ended.ledger.outcome(&ended.peers, &there, ended.liar);
     Report {
+        ledger: Some(serde_json::to_value(&ledger).unwrap_or_default()),
+        agreed: ledger.told,
+        powers: ledger.powers_told,
         peers: statuses.len(),
         bytes_sent: statuses.iter().flatten().map(|status| status.traffic.bytes_sent()).sum(),
         parameter_hashes_equal: apart.is_empty(),
         peers_lost: survival.peers_lost.max(lost),
         survival: Some(serde_json::to_value(&survival).unwrap_or_default()),
         members: survival.describe(),
-        failure: failure(owner).or_else(loss).or_else(disagreement).or(trouble),
+        failure: failure(owner).or_else(loss).or_else(disagreement).or(trouble).or(ledger.problem),
         ..Report::of(owner)
     }
 }
@@ -203,6 +210,13 @@ mod tests {
             ("batches_lost", serde_json::json!(0)),
             ("batches_double", serde_json::json!(0)),
             ("recovery_ms", serde_json::Value::Null),
+            ("blocks", serde_json::json!(0)),
+            ("drills_agreed", serde_json::json!(0)),
+            ("drills_disputed", serde_json::json!(0)),
+            ("state_root", serde_json::Value::Null),
+            ("power", serde_json::json!({})),
+            ("liars_named", serde_json::json!([])),
+            ("honest_loss", serde_json::json!(0.0)),
             ("out", serde_json::Value::Null),
             ("seconds", serde_json::json!(0.5)),
         ] {
@@ -250,7 +264,7 @@ mod tests {
     fn the_view_shows_each_peer_as_it_sees_itself() {
         let saving = RunStatus { state: RunState::Saving, ..owner() };
         let peers = ["p0", "p1"].map(str::to_owned);
-        let view = view(&owner(), &[status("p0", saving), None], &peers);
+        let view = view(&owner(), &[status("p0", saving), None], &peers, &Watch::default());
         let lines: Vec<_> = view.members.iter().map(|line| (line.label.as_str(), line.state)).collect();
         assert_eq!(lines, [("peer 0", "saving"), ("peer 1", "gone")]);
     }
@@ -260,7 +274,7 @@ mod tests {
         let mut run = owner();
         run.members[1].ready = false;
         let peers = ["p0", "p1"].map(str::to_owned);
-        let view = view(&run, &[status("p0", run.clone()), Some(Status::default())], &peers);
+        let view = view(&run, &[status("p0", run.clone()), Some(Status::default())], &peers, &Watch::default());
         assert_eq!(view.members[1].state, "preparing");
     }
 }

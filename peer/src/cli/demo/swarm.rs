@@ -41,6 +41,8 @@ pub(super) struct SwarmOptions {
     pub(super) devices: Vec<Wanted>,
     /// Where admissions of devices are kept.
     pub(super) device_cache: PathBuf,
+    /// Which child tells wrong results of drills.
+    pub(super) liar: Option<usize>,
     /// Log filter; `None` for the default of `manta up`.
     pub(super) log: Option<String>,
 }
@@ -296,11 +298,16 @@ fn arguments(options: &SwarmOptions, index: usize, folder: &Path, ticket: Option
     let device = options.devices.get(index).or(options.devices.last()).unwrap_or(&Wanted::Auto);
     option("--device", &device.to_string());
     option("--device-cache", &options.device_cache);
+    // A ledger that can be watched.
+    option("--epoch", &"1s");
     if let Some(log) = &options.log {
         option("--log", log);
     }
     if let Some(ticket) = ticket {
         option("--join", &ticket);
+    }
+    if options.liar == Some(index) {
+        arguments.push("--lie".into());
     }
     arguments
 }
@@ -356,6 +363,7 @@ mod tests {
             threads: 1,
             devices: vec![Wanted::Native, Wanted::Software],
             device_cache: "/tmp/devices".into(),
+            liar: Some(1),
             log: Some("debug".into()),
         };
         let text = |ticket| {
@@ -366,7 +374,7 @@ mod tests {
             text(Some("TICKET")),
             "up --json --exit-with-stdin --no-mdns --diary --data-dir /tmp/demo/peer-1 --listen /ip4/127.0.0.1/udp/0/quic-v1 \
              --listen /ip4/127.0.0.1/tcp/0 --http 127.0.0.1:0 --network demo-1 --threads 1 --device software \
-             --device-cache /tmp/devices --log debug --join TICKET"
+             --device-cache /tmp/devices --epoch 1s --log debug --join TICKET --lie"
         );
         assert!(!text(None).contains("--join"));
     }

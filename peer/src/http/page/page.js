@@ -133,11 +133,50 @@ function drawDepartures(run) {
   ]));
 }
 
+function drawLedger(ledger, self) {
+  byId("ledger").hidden = !ledger || !ledger.ledger;
+  if (!ledger || !ledger.ledger) return;
+  byId("ledger-waiting").hidden = !ledger.waiting;
+  byId("ledger-waiting").textContent = ledger.waiting ?? "";
+  const drills = ledger.drills;
+  figures("ledger-figures", [
+    ["Ledger", short(ledger.ledger)],
+    ["Block", whole.format(ledger.height)],
+    ["One each", `${(ledger.epoch_ms / 1000).toFixed(1)} s`],
+    ["Committee", whole.format(ledger.committee.length)],
+    ["Drills agreed", whole.format(drills.agreed)],
+    ["Trusted", whole.format(drills.trusted)],
+    ["Disputed", whole.format(drills.disputed)],
+    ["Own power", ledger.own ? ledger.own.effective_power.toFixed(6) : "–"],
+    ["Own credits", (ledger.balance / 1e6).toFixed(2)],
+    ["Credits made", whole.format(ledger.minted / 1e6)],
+  ]);
+  rows("standings", ledger.standings.map((peer) => [
+    [short(peer.peer) + (peer.peer === self ? " (this peer)" : ""), "id"],
+    [whole.format(peer.weight), "n"],
+    [peer.effective_power.toFixed(6), "n"],
+    [peer.reliability_permille === null ? "–" : `${(peer.reliability_permille / 10).toFixed(1)} %`, "n"],
+    [String(peer.streak), "n"],
+    [String(peer.faults), "n"],
+    peer.standby ? "standing by" : "takes part",
+  ]));
+  byId("faults-box").hidden = ledger.faults.length === 0;
+  rows("faults", ledger.faults.toReversed().map((fault) => [
+    [short(fault.peer), "id"], fault.kind, [fault.task ? short(fault.task) : "–", "id"],
+    [String(fault.height), "n"], [fault.lost.toFixed(6), "n"],
+  ]));
+  rows("blocks", ledger.recent.slice(-8).toReversed().map((block) => [
+    [String(block.height), "n"], new Date(block.time_ms).toLocaleTimeString(), [short(block.proposer), "id"],
+    [String(block.transactions), "n"], [short(block.state_root), "id"],
+  ]));
+}
+
 function draw(status) {
   byId("identity").textContent = `${short(status.peer_id)} on ${status.network}, ${status.device}, version ${status.version}`;
   document.title = `Manta peer ${short(status.peer_id)}`;
   drawRun(status.runs.at(-1), status.peer_id);
   drawDepartures(status.runs.at(-1));
+  drawLedger(status.ledger, status.peer_id);
   const traffic = (suffix) => Object.entries(status.traffic)
     .filter(([name]) => name.endsWith(suffix)).reduce((sum, [, count]) => sum + count, 0);
   figures("swarm-figures", [

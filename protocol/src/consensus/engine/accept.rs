@@ -5,7 +5,7 @@
 //! member has none.
 
 use super::drive::{ROUNDS_KEPT, wire_vote};
-use super::{Engine, OneHeight, Output, Refusal, Signed, Worth};
+use super::{Engine, OneHeight, Output, Refusal, Worth};
 use crate::consensus::evidence::Evidence;
 use crate::consensus::vote::{NIL, Proposal, Statement, Step, Vote, Votes};
 use crate::consensus::wal::Event;
@@ -20,7 +20,7 @@ const PROPOSAL_ROUNDS_AHEAD_MAX: u32 = 2;
 /// Votes of one author for the next height that are kept.
 const LATER_VOTES_MAX: usize = 4;
 /// Proposals for the next height that are kept.
-const LATER_PROPOSALS_MAX: usize = 4;
+const LATER_PROPOSALS_MAX: usize = 16;
 
 /// Messages for the next height, of this height's members.
 #[derive(Default)]
@@ -39,6 +39,7 @@ impl Engine {
                 Worth::Known | Worth::Elsewhere => {}
             }
         }
+        self.height.note_support(votes);
         // The votes that the core can use come first: mostly they are the quorum.
         self.absorb();
         if self.accept_quorum(votes)? { Ok(Worth::New) } else { Ok(worth) }
@@ -69,7 +70,7 @@ impl Engine {
         if let Some(vote) = bad {
             return Err(Refusal::BadSignature(vote.author));
         }
-        self.feed(Event::Supported(votes.clone()));
+        self.feed(Event::Supported { votes: votes.clone() });
         Ok(true)
     }
 
@@ -82,7 +83,9 @@ impl Engine {
             return Err(Refusal::NotMember(vote.author));
         }
         let known = height.vote_of(&vote.author, vote.round, vote.step);
-        if height.decided || known.is_some_and(|known| known.value == vote.value) {
+        // Who is convicted makes us verify no more contradictions.
+        let convicted = known.is_some() && height.accused.contains(&vote.author);
+        if height.decided || convicted || known.is_some_and(|known| known.value == vote.value) {
             height.note_lag(vote);
             return Ok(Worth::Known);
         }
@@ -98,10 +101,11 @@ impl Engine {
             return Ok(self.accuse(vote.author, pair));
         }
         if vote.author == *me {
-            // Said before a log was lost: we must not say something else now.
-            let signed = Signed { value: vote.value, polka: 0, signature: vote.signature };
-            height.signed.entry((vote.round, vote.step)).or_insert(signed);
+            // Said by us and not in our log, which was lost or is another machine's:
+            // what bound us then is unknown.
+            self.stand_by();
         }
+        let height = &mut self.height;
         height.note_lag(vote);
         height.keep_ahead(*vote);
         self.hear(vote.author, vote.round);
@@ -118,7 +122,9 @@ impl Engine {
             return Err(Refusal::NotMember(author));
         }
         let kept = height.proposals.get(&round).map_or(&[][..], Vec::as_slice);
-        if height.decided || kept.iter().any(|kept| (kept.value, kept.polka) == (value, proposal.polka)) {
+        let convicted = !kept.is_empty() && height.accused.contains(&author) && !height.wants_value(round, &value);
+        let known = kept.iter().any(|kept| (kept.value, kept.polka) == (value, proposal.polka));
+        if height.decided || convicted || known {
             return Ok(Worth::Known);
         }
         let current = height.round().unwrap_or(0);
@@ -133,7 +139,9 @@ impl Engine {
         if !proposal.is_signed(&chain) {
             return Err(Refusal::BadSignature(author));
         }
-        if (config.identify)(&proposal.bytes) != Some(value) {
+        // Who accepted a value before saw that its proposer had built it.
+        let builder = (proposal.polka == 0).then_some(&author);
+        if (config.identify)(&proposal.bytes, builder) != Some(value) {
             return Err(Refusal::WrongBytes(value));
         }
         let wanted = height.wants_value(round, &value);
@@ -145,8 +153,7 @@ impl Engine {
             }
         }
         if author == self.me {
-            let signed = Signed { value, polka: proposal.polka, signature: proposal.signature };
-            self.height.signed.entry((round, Step::Propose)).or_insert(signed);
+            self.stand_by();
         }
         self.hear(author, round);
         self.height.proposals.entry(round).or_default().push(proposal.clone());
@@ -206,7 +213,7 @@ impl Engine {
                 return;
             }
             for vote in votes {
-                self.feed(Event::Voted(vote));
+                self.feed(Event::Voted { vote });
             }
         }
     }
@@ -219,8 +226,13 @@ impl Engine {
     }
 
     fn accuse(&mut self, author: PeerId, [one, other]: [(Statement, Signature); 2]) -> Worth {
-        // One proof convicts; ours would be a copy of this identity elsewhere.
-        if author == self.me || self.height.accused.contains(&author) {
+        if author == self.me {
+            // Another machine signs with our key. Two of us would be a liar.
+            self.stand_by();
+            return Worth::Known;
+        }
+        // One proof convicts.
+        if self.height.accused.contains(&author) {
             return Worth::Known;
         }
         let Some(evidence) = Evidence::new(author, one, other) else { return Worth::Known };
@@ -299,7 +311,7 @@ impl OneHeight {
     }
 
     /// Whether we hold a quorum of prevotes for this value.
-    fn has_quorum(&self, round: u32, value: &Hash) -> bool {
+    pub(super) fn has_quorum(&self, round: u32, value: &Hash) -> bool {
         self.driver.polka_certificate(Round::new(round), value).is_some()
     }
 

@@ -5,16 +5,18 @@
 //! the state.
 
 use super::context::{Context, CoreProposal, CoreVote, Height, Value, kind_of, nil_or, step_of, value_of};
+use super::repair::Support;
 use super::{Engine, OneHeight, Output, Signed};
 use crate::consensus::certificate::{Certificate, Seal};
 use crate::consensus::vote::{NIL, Proposal, Statement, Step, Vote, Votes};
 use crate::consensus::wal::{Event, Record};
-use crate::ids::{Hash, PeerId, Signature};
+use crate::ids::Hash;
 use crate::time::Duration;
 use arc_malachitebft_core_driver as core;
 use arc_malachitebft_core_types::{
     PolkaCertificate, PolkaSignature, Round, SignedMessage, Timeout, TimeoutKind, Validity,
 };
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 type CoreInput = core::Input<Context>;
@@ -59,7 +61,7 @@ impl Engine {
     }
 
     /// The core's input and all that follows from it.
-    fn run(&mut self, input: CoreInput) {
+    pub(super) fn run(&mut self, input: CoreInput) {
         let mut work = VecDeque::from([input]);
         while let Some(input) = work.pop_front() {
             // What is fed was checked: members only, this height, drawn proposers.
@@ -81,6 +83,13 @@ impl Engine {
                 let proposer = self.height.context.proposer(height.0, number(round));
                 // Before anything else, for the core knows no proposer meanwhile.
                 work.push_front(CoreInput::NewRound(height, round, proposer));
+                // What binds us stays known, however long ago it was.
+                let support = self
+                    .height
+                    .support
+                    .as_ref()
+                    .filter(|support| !self.height.has_quorum(support.round, &support.value));
+                work.extend(support.map(|support| core_polka(&support.votes)));
             }
             core::Output::Propose(proposal) => work.extend(self.propose(&proposal)),
             core::Output::Vote(vote) => work.extend(self.vote(&vote)),
@@ -102,14 +111,17 @@ impl Engine {
             return;
         }
         let drawn = self.height.context.proposer(height, round) == self.me;
-        if let Some(value) = (self.config.identify)(&bytes).filter(|_| drawn) {
+        if let Some(value) = (self.config.identify)(&bytes, Some(&self.me)).filter(|_| drawn) {
             self.feed(Event::Built { round, value, bytes });
         }
     }
 
     fn propose(&mut self, proposal: &CoreProposal) -> Option<CoreInput> {
-        let (round, value) = (number(proposal.round), proposal.value.0);
-        let polka = proposal.polka.as_u32().map_or(0, |round| round + 1);
+        let round = number(proposal.round);
+        let own = (proposal.polka.as_u32().map_or(0, |round| round + 1), proposal.value.0);
+        // The core proposes what it saw supported in time; others may be bound to
+        // a later quorum, that we learnt of since. That one they will accept.
+        let (polka, value) = self.height.supported().filter(|supported| supported.0 > own.0).unwrap_or(own);
         let signed = self.sign(round, Step::Propose, value, polka)?;
         let bytes = self.height.bytes_of(&value)?.to_vec();
         let height = self.height.start.height;
@@ -156,8 +168,8 @@ impl Engine {
 
     fn decide(&mut self, proposal: &CoreProposal) {
         let (round, value) = (proposal.round, proposal.value.0);
-        let mut seals: Vec<_> = self.height.driver.restore_precommits(round, &value).iter().map(seal).collect();
-        seals.sort_unstable_by_key(|seal| seal.author);
+        let precommits = self.height.driver.restore_precommits(round, &value);
+        let seals = self.height.fewest(precommits.iter().map(seal).collect());
         let certificate = Certificate { height: self.height.start.height, round: number(round), value, seals };
         let bytes = self.height.bytes_of(&value).unwrap_or_default().to_vec();
         self.height.decided = true;
@@ -185,70 +197,19 @@ impl Engine {
         }
     }
 
-    /// Everything that was to be said, after the record that it rests on.
+    /// Everything that was to be said, after the record that it rests on. What
+    /// carries no new signature of ours rests on nothing: to say something again,
+    /// and to tell of a decision, costs no write.
     pub(super) fn flush(&mut self) {
         if self.height.unsaid.is_empty() {
             return;
         }
-        let events = std::mem::take(&mut self.height.events);
-        if !events.is_empty() {
+        if self.height.events.iter().any(|event| matches!(event, Event::Signed { .. })) {
+            let events = std::mem::take(&mut self.height.events);
             let record = Record { chain: self.height.start.chain, height: self.height.start.height, events };
             self.outputs.push_back(Output::Journal(record.encode()));
         }
         self.outputs.extend(self.height.unsaid.drain(..));
-    }
-
-    /// Goes through the log of this height again.
-    pub(super) fn replay(&mut self, records: Vec<Record>) {
-        let events: Vec<_> = records.into_iter().flat_map(|record| record.events).collect();
-        if events.is_empty() {
-            return;
-        }
-        for (place, signed) in events.iter().filter_map(|event| signature_of(event, &self.me)) {
-            self.height.signed.insert(place, signed);
-        }
-        self.begin();
-        for event in events {
-            match event {
-                Event::Signed { round, step, value, signature, .. } => {
-                    self.restore_signed(round, step, value, signature);
-                }
-                Event::Proposed { proposal, valid } => {
-                    self.height.restore_proposal(&proposal, valid);
-                    self.feed(Event::Proposed { proposal, valid });
-                }
-                Event::Voted(vote) => {
-                    self.height.hear(&vote.author, vote.round);
-                    self.feed(Event::Voted(vote));
-                }
-                event => self.feed(event),
-            }
-        }
-        // All of this is in the log, and was said or is said again at once.
-        self.height.events.clear();
-        self.height.unsaid.retain(|output| matches!(output, Output::Decided { .. }));
-        self.outputs.clear();
-        self.resume();
-    }
-
-    /// Our own vote of the log, should the core not have come to it by itself.
-    fn restore_signed(&mut self, round: u32, step: Step, value: Hash, signature: Signature) {
-        let vote = Vote { height: self.height.start.height, round, step, value, author: self.me, signature };
-        if step != Step::Propose && !self.height.knows(&vote) {
-            self.run(core_vote(&vote));
-        }
-    }
-
-    /// What was under way when the log ended.
-    fn resume(&mut self) {
-        self.repeat_at_once();
-        let (height, round) = (self.height.start.height, self.height.round().unwrap_or_default());
-        let drawn = self.height.context.proposer(height, round) == self.me && self.may_sign();
-        let unproposed =
-            self.height.step() == Step::Propose && !self.height.signed.contains_key(&(round, Step::Propose));
-        if drawn && unproposed {
-            self.outputs.push_back(Output::BuildValue { height, round });
-        }
     }
 }
 
@@ -269,9 +230,12 @@ impl OneHeight {
         self.driver.round_state().locked.as_ref().map(|locked| (number(locked.round), locked.value.0))
     }
 
-    /// The latest round and value that had a quorum of prevotes.
-    pub(super) fn supported(&self) -> Option<(u32, Hash)> {
-        self.driver.round_state().valid.as_ref().map(|valid| (number(valid.round), valid.value.0))
+    /// What can be proposed again: the value with the latest quorum of prevotes,
+    /// and one more than that quorum's round.
+    fn supported(&self) -> Option<(u32, Hash)> {
+        let Support { round, value, .. } = self.support.as_ref()?;
+        let known = self.valid.contains(value) && self.bytes_of(value).is_some();
+        known.then_some((round + 1, *value))
     }
 
     pub(super) fn bytes_of(&self, value: &Hash) -> Option<&[u8]> {
@@ -280,18 +244,19 @@ impl OneHeight {
         built.into_iter().chain(proposed).find(|(id, _)| *id == value).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// The quorum of prevotes for a value in a round, if we saw it.
-    pub(super) fn polka(&self, round: u32, value: &Hash) -> Option<Votes> {
-        let polka = self.driver.polka_certificate(Round::new(round), value)?;
-        let vote = |signed: &PolkaSignature<Context>| Vote {
-            height: self.start.height,
-            round,
-            step: Step::Prevote,
-            value: *value,
-            author: signed.address,
-            signature: signed.signature,
+    /// Of these signatures the fewest that are a quorum, ascending by author.
+    fn fewest(&self, mut seals: Vec<Seal>) -> Vec<Seal> {
+        let committee = &self.start.committee;
+        seals.sort_unstable_by_key(|seal| (Reverse(committee.weight(&seal.author)), seal.author));
+        let mut weight = 0;
+        let heavy = |seal: &Seal| {
+            weight += committee.weight(&seal.author);
+            committee.is_quorum(weight)
         };
-        Some(Votes { votes: polka.polka_signatures.iter().map(vote).collect() })
+        let last = seals.iter().position(heavy);
+        seals.truncate(last.map_or(seals.len(), |last| last + 1));
+        seals.sort_unstable_by_key(|seal| seal.author);
+        seals
     }
 
     fn core_input(&mut self, event: &Event) -> CoreInput {
@@ -301,8 +266,8 @@ impl OneHeight {
                 CoreInput::ProposeValue(Round::new(*round), Value(*value))
             }
             Event::Proposed { proposal, valid } => core_proposal(proposal, *valid),
-            Event::Voted(vote) => core_vote(vote),
-            Event::Supported(votes) => core_polka(votes),
+            Event::Voted { vote } => core_vote(vote),
+            Event::Supported { votes } => core_polka(votes),
             Event::Elapsed { round, step } => {
                 let kind = match step {
                     Step::Propose => TimeoutKind::Propose,
@@ -313,23 +278,6 @@ impl OneHeight {
             }
             Event::Signed { .. } => unreachable!("signatures are restored, not fed"),
         }
-    }
-}
-
-/// What we signed, as the log tells: by this engine, or by one before whose log was lost.
-fn signature_of(event: &Event, me: &PeerId) -> Option<((u32, Step), Signed)> {
-    match event {
-        Event::Signed { round, step, value, polka, signature } => {
-            Some(((*round, *step), Signed { value: *value, polka: *polka, signature: *signature }))
-        }
-        Event::Voted(vote) if vote.author == *me => {
-            Some(((vote.round, vote.step), Signed { value: vote.value, polka: 0, signature: vote.signature }))
-        }
-        Event::Proposed { proposal, .. } if proposal.author == *me => {
-            let Proposal { round, value, polka, signature, .. } = *proposal;
-            Some(((round, Step::Propose), Signed { value, polka, signature }))
-        }
-        _ => None,
     }
 }
 
@@ -348,7 +296,7 @@ fn core_proposal(proposal: &Proposal, valid: bool) -> CoreInput {
     CoreInput::Proposal(SignedMessage::new(message, proposal.signature), Validity::from_bool(valid))
 }
 
-fn core_vote(vote: &Vote) -> CoreInput {
+pub(super) fn core_vote(vote: &Vote) -> CoreInput {
     let message = CoreVote {
         height: Height(vote.height),
         round: Round::new(vote.round),

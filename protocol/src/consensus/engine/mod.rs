@@ -9,18 +9,19 @@
 //! Values are opaque bytes with an id. The engine asks the ledger to build and
 //! to judge them. Malachite's core counts votes and decides what to say; around
 //! it lie here: what is accepted from strangers and how much of it
-//! ([`accept`]), the core's loop with the log ([`drive`]), and what is said
-//! again when messages were lost ([`repair`]).
+//! (`accept`), the core's loop with the log (`drive`, `replay`), and what is
+//! said again when messages were lost (`repair`).
 
 mod accept;
 mod context;
 mod drive;
 mod repair;
+mod replay;
 
 use super::certificate::Certificate;
 use super::committee::Committee;
 use super::evidence::Evidence;
-use super::vote::{Proposal, Step, Vote, Votes};
+use super::vote::{Proposal, ProposalAsk, Step, Vote, Votes};
 use super::wal::{Event, Record};
 use crate::election::Beacon;
 use crate::ids::{Hash, PeerId, Signature};
@@ -47,6 +48,22 @@ pub struct Timeouts {
     pub repeat_ms: u64,
 }
 
+impl Timeouts {
+    /// Waits that fit a ledger with a block each `epoch_ms`: a quarter of it for
+    /// a proposal, between half a second (machines are busy) and three.
+    pub fn for_epoch(epoch_ms: u64) -> Self {
+        let propose_ms = (epoch_ms / 4).clamp(500, 3_000);
+        Self { propose_ms, vote_ms: propose_ms / 2, growth_ms: propose_ms / 2, max_ms: 60_000, repeat_ms: propose_ms }
+    }
+}
+
+/// The id of a value's bytes; `None` if they are no value or if a peer is given
+/// that did not build it. The id names every bit: other bytes have another id.
+///
+/// A new value has to be of its proposer's own making, or one who is drawn could
+/// choose among the beacons of all the keys that it controls.
+pub type Identify = fn(&[u8], Option<&PeerId>) -> Option<Hash>;
+
 /// What stays the same from height to height.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -56,9 +73,8 @@ pub struct Config {
     pub epoch_ms: u64,
     /// How long steps are waited for.
     pub timeouts: Timeouts,
-    /// The id of a value's bytes; `None` if they are no value. The id names
-    /// every bit: other bytes have another id.
-    pub identify: fn(&[u8]) -> Option<Hash>,
+    /// What names values.
+    pub identify: Identify,
 }
 
 /// What a height begins with, all of it known from the chain before it.
@@ -130,12 +146,8 @@ pub enum Output {
     /// Asks one of these peers for a proposal that we missed; whoever has it
     /// ([`Engine::proposal`]) answers with it, as [`Input::Proposal`].
     WantProposal {
-        /// The height.
-        height: u64,
-        /// The round.
-        round: u32,
-        /// The value's id.
-        value: Hash,
+        /// The question.
+        ask: ProposalAsk,
         /// Who voted for it and so has it.
         holders: Vec<PeerId>,
     },
@@ -179,10 +191,16 @@ pub enum Refusal {
         /// Who was drawn.
         expected: PeerId,
     },
-    /// The bytes are not the value that was signed.
-    #[error("the bytes are not the value {0:?}")]
+    /// The bytes are not the value that was signed, or a new value that its
+    /// proposer did not build.
+    #[error("the bytes are not the value {0:?}, or it is new and its proposer did not build it")]
     WrongBytes(Hash),
 }
+
+/// A record of the log cannot be read. To go on without it could be to sign twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("record {0} of the log of votes cannot be read: start the version that wrote it, or stand by for this height")]
+pub struct LogError(pub usize);
 
 /// Where a height stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +215,9 @@ pub struct Progress {
     pub since: Time,
     /// The round and value that this member is bound to.
     pub locked: Option<(u32, Hash)>,
+    /// Whether this member signs nothing at this height, because it said something
+    /// that its log does not explain: a lost log, or the identity runs elsewhere.
+    pub stands_by: bool,
     /// Weight heard from in this height, our own included.
     pub heard_weight: u64,
     /// Weight that a decision needs.
@@ -210,7 +231,8 @@ pub struct Engine {
     config: Config,
     me: PeerId,
     now: Time,
-    /// Below this height we sign nothing, for the log is of later ones.
+    /// Below this height we sign nothing: the log is of later ones, or does not
+    /// explain what we said.
     mute_below: u64,
     /// Rounds that the latest heights needed: their delays will be ours.
     patience: u32,
@@ -267,12 +289,12 @@ impl Engine {
     /// below a height that the log has reached).
     ///
     /// # Errors
-    /// The place of the first record that cannot be read: the log is checked and
-    /// cut by the driver, so this one was written by another version.
-    pub fn new(config: Config, start: Start, log: &[Vec<u8>], now: Time) -> Result<Self, usize> {
+    /// [`LogError`]. Torn records at the end are cut off by the driver; they come
+    /// without what was to follow them.
+    pub fn new(config: Config, start: Start, log: &[Vec<u8>], now: Time) -> Result<Self, LogError> {
         let mut records = Vec::with_capacity(log.len());
         for (place, bytes) in log.iter().enumerate() {
-            records.push(Record::decode(bytes).map_err(|_| place)?);
+            records.push(Record::decode(bytes).map_err(|_| LogError(place))?);
         }
         let reached = records.iter().filter(|record| record.chain == start.chain).map(|record| record.height).max();
         records.retain(|record| record.chain == start.chain && record.height == start.height);
@@ -373,9 +395,11 @@ impl Engine {
     }
 
     /// A proposal of this height with its value, for a peer that missed it.
-    pub fn proposal(&self, height: u64, round: u32, value: &Hash) -> Option<&Proposal> {
-        let proposals = self.height.proposals.get(&round).filter(|_| height == self.height.start.height)?;
-        proposals.iter().find(|proposal| proposal.value == *value)
+    pub fn proposal(&self, ask: &ProposalAsk) -> Option<&Proposal> {
+        let Start { chain, height, .. } = &self.height.start;
+        let proposals =
+            self.height.proposals.get(&ask.round).filter(|_| (ask.chain, ask.height) == (*chain, *height))?;
+        proposals.iter().find(|proposal| proposal.value == ask.value)
     }
 
     /// Where this height stands and who is missing.
@@ -391,6 +415,7 @@ impl Engine {
             step: height.step(),
             since: height.since,
             locked: height.locked(),
+            stands_by: height.member && !self.may_sign(),
             heard_weight: committee.total() - absent,
             quorum_weight: committee.quorum(),
             missing,
@@ -398,8 +423,9 @@ impl Engine {
     }
 
     fn begins_at(&self) -> Time {
-        let begins_ms = self.height.start.parent_time_ms.saturating_add(self.config.epoch_ms);
-        Time::default() + Duration::from_ms(begins_ms)
+        let parent_at = Time::default() + Duration::from_ms(self.height.start.parent_time_ms);
+        // A parent of the future, as far as clocks may differ, delays nobody.
+        parent_at.min(self.height.since) + Duration::from_ms(self.config.epoch_ms)
     }
 }
 

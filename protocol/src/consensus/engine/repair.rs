@@ -1,21 +1,22 @@
 //! What is said again when a height takes long: gossip loses messages.
 //!
 //! Who hears nothing new for a while says its words of this round again. A
-//! member that is seen in an earlier round gets the votes that lead out of it;
-//! a proposal that rests on an earlier quorum comes with that quorum; a value
-//! that others voted for and we miss is asked for. So whatever one honest
+//! member that is seen in an earlier round gets the votes that lead out of it; a
+//! proposal that rests on an earlier quorum comes with that quorum, and who is
+//! bound by one that a proposer did not know tells it; a value that others voted
+//! for and we miss is asked for. So whatever one honest
 //! member acted on reaches all of them in the end, which is all that the proof
 //! of liveness asks of gossip. Members of a decided height follow by
 //! certificate instead.
 
-use super::context::{step_of, value_of};
+use super::context::{Context, step_of, value_of};
 use super::drive::{ROUNDS_KEPT, number};
 use super::{Engine, OneHeight, Output};
 use crate::consensus::VOTES_PER_MESSAGE_MAX;
-use crate::consensus::vote::{NIL, Step, Vote, Votes};
+use crate::consensus::vote::{NIL, ProposalAsk, Step, Vote, Votes};
 use crate::ids::Hash;
 use crate::time::{Duration, Time};
-use arc_malachitebft_core_types::{NilOrVal, Round, VoteType};
+use arc_malachitebft_core_types::{NilOrVal, PolkaSignature, Round, RoundSignature, VoteType};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The wait grows by half each time, up to this many times the first.
@@ -30,6 +31,8 @@ pub(super) struct Repeat {
     place: Option<(u32, Step)>,
     /// Someone speaks in an earlier round than ours.
     lagging: bool,
+    /// Someone else told of the quorum that binds us.
+    support_heard: bool,
 }
 
 impl Engine {
@@ -71,6 +74,8 @@ impl Engine {
         let lagging = std::mem::take(&mut repeat.lagging);
 
         self.say_again(round);
+        let support = self.height.support_to_tell(round);
+        self.height.unsaid.extend(support.map(Output::GossipVotes));
         if lagging && let Some(votes) = self.height.way_out_of_earlier_rounds() {
             self.height.unsaid.push(Output::GossipVotes(votes));
         }
@@ -119,13 +124,39 @@ impl OneHeight {
         self.repeat.lagging |= self.round().is_some_and(|round| latest < round);
     }
 
-    /// Keeps the quorum that supports the value which we would propose again.
+    /// Keeps the latest quorum of prevotes for a value, whoever told us of it:
+    /// who is bound to it accepts nothing earlier.
     pub(super) fn keep_support(&mut self) {
-        let Some((round, value)) = self.supported() else { return };
-        let kept = self.support.as_ref().is_some_and(|support| (support.round, support.value) == (round, value));
-        if !kept && let Some(votes) = self.polka(round, &value) {
-            self.support = Some(Support { round, value, votes });
-        }
+        let kept = self.support.as_ref().map(|support| support.round);
+        let latest = self.driver.polka_certificates().iter().max_by_key(|polka| polka.round);
+        let Some(polka) = latest.filter(|polka| polka.round.as_u32() > kept) else { return };
+        let (round, value) = (number(polka.round), polka.value_id);
+        let vote = |signed: &PolkaSignature<Context>| Vote {
+            height: self.start.height,
+            round,
+            step: Step::Prevote,
+            value,
+            author: signed.address,
+            signature: signed.signature,
+        };
+        let votes = polka.polka_signatures.iter().map(vote).collect();
+        self.support = Some(Support { round, value, votes: Votes { votes } });
+    }
+
+    /// Whether this message carries the quorum that we hold.
+    pub(super) fn note_support(&mut self, votes: &Votes) {
+        let held = self.support.as_ref().map(|support| (support.round, support.value));
+        let first = votes.votes.first().filter(|_| votes.votes.len() > 1);
+        self.repeat.support_heard |= first.is_some_and(|vote| Some((vote.round, vote.value)) == held);
+    }
+
+    /// The quorum that binds us, if we voted against this round's proposal for it
+    /// and nobody else has told it lately: its author did not know.
+    fn support_to_tell(&mut self, round: u32) -> Option<Votes> {
+        let heard = std::mem::take(&mut self.repeat.support_heard);
+        let refused = self.signed.get(&(round, Step::Prevote)).is_some_and(|signed| signed.value == NIL);
+        let support = self.support.as_ref().filter(|support| refused && !heard && support.round < round)?;
+        Some(support.votes.clone())
     }
 
     /// Lets go of rounds long over, except for the value that we are bound to.
@@ -133,8 +164,9 @@ impl OneHeight {
         let current = number(round);
         self.timers.retain(|(round, _), _| *round >= current);
         let oldest = current.saturating_sub(ROUNDS_KEPT);
-        let bound: BTreeSet<_> =
-            [self.locked(), self.supported()].into_iter().flatten().map(|(_, value)| value).collect();
+        let locked = self.locked().map(|(_, value)| value);
+        let supported = self.support.as_ref().map(|support| support.value);
+        let bound: BTreeSet<_> = locked.into_iter().chain(supported).collect();
         self.driver.prune_votes_and_certificates(Round::new(oldest));
         self.proposals.retain(|round, kept| {
             if *round < oldest {
@@ -147,7 +179,7 @@ impl OneHeight {
     /// The votes that made us leave earlier rounds.
     fn way_out_of_earlier_rounds(&self) -> Option<Votes> {
         let certificate = &self.driver.round_certificate()?.certificate;
-        let vote = |signature: &arc_malachitebft_core_types::RoundSignature<_>| Vote {
+        let vote = |signature: &RoundSignature<Context>| Vote {
             height: self.start.height,
             round: number(certificate.round),
             step: step_of(signature.vote_type),
@@ -160,7 +192,7 @@ impl OneHeight {
     }
 
     fn values_missed(&self) -> Vec<Output> {
-        let height = self.start.height;
+        let (chain, height) = (self.start.chain, self.start.height);
         let mut wanted = Vec::new();
         for (round, votes) in self.driver.votes().all_rounds() {
             let mut voters: BTreeMap<Hash, BTreeSet<_>> = BTreeMap::new();
@@ -170,17 +202,21 @@ impl OneHeight {
                 }
             }
             let round = number(*round);
-            // Past rounds can still decide, but only by precommits.
+            // Past rounds can still decide by precommits, and bind by prevotes.
             let matters = |value: &Hash| {
                 let past = Some(round) < self.round();
                 let precommits = votes.votes().get_weight(VoteType::Precommit, &NilOrVal::Val(*value));
-                if past { self.start.committee.is_quorum(precommits) } else { self.wants_value(round, value) }
+                let decided = past && self.start.committee.is_quorum(precommits);
+                let binding =
+                    self.support.as_ref().is_some_and(|support| (support.round, support.value) == (round, *value));
+                decided || binding || (!past && self.wants_value(round, value))
             };
             let seen = |value: &Hash| self.proposals.get(&round).into_iter().flatten().any(|kept| kept.value == *value);
             for (value, holders) in voters {
                 if value != NIL && !seen(&value) && matters(&value) {
                     let holders = holders.into_iter().collect();
-                    wanted.push(Output::WantProposal { height, round, value, holders });
+                    let ask = ProposalAsk { chain, height, round, value };
+                    wanted.push(Output::WantProposal { ask, holders });
                 }
             }
         }

@@ -7,7 +7,7 @@ fn hash(byte: u8) -> Hash {
 }
 
 fn gemm() -> Unit {
-    Unit::Gemm { class: GemmClass(3), seed: Seed(hash(9)) }
+    Unit::Gemm { class: GemmClass::try_from(3).expect("a class"), seed: Seed(hash(9)) }
 }
 
 fn segment() -> SegmentUnit {
@@ -104,7 +104,8 @@ fn what_is_out_of_bounds_is_refused() {
     let span = |first, count| vec![Span { first, count }];
     let one = |contributors| Exchange { schedule_step: 0, contributors };
     let own = Own { steps: 0, moments: None };
-    let changes: [(&str, fn(&mut SegmentUnit)); 3] = [
+    type Change = fn(&mut SegmentUnit);
+    let changes: [(&str, Change); 3] = [
         ("0 exchanges", |unit| unit.exchanges.clear()),
         ("65 exchanges", |unit| unit.exchanges = vec![unit.exchanges[0].clone(); SEGMENT_EXCHANGES_MAX + 1]),
         ("from exchange", |unit| unit.first = u64::MAX),
@@ -152,6 +153,12 @@ fn the_largest_segment_fits() {
     assert_eq!(unit.deadline_ms(1), DEADLINE_MAX_MS);
 }
 
+/// The two classes above.
+fn above(class: GemmClass) -> Option<[GemmClass; 2]> {
+    let of = |number| GemmClass::try_from(number).ok();
+    Some([of(class.number() + 1)?, of(class.number() + 2)?])
+}
+
 #[test]
 fn a_class_takes_about_a_second_where_it_is_chosen() {
     let mut last = 0;
@@ -164,10 +171,12 @@ fn a_class_takes_about_a_second_where_it_is_chosen() {
         assert_eq!(slower.number(), class.number().saturating_sub(1));
         let unit = Unit::Gemm { class, seed: Seed(hash(1)) };
         assert_eq!(unit.deadline_ms(class.operations_per_s_min()), DEADLINE_BASE_MS + 4_000);
-        // A device of the class below misses it: it needs 16 times the time.
-        assert!(
-            unit.operations() / (class.operations() / 4 / 8) > unit.deadline_ms(class.operations_per_s_min()) / 1_000
-        );
+        // Who claims to be two classes above what its device is misses it.
+        if let Some([above, claimed]) = above(class) {
+            let fastest = above.operations() / 2 - 1;
+            let claim = Unit::Gemm { class: claimed, seed: Seed(hash(1)) };
+            assert!(claimed.operations() / fastest > claim.deadline_ms(claimed.operations_per_s_min()) / 1_000);
+        }
     }
     assert_eq!(GemmClass::for_speed(0), GemmClass::SMALLEST);
     assert_eq!(GemmClass::for_speed(u64::MAX), GemmClass::LARGEST);

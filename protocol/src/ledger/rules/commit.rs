@@ -45,7 +45,7 @@ fn elect(
     }
     let owner = stage::electable(state, stage.weights_of, task.class, author);
     // One result per owner: no second key of an owner has a word in its own task.
-    let owner = owner.filter(|owner| !task.has_owner(owner)).ok_or(Refusal::NotElectable(*author))?;
+    let owner = owner.filter(|owner| !task.has_part(author, owner)).ok_or(Refusal::NotElectable(*author))?;
     let weight = state.epochs.get(&stage.weights_of).and_then(|epoch| epoch.standings.weight(author));
     let weight = weight.filter(|weight| *weight > 0).ok_or(Refusal::NotElectable(*author))?;
     if task.seats.len() >= SEATS_MAX {

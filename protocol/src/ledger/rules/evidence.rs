@@ -1,5 +1,6 @@
 //! Equivocation in consensus: who signs two statements that exclude each other
-//! loses all of its power, and with it its seat.
+//! loses all of its power and stands by until it says otherwise: what it is still
+//! owed for drills gives it no vote.
 
 use super::super::limits::EVIDENCE_BLOCKS_MAX;
 use super::super::records::FaultKind;
@@ -12,7 +13,7 @@ use crate::power::MicroPower;
 /// Fines the author of both statements, once for each height and for those before.
 pub(in super::super) fn evidence(state: &mut State, evidence: &Evidence) -> Result<(), Refusal> {
     let (offender, height) = (evidence.author, evidence.first.height);
-    let key = state.keys.get(&offender).ok_or(Refusal::NotRegistered(offender))?;
+    let key = *state.keys.get(&offender).ok_or(Refusal::NotRegistered(offender))?;
     let is_recent = height.saturating_add(EVIDENCE_BLOCKS_MAX) > state.height && height <= state.height + 1;
     if !is_recent || height <= key.struck_at {
         return Err(Refusal::OldEvidence(height));
@@ -20,7 +21,8 @@ pub(in super::super) fn evidence(state: &mut State, evidence: &Evidence) -> Resu
     evidence.verify(&state.chain)?;
     if let Some(key) = state.keys.get_mut(&offender) {
         key.struck_at = height;
+        key.standby = true;
     }
-    settle::fault(state, &offender, FaultKind::Equivocation, None, MicroPower(u64::MAX));
+    settle::fault(state, (&offender, &key.owner), FaultKind::Equivocation, None, MicroPower(u64::MAX));
     Ok(())
 }

@@ -14,15 +14,15 @@ use crate::power::{Branch, MicroPower};
 pub(super) fn forfeit(state: &mut State, id: &Hash) {
     let Some(task) = state.tasks.get_mut(id) else { return };
     let late = task.seats.iter_mut().filter(|seat| seat.revealed.is_none() && !seat.forfeited);
-    let workers: Vec<_> = late
+    let late: Vec<_> = late
         .map(|seat| {
             seat.forfeited = true;
-            seat.worker
+            *seat
         })
         .collect();
     let penalty = state.genesis.parameters.penalty;
-    for worker in workers {
-        fault(state, &worker, FaultKind::Unrevealed, Some(*id), penalty);
+    for seat in late {
+        fault(state, (&seat.worker, &seat.owner), FaultKind::Unrevealed, Some(*id), penalty);
     }
 }
 
@@ -45,9 +45,9 @@ pub(super) fn settle(state: &mut State, id: &Hash, verdict: Verdict) {
             for seat in task.seats.iter().filter(|seat| seat.revealed.is_some()) {
                 let is_wrong = seat.revealed.is_some_and(|revealed| revealed.result.digest != digest);
                 if is_wrong {
-                    fault(state, &seat.worker, FaultKind::WrongResult, Some(*id), penalty);
+                    fault(state, (&seat.worker, &seat.owner), FaultKind::WrongResult, Some(*id), penalty);
                 } else if is_copied(&task, seat) {
-                    fault(state, &seat.worker, FaultKind::Copied, Some(*id), penalty);
+                    fault(state, (&seat.worker, &seat.owner), FaultKind::Copied, Some(*id), penalty);
                 }
             }
             credit(state, &task, &winners, compared);
@@ -57,7 +57,7 @@ pub(super) fn settle(state: &mut State, id: &Hash, verdict: Verdict) {
             let parties: Vec<_> = task.seats.iter().filter(|seat| seat.revealed.is_some()).collect();
             let share = state.genesis.parameters.difficulty(task.class).shared_by(parties.len() as u32);
             for seat in parties {
-                fault(state, &seat.worker, FaultKind::Disagreement, Some(*id), share);
+                fault(state, (&seat.worker, &seat.owner), FaultKind::Disagreement, Some(*id), share);
             }
             Outcome::AllLost
         }
@@ -123,13 +123,19 @@ fn gain(state: &mut State, peer: &PeerId, work: MicroPower, cause: Cause, compar
     power.history.note(Entry { height, at_ms, branch: Branch::Drilling, gained, lost, cause });
 }
 
-/// Names a fault: its owner's row of valid results ends, the peer loses
-/// `penalty`, and every key of the owner what it was credited unseen. So over
-/// all results between two comparisons, lies gain nothing on average.
-pub(super) fn fault(state: &mut State, peer: &PeerId, kind: FaultKind, task: Option<Hash>, penalty: MicroPower) {
+/// Names a fault of a key and of who was its owner then, even if it has another
+/// by now: the owner's row of valid results ends, the key loses `penalty`, and
+/// it and every key of the owner what was credited unseen. So over all results
+/// between two comparisons, lies gain nothing on average.
+pub(super) fn fault(
+    state: &mut State,
+    (peer, owner): (&PeerId, &PeerId),
+    kind: FaultKind,
+    task: Option<Hash>,
+    penalty: MicroPower,
+) {
     let (height, at_ms) = (state.height, state.time_ms());
-    let owner = state.keys.get(peer).map_or(*peer, |key| key.owner);
-    let trust = state.trust.entry(owner);
+    let trust = state.trust.entry(*owner);
     *trust = Trust { streak: 0, faults: trust.faults.saturating_add(1) };
     let cause = match (kind, task) {
         (FaultKind::WrongResult | FaultKind::Copied, Some(task)) => Cause::WrongResult { task },
@@ -142,7 +148,8 @@ pub(super) fn fault(state: &mut State, peer: &PeerId, kind: FaultKind, task: Opt
         _ => &[Branch::Drilling],
     };
     let mut lost_all = MicroPower::ZERO;
-    let siblings: Vec<_> = state.keys.iter().filter(|(_, key)| key.owner == owner).map(|(peer, _)| *peer).collect();
+    let siblings: Vec<_> =
+        state.keys.iter().filter(|(of, key)| key.owner == *owner || *of == peer).map(|(of, _)| *of).collect();
     for key in siblings {
         account::burn_held(state, &key);
         let fine = if key == *peer { penalty } else { MicroPower::ZERO };

@@ -33,7 +33,7 @@ pub(crate) fn electorate(state: &State, weights_of: u64, class: u8, task: Option
     let Some(epoch) = state.epochs.get(&weights_of) else { return Electorate { total, owners: 0 } };
     for (peer, weight) in epoch.standings.0.iter() {
         let Some(owner) = electable(state, weights_of, class, peer).filter(|_| *weight > 0) else { continue };
-        if task.is_none_or(|task| !task.has_owner(&owner)) {
+        if task.is_none_or(|task| !task.has_part(peer, &owner)) {
             total = total.saturating_add(*weight);
             owners.insert(owner);
         }
