@@ -199,7 +199,7 @@ pub(crate) fn describe_input(input: &Input) -> String {
             )
         }
         Input::Frame { from, bytes } => format!("Frame of {from:?} {:?}", Hash::of(bytes)),
-        Input::BlocksRead { to, blocks } => format!("BlocksRead {to:?} {}", blocks.len()),
+        Input::BlocksRead { to, from, blocks } => format!("BlocksRead {to:?} {from} {}", blocks.len()),
         other => format!("{other:?}"),
     }
 }

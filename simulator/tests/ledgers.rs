@@ -1,11 +1,11 @@
 //! Whole histories of ledgers: seeds with faults of every kind, scenarios, sizes
 //! from 1 to 64, equal traces for equal seeds, and canaries.
 
-use manta_simulator::faults::Kind;
+use manta_simulator::faults::{Kind, When};
 use manta_simulator::in_order;
 use manta_simulator::ledger::options::Break;
 use manta_simulator::ledger::{Options, Summary, scenario, simulate};
-use manta_simulator::options::{Faults, Links};
+use manta_simulator::options::{Choice, FaultWish, Faults, Links};
 use std::path::Path;
 
 /// Links of a good network, on which nothing is lost.
@@ -162,12 +162,34 @@ fn broken_rules_are_caught() {
     let rules = [
         (Break::UnsealedBlock, "signature"),
         (Break::OtherGenesis, "fell into the ledgers"),
-        (Break::LoseBlock, "starts at height"),
+        (Break::LoseBlocks, "starts at height"),
     ];
     for (rule, complaint) in rules {
-        let faults = Some(Faults::Kinds(vec![Kind::PowerCut]));
+        let cut = FaultWish {
+            kind: Kind::PowerCut,
+            when: Some(When::AtMs(5_000)),
+            hosts: Vec::new(),
+            lasts_ms: Some(Choice::Given(500)),
+            noticed: Some(true),
+        };
+        let faults = Some(Faults::Listed(vec![cut]));
         let summary = run(&Options { broken: Some(rule), faults, ..calm(4, 8) });
         let caught = summary.violations.iter().any(|violation| violation.contains(complaint));
         assert!(caught, "{rule:?}: {:?}", summary.violations);
     }
+}
+
+/// Who forgets what it signed signs something else: the others show both.
+#[test]
+fn machines_that_forget_their_logs_are_caught() {
+    let links = Links { latency_us: Some(200_000), ..Links::default() };
+    let faults = Some(Faults::Kinds(vec![Kind::PowerCut; 3]));
+    let whole = Options { links, faults, ..calm(4, 8) };
+    let named = |seed| {
+        assert_good(&run(&Options { seed, ..whole.clone() }));
+        let summary = run(&Options { seed, broken: Some(Break::ForgetLogs), ..whole.clone() });
+        summary.violations.iter().any(|violation| violation.contains("is named for Equivocation"))
+    };
+    let caught = (3..9).filter(|seed| named(*seed)).count();
+    assert!(caught >= 2, "caught in {caught} of 6 histories");
 }

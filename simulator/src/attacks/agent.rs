@@ -103,7 +103,9 @@ impl Agent {
             let Some(task) = state.task(&due.task) else { continue };
             said.extend(self.reveal(task));
         }
-        self.parts.retain(|id, _| state.task(id).is_some());
+        // The unit of a newcomer opens its task with the commitment.
+        let probation = state.probation(&self.peer);
+        self.parts.retain(|id, _| state.task(id).is_some() || probation == Some(*id));
         self.drawn.retain(|(id, number), _| state.task(id).is_some_and(|task| task.stage_number() == *number));
         let (ledger, nonce) = (state.ledger(), state.next_nonce(&self.peer));
         said.into_iter().map(|action| Transaction::sign(&self.identity, &ledger, nonce, action)).collect()

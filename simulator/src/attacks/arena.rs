@@ -11,7 +11,7 @@ use manta_protocol::{Hash, NetworkId, PeerId, Seed};
 use std::collections::BTreeMap;
 
 /// The class of all units here.
-const CLASS: DrillClass = DrillClass { rows: 1_024, columns: 512, depth: 1_024, commit_blocks: 1 };
+const CLASS: DrillClass = DrillClass { rows: 1_024, columns: 512, depth: 1_024, commit_blocks: 2 };
 /// What a unit is worth, in millionths of power.
 pub(super) const DIFFICULTY: u64 = 6_000;
 

@@ -25,12 +25,12 @@ const REDUNDANCY: About = About {
 };
 const FARM: About = About {
     attack: "probation farming",
-    what: "48 newcomers of one person, against 6",
-    measure: "probation units they are given, in parts of what the 6 are given",
+    what: "48 newcomers of one person do every unit that they are given",
+    measure: "units a height, in parts of the fixed number that is drawn for all newcomers",
 };
 const FARM_POWER: About = About {
     attack: "probation farming, cap",
-    what: "the same; two units would be above the cap of each",
+    what: "6 newcomers, for whom there are more units than the cap lets count",
     measure: "most power of one newcomer, in parts of the cap and one unit",
 };
 
@@ -55,18 +55,22 @@ pub(super) fn wash_trading(_: Seed, _: Scale) -> Result<Vec<Outcome>, String> {
 
 /// Adaptive replication in a swarm that has earned its trust.
 pub(super) fn redundancy(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
-    const PEERS: usize = 16;
+    const PEERS: usize = 8;
     let defaults = Parameters::lan();
     let trusting =
         Parameters { trust_after: defaults.trust_after, trust_max: defaults.trust_max, ..rules(8, PEERS as u32) };
     let mut arena = Arena::new(seed, &[(20_000_000, Policy::Honest); PEERS], trusting)?;
     // Until trust is as far as it goes, on average.
-    arena.run(60 * PEERS as u64, 2_000)?;
+    arena.run(45 * PEERS as u64, 2_000)?;
     let (settled, executions) = (arena.tally.accepted, arena.executions());
     arena.run(arena.tally.settled + 300 * scale.times, 2_000)?;
     let accepted = arena.tally.accepted - settled;
     let extra = (arena.executions() - executions) as f64 / accepted as f64 - 1.0;
-    Ok(vec![REDUNDANCY.outcome(0.03, extra, [-0.05, 0.05], accepted)])
+    // One driller is expected, and at least one has to come: 1 ÷ (1 − e⁻¹) on average. Each is
+    // compared once in trust_max tasks, with two others.
+    let drillers = 1.0 / (1.0 - (-1.0f64).exp());
+    let predicted = drillers - 1.0 + 2.0 * drillers / f64::from(defaults.trust_max);
+    Ok(vec![REDUNDANCY.outcome(predicted, extra, [0.0, predicted + 0.25], accepted)])
 }
 
 /// The beacon draws a fixed number of newcomers, however many there are.
@@ -86,11 +90,11 @@ pub(super) fn probation(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String
         let most = (HONEST..HONEST + newcomers).map(|agent| arena.gain(agent)).max().unwrap_or(0);
         Ok::<_, String>((units, most))
     };
-    let (few, _) = farm(6)?;
-    let (many, most) = farm(48)?;
-    let ratio = many as f64 / few.max(1) as f64;
-    // Both are counts of about 0.8 a height.
-    let sigma = (2.0 / (0.8 * heights as f64)).sqrt();
+    let (_, most) = farm(6)?;
+    let (many, _) = farm(48)?;
+    let drawn = 0.8 * heights as f64;
+    let ratio = many as f64 / drawn;
+    let sigma = (1.0 / drawn).sqrt();
     // The cap is on weight: 0.4 of effective power, of which a unit adds a tenth at once.
     let reach = cap as f64 / 0.4 / 0.099 + DIFFICULTY as f64;
     Ok(vec![

@@ -23,22 +23,31 @@ const OWNER: About = About {
     measure: "share of tasks in which more than one of them has a seat",
 };
 
-/// Weight split among keys gains what it would gain in one.
+/// Weight split among undeclared keys gains a little more than in one, for a key sits once a task.
 pub(super) fn sybil(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
     let mut founders = vec![(POWER, Policy::Honest); HONEST];
     // A quarter of all weight each: one honest-looking key, and six.
     let each = POWER * HONEST as u64 / 2;
     founders.push((each, Policy::Honest));
     founders.extend((0..PARTS).map(|_| (each / PARTS, Policy::Honest)));
-    let mut arena = Arena::new(seed, &founders, rules(8, founders.len() as u32))?;
+    // Few tasks a height: a block takes four commitments of one key.
+    let mut arena = Arena::new(seed, &founders, rules(2, founders.len() as u32))?;
     let tasks = 200 * scale.times;
     arena.run(tasks, 60 + tasks)?;
     let (one, many) = (arena.gain(HONEST), arena.gain_of(HONEST + 1..founders.len()));
     let ratio = many as f64 / one as f64;
-    // A task has about four and a half seats in two elections; each side has a quarter of
-    // them, and a task's credit is shared: σ of a side's mean is near 0.9 ÷ √tasks.
+    // A key that has a seat of the opening stage has none in the next one, though others of
+    // the six may: e^−¼ of all tasks leave the one its part of the next stage's two seats.
+    // Without it there, the six have more of them.
+    let share = 0.25f64;
+    let left_out = 1.0 - (-share).exp();
+    let one_alone = share + (1.0 - left_out) * 2.0 * share;
+    let six = share + (1.0 - left_out) * 1.92 * share + left_out * 1.92 * share / (1.0 - share);
+    // Each side has a quarter of four and a half seats, and a task's credit is shared: σ of
+    // a side's mean is near 0.9 ÷ √tasks.
     let sigma = (2.0f64).sqrt() * 0.9 / (tasks as f64).sqrt();
-    Ok(vec![SYBIL.outcome(1.0, ratio, [1.0 - 3.0 * sigma, 1.0 + 3.0 * sigma], tasks)])
+    let predicted = six / one_alone;
+    Ok(vec![SYBIL.outcome(predicted, ratio, [0.5, predicted + 3.0 * sigma], tasks)])
 }
 
 fn doubled(seed: Seed, scale: Scale, declared: bool) -> Result<Vec<Outcome>, String> {

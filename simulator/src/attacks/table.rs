@@ -90,10 +90,12 @@ pub fn canaries(seed: u64, scale: Scale) -> Result<Vec<Outcome>, String> {
 }
 
 fn run(attacks: &[Attack], seed: u64, scale: Scale) -> Result<Vec<Outcome>, String> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut outcomes = Vec::new();
-    for (number, attack) in attacks.iter().enumerate() {
-        let own = Seed::from_number(seed).child("attack", number as u64);
-        outcomes.extend(attack(own, scale)?.into_iter().map(|outcome| Outcome { seed, ..outcome }));
-    }
+    let one = |number: u64| attacks[number as usize](Seed::from_number(seed).child("attack", number), scale);
+    crate::in_order(0, attacks.len() as u64, threads, one, |found| {
+        outcomes.extend(found.into_iter().map(|outcome| Outcome { seed, ..outcome }));
+        true
+    })?;
     Ok(outcomes)
 }

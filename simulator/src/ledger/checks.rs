@@ -4,9 +4,11 @@
 
 use super::report::Summary;
 use manta_protocol::consensus::Committee;
+use manta_protocol::consensus::sync::Decision;
 use manta_protocol::ledger::{Block, FaultKind, Genesis, State};
-use manta_protocol::trust::words::{BLOCKS_BYTES_MAX, GENESIS_BYTES_MAX, Sealed};
+use manta_protocol::trust::words::GENESIS_BYTES_MAX;
 use manta_protocol::wire::codec;
+use manta_protocol::wire::limits::ENVELOPE_BYTES_MAX;
 use manta_protocol::{Hash, PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,8 +116,8 @@ impl Checks {
     }
 
     fn judge(&mut self, machine: usize, height: u64, sealed: &[u8], now: Time) -> Result<(), String> {
-        let sealed: Sealed = codec::decode(sealed, BLOCKS_BYTES_MAX).map_err(|error| error.to_string())?;
-        let block = Block::decode(&sealed.block).map_err(|error| error.to_string())?;
+        let sealed: Decision = codec::decode(sealed, ENVELOPE_BYTES_MAX).map_err(|error| error.to_string())?;
+        let block = Block::decode(&sealed.bytes).map_err(|error| error.to_string())?;
         let place = self.places.get_mut(&machine).ok_or("it keeps no ledger")?;
         if block.header.ledger != place.ledger || block.header.height != height {
             return Err("of another ledger or height".into());

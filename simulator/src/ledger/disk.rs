@@ -98,8 +98,10 @@ impl Disk {
         self.unsynced = None;
     }
 
-    /// The last block is gone, for a machine that breaks the rules.
-    pub fn lose_block(&mut self) {
+    /// The last two blocks are gone, for a machine that breaks the rules: the last
+    /// alone can follow again from the consensus log.
+    pub fn lose_blocks(&mut self) {
+        self.blocks.pop_last();
         self.blocks.pop_last();
     }
 

@@ -119,10 +119,11 @@ impl World {
             Effect::LedgerLog { height, record } => self.write(machine, Write::Log(height, record)),
             Effect::LedgerBlock { height, block } => self.block_written(machine, height, block),
             Effect::LedgerSnapshot { height, state } => self.write(machine, Write::Snapshot(height, state)),
-            Effect::ReadBlocks { to, from, bytes_max } => {
-                let blocks = self.machines[machine].disk.read(from, bytes_max);
+            Effect::ReadBlocks { to, from, count_max, bytes_max } => {
+                let mut blocks = self.machines[machine].disk.read(from, bytes_max);
+                blocks.truncate(count_max as usize);
                 let at = self.schedule.now() + Duration::from_ms(1);
-                self.tell(machine, at, Input::BlocksRead { to, blocks });
+                self.tell(machine, at, Input::BlocksRead { to, from, blocks });
             }
             Effect::Drill { task, class, challenge, owed } => self.drill(machine, task, class, challenge, owed),
             Effect::Notify(event) => self.notified(machine, event),

@@ -43,8 +43,8 @@ pub enum Break {
     UnsealedBlock,
     /// Machine 1 keeps another genesis document than the others, of the same founders.
     OtherGenesis,
-    /// Machine 1 loses its last durable block at a restart and does not say so.
-    LoseBlock,
+    /// Machine 1 loses its last two durable blocks at a restart and does not say so.
+    LoseBlocks,
 }
 
 /// What was asked for; everything that is `None` is drawn from the seed.

@@ -93,8 +93,8 @@ impl World {
         self.summary.restarts += 1;
         self.machines[machine].start(now);
         let durable = self.machines[machine].disk.height();
-        if self.setup.broken == Some(Break::LoseBlock) && machine == 1 {
-            self.machines[machine].disk.lose_block();
+        if self.setup.broken == Some(Break::LoseBlocks) && machine == 1 {
+            self.machines[machine].disk.lose_blocks();
         }
         let forgetful = self.setup.broken == Some(Break::ForgetLogs) && machine > 0;
         self.keep_ledger(machine, forgetful);

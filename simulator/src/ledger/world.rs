@@ -26,8 +26,8 @@ use std::sync::Arc;
 pub(super) const NETWORK: &str = "simulated ledger";
 /// How often it is looked whether all is over.
 const LOOK_INTERVAL: Duration = Duration::from_ms(250);
-/// Within this time after the last fault, and so much for each height that is
-/// still to come, every honest machine reaches the height asked for.
+/// Within this time after the last fault, and so much for each height in all,
+/// every honest machine reaches the height asked for.
 const PATIENCE: Duration = Duration::from_s(120);
 const PATIENCE_PER_HEIGHT: Duration = Duration::from_s(5);
 /// Heights after the last fault that every honest machine has to see.
@@ -243,8 +243,7 @@ impl World {
             return true;
         }
         let quiet = self.schedule.now().since(self.last_fault);
-        let behind = self.target.saturating_sub(lowest);
-        if quiet < PATIENCE + PATIENCE_PER_HEIGHT.times(behind) {
+        if quiet < PATIENCE + PATIENCE_PER_HEIGHT.times(self.target) {
             return false;
         }
         let heights: Vec<_> = self.machines.iter().map(|machine| (machine.height(), machine.state)).collect();
