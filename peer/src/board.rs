@@ -1,6 +1,6 @@
 //! The board that everybody may read: keeps [`Status`] in step with what happens.
 
-use crate::account::{LedgerStatus, RecentBlock};
+use crate::account::RecentBlock;
 use crate::device::Machine;
 use crate::net::bulk::BulkCounters;
 use crate::net::swarm::NetCounters;
@@ -43,12 +43,6 @@ impl Board {
     /// A board that shows `status` to begin with.
     pub(crate) fn new(me: PeerId, status: Status) -> Self {
         Self { status, me, round_began: Time(0), training_began: Time(0), steps: 0 }
-    }
-
-    /// Replaces what is shown of the ledger, but for its latest blocks.
-    pub(crate) fn show_ledger(&mut self, mut ledger: LedgerStatus) {
-        ledger.recent = self.status.ledger.take().map(|before| before.recent).unwrap_or_default();
-        self.status.ledger = Some(ledger);
     }
 
     /// Adds a block to the latest ones.

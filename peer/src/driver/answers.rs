@@ -38,13 +38,22 @@ impl Driver {
         let node = &self.parts.node;
         let Some(state) = node.ledger() else { return };
         let connected: BTreeSet<_> = self.connected.keys().copied().chain([node.peer_id()]).collect();
-        let mut shown = status(state, node.peer_id(), &connected);
-        shown.follows_only = !self.parts.book.plan.takes_part;
+        // Most of it follows from the height alone, and hashing a large state takes its time.
+        let is_new = |before: &LedgerStatus| before.ledger.is_empty() || before.height != state.height();
+        let mut shown = match self.board.status.ledger.take() {
+            Some(before) if !is_new(&before) => before,
+            before => {
+                let recent = before.map(|before| before.recent).unwrap_or_default();
+                let follows_only = !self.parts.book.plan.takes_part;
+                LedgerStatus { recent, follows_only, ..status(state, node.peer_id()) }
+            }
+        };
+        show_committee(&mut shown, state, &connected);
         if let Some(progress) = node.ledger_progress() {
             shown.heard_weight = progress.heard_weight;
             shown.waiting = waiting(state, &progress, self.last_now);
         }
-        self.board.show_ledger(shown);
+        self.board.status.ledger = Some(shown);
     }
 
     /// Answers a question about the ledger in JSON.
@@ -161,14 +170,19 @@ fn name_of(value: impl Serialize) -> String {
     named.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// The whole ledger in short, without what consensus knows.
-fn status(state: &State, me: PeerId, connected: &BTreeSet<PeerId>) -> LedgerStatus {
+fn show_committee(shown: &mut LedgerStatus, state: &State, connected: &BTreeSet<PeerId>) {
     let committee = state.next_committee();
     let member = |(peer, weight): &(PeerId, u64)| MemberWeight {
         peer: peer.to_string(),
         weight: *weight,
         connected: connected.contains(peer),
     };
+    shown.committee = committee.weights().iter().map(member).collect();
+    shown.quorum_weight = committee.quorum();
+}
+
+/// What follows from the state, but for the committee.
+fn status(state: &State, me: PeerId) -> LedgerStatus {
     let mut standings: Vec<_> = state.registrations().map(|(peer, _)| standing(state, peer)).collect();
     standings.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.peer.cmp(&b.peer)));
     standings.truncate(STANDINGS_MAX);
@@ -187,8 +201,6 @@ fn status(state: &State, me: PeerId, connected: &BTreeSet<PeerId>) -> LedgerStat
         state_root: state.root().to_string(),
         time_ms: state.time_ms(),
         epoch_ms: state.parameters().epoch_ms,
-        committee: committee.weights().iter().map(member).collect(),
-        quorum_weight: committee.quorum(),
         minted: state.totals().minted,
         burned: state.totals().burned,
         drills: counts(state),

@@ -36,6 +36,9 @@ fn three_peers_train_to_the_same_bits_on_any_machine_and_the_model_speaks() {
     assert_eq!(report["parameter_hashes_equal"], true);
     assert_eq!(report["parameter_hash"], PARAMETER_HASH);
     assert_eq!(report["peers_lost"], 0);
+    // Nobody lies, so nobody is named and nobody loses.
+    assert_eq!((&report["liars_named"], &report["honest_loss"]), (&Value::Array(Vec::new()), &Value::from(0.0)));
+    assert!(report["blocks"].is_u64() && report["drills_agreed"].is_u64() && report["power"].is_object(), "{report}");
     let number = |field: &str| report[field].as_f64().unwrap_or_else(|| panic!("{field} in {report}"));
     assert!(number("loss_last") < number("loss_first"), "{report}");
     for field in ["val_loss", "unigram_loss", "tokens_per_s"] {
