@@ -1,9 +1,14 @@
 //! One value of each kind of message, from fixed identities.
 
+use manta_protocol::consensus::{
+    Blocks, BlocksAsk, Certificate, Decision, Proposal, ProposalAsk, Seal, Statement, Step, Vote, Votes,
+};
+use manta_protocol::ledger::{Action, Block, Founder, Genesis, Parameters, ProbeResult, Register, State, Transaction};
 use manta_protocol::market::demand::{Demand, Share};
 use manta_protocol::market::listing::{Address, Contact, Device, DeviceKind, Listing, Withdrawal};
 use manta_protocol::market::reservation::{Answer, Confirm, Release, Reserve, ReserveReply};
 use manta_protocol::membership::{Credential, Hello, Presence, Revocation, Revocations, Role, SignedPermission};
+use manta_protocol::power::MicroPower;
 use manta_protocol::run::ledger::{Ledger, Span};
 use manta_protocol::run::report::{Abort, AbortReason, Heartbeat, LossSum, Ready, RoundReport};
 use manta_protocol::run::view::{
@@ -11,6 +16,7 @@ use manta_protocol::run::view::{
     ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
 };
 use manta_protocol::run::{RunSpec, view};
+use manta_protocol::trust::words::{GenesisAsk, GenesisReply, LedgerStatus, Probe, ProbeReply, ProposalReply};
 use manta_protocol::wire::{Identity, Message};
 use manta_protocol::{Duration, Hash, NetworkId, PeerId, RunId, Seed, Serial, Time};
 
@@ -132,6 +138,12 @@ pub(crate) fn revocation(issuer: u8, number: u8) -> Revocation {
 
 /// One message of each kind, in order of the kinds' numbers.
 pub(crate) fn messages() -> Vec<Message> {
+    let mut all = run_messages();
+    all.extend(ledger_messages());
+    all
+}
+
+fn run_messages() -> Vec<Message> {
     let run = RunId([7; 32]);
     let parameter_hash = Hash::of(b"parameters");
     let loss = LossSum { fixed: 5 << 20, tokens: 256 };
@@ -180,5 +192,65 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::StateOffer(StateOffer { run, exchange: 7, root: Hash::of(b"state"), ledger: ledger() }),
         Message::CaughtUp(CaughtUp { run, since: 3, exchange: 8 }),
         Message::Finished(Finished { run, root: Hash::of(b"model") }),
+    ]
+}
+
+/// A ledger that peer 1 has founded a second ago.
+fn genesis() -> Genesis {
+    let founder = Founder { peer: peer(1), vrf: identity(1).vrf().public(), class: 0, power: MicroPower(21_000) };
+    let time_ms = NOW.as_unix_ms() - 1_000;
+    Genesis {
+        network: network(),
+        name: "golden".into(),
+        time_ms,
+        founders: vec![founder],
+        parameters: Parameters::demo(),
+    }
+}
+
+/// Its first block, in which peer 2 registers.
+fn block() -> Block {
+    let state = State::genesis(genesis()).expect("the sample is within its limits");
+    let register = Register { vrf: identity(2).vrf().public(), owner: peer(2), countersignature: None, class: 0 };
+    let transaction = Transaction::sign(&identity(2), &state.ledger(), 1, Action::Register(register));
+    state.build(&identity(1), [&transaction], NOW.as_unix_ms()).expect("the founder proposes")
+}
+
+fn vote(step: Step) -> Vote {
+    let (height, round, value, chain) = (1, 0, block().hash(), genesis().ledger());
+    let statement = Statement { chain, height, round, step, value, polka: 0 };
+    Vote { height, round, step, value, author: peer(1), signature: statement.sign(&identity(1)) }
+}
+
+fn proposal() -> Proposal {
+    let (height, round, value, chain) = (1, 0, block().hash(), genesis().ledger());
+    let statement = Statement { chain, height, round, step: Step::Propose, value, polka: 0 };
+    let signature = statement.sign(&identity(1));
+    Proposal { height, round, polka: 0, value, author: peer(1), signature, bytes: block().encode() }
+}
+
+fn ledger_messages() -> Vec<Message> {
+    let ledger = genesis().ledger();
+    let precommit = vote(Step::Precommit);
+    let seals = vec![Seal { author: precommit.author, signature: precommit.signature }];
+    let certificate = Certificate { height: 1, round: 0, value: precommit.value, seals };
+    let probe = Probe { ledger, height: 3, seat: 1 };
+    let beacon = manta_protocol::election::Beacon::genesis(&ledger);
+    vec![
+        Message::Transaction(Box::new(block().transactions[0])),
+        Message::Votes(Votes { votes: vec![vote(Step::Prevote), precommit] }),
+        Message::Proposal(Box::new(proposal())),
+        Message::LedgerStatus(LedgerStatus { ledger, height: 1, alone: true }),
+        Message::BlocksAsk(BlocksAsk { chain: ledger, from: 1, count: 64 }),
+        Message::Blocks(Box::new(Blocks { from: 1, blocks: vec![Decision { bytes: block().encode(), certificate }] })),
+        Message::GenesisAsk(GenesisAsk { ledger }),
+        Message::GenesisReply(Box::new(GenesisReply { genesis: genesis() })),
+        Message::Probe(probe),
+        Message::ProbeReply(ProbeReply {
+            probe,
+            signature: ProbeResult::reply(&identity(2), &ledger, &beacon.0, &peer(1)),
+        }),
+        Message::ProposalAsk(ProposalAsk { chain: ledger, height: 1, round: 0, value: block().hash() }),
+        Message::ProposalReply(Box::new(ProposalReply { proposal: proposal() })),
     ]
 }
