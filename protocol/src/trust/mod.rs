@@ -12,7 +12,7 @@ mod probes;
 pub mod words;
 
 use crate::consensus::engine::{Input as Consensus, Worth};
-use crate::consensus::{Blocks, Progress, Sync};
+use crate::consensus::{Blocks, BlocksAsk, Progress, Sync};
 use crate::effect::{Effect, Event, Verdict};
 use crate::ids::{Hash, NetworkId, PeerId};
 use crate::ledger::{Action, Admission, Genesis, Parameters, Register, State, Transaction};
@@ -284,12 +284,7 @@ impl Trust {
                 }
             }
             Message::GenesisReply(reply) => self.genesis_shown(from, &reply.genesis, now, out),
-            Message::BlocksAsk(ask) => {
-                if self.state().is_some_and(|state| state.chain() == ask.chain && state.height() >= ask.from) {
-                    let bytes_max = words::BLOCKS_BYTES_MAX;
-                    out.push(Effect::ReadBlocks { to: from, from: ask.from, count_max: ask.count, bytes_max });
-                }
-            }
+            Message::BlocksAsk(ask) => self.blocks_wanted(from, ask, out),
             Message::Blocks(blocks) => self.blocks_shown(from, blocks, now, out),
             Message::ProposalAsk(ask) => {
                 let chain = self.chain.as_ref();
@@ -320,6 +315,13 @@ impl Trust {
             _ => {}
         }
         self.settle(now, out);
+    }
+
+    fn blocks_wanted(&self, by: PeerId, ask: &BlocksAsk, out: &mut Outbox) {
+        if self.state().is_some_and(|state| state.chain() == ask.chain && state.height() >= ask.from) {
+            let bytes_max = words::BLOCKS_BYTES_MAX;
+            out.push(Effect::ReadBlocks { to: by, from: ask.from, count_max: ask.count, bytes_max });
+        }
     }
 
     /// The driver has read blocks for a peer that asked.
