@@ -1,7 +1,7 @@
 //! Every maximum of the ledger: of blocks, of the state, of what waits.
 
-/// Longest block, in bytes: with its certificate apart it fits one envelope.
-pub const BLOCK_BYTES_MAX: usize = 40 * 1024;
+/// Longest block, in bytes: with the longest certificate it fits one envelope.
+pub const BLOCK_BYTES_MAX: usize = 36 * 1024;
 /// Longest transaction, in bytes.
 pub const TRANSACTION_BYTES_MAX: usize = 1024;
 /// Transactions in one block.
