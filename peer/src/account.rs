@@ -102,7 +102,7 @@ pub(crate) struct Standing {
     pub(crate) streak: u32,
     /// Proven faults of its owner.
     pub(crate) faults: u32,
-    /// Whether it takes no part for now.
+    /// Whether it stands by: it takes no part until it says otherwise.
     pub(crate) standby: bool,
 }
 

@@ -6,7 +6,7 @@
 //! cargo run --release -p manta-protocol --example consensus_speed
 //! ```
 
-#[allow(dead_code, reason = "the tests use all of it")]
+#[expect(dead_code, reason = "the tests use all of it")]
 #[path = "../tests/consensus/swarm.rs"]
 mod swarm;
 

@@ -4,13 +4,14 @@
 use crate::clock::LocalClock;
 use crate::disk::Disk;
 use crate::draws::Draws;
+use crate::seen::Seen;
 use crate::tamper::Break;
 use crate::training::{State as TrainerState, Training, Values};
 use crate::transport::{ChunkParcel, FrameParcel};
 use manta_protocol::run::ledger::{Span, count};
 use manta_protocol::wire::Identity;
 use manta_protocol::{Config, Duration, Hash, Input, NetworkId, Node, PeerId, RunId, Seed, Time};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Gossip messages whose names a host's transport remembers.
@@ -170,8 +171,7 @@ pub struct Host {
     /// Chance on this machine.
     pub draws: Draws,
     transfers: u64,
-    seen: BTreeSet<Hash>,
-    seen_order: VecDeque<Hash>,
+    seen: Seen,
     trainer_free: Time,
     network: NetworkId,
 }
@@ -203,8 +203,7 @@ impl Host {
             chunks: BTreeMap::new(),
             draws,
             transfers: 0,
-            seen: BTreeSet::new(),
-            seen_order: VecDeque::new(),
+            seen: Seen::of_latest(SEEN_MAX),
             trainer_free: now,
             network,
         }
@@ -222,7 +221,6 @@ impl Host {
         self.gossip.clear();
         self.chunks.clear();
         self.seen.clear();
-        self.seen_order.clear();
     }
 
     /// The machine starts again, with a new mind.
@@ -246,16 +244,7 @@ impl Host {
 
     /// Whether a gossip message is new here; from now on it is not.
     pub fn first_sight(&mut self, id: Hash) -> bool {
-        if !self.seen.insert(id) {
-            return false;
-        }
-        self.seen_order.push_back(id);
-        if self.seen_order.len() > SEEN_MAX
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
+        self.seen.first_sight(id)
     }
 
     /// Queues `work` on the trainer and says when it will be done.
@@ -289,7 +278,7 @@ mod tests {
             let id = Hash::of(&index.to_le_bytes());
             assert!(host.first_sight(id) && !host.first_sight(id));
         }
-        assert_eq!((host.seen.len(), host.seen_order.len()), (SEEN_MAX, SEEN_MAX));
+        assert_eq!(host.seen.len(), SEEN_MAX);
         let first = host.plan(&Work::Save, Time(0));
         assert!(host.plan(&Work::Prepare { attempts: 0 }, Time(0)) > first);
         host.stop();

@@ -20,6 +20,7 @@ pub mod options;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
+mod seen;
 pub mod tamper;
 pub mod training;
 pub mod transport;

@@ -100,15 +100,13 @@ fn without_a_quorum_the_ledger_waits_and_goes_on_later() {
 #[test]
 fn the_larger_side_of_a_partition_goes_on() {
     let summary = of_file("ledger-partition.toml");
-    // Those cut off are drawn to propose, too: a few rounds in a row may come to nothing,
-    // and still the five must not wait for the end of the fifteen seconds.
-    assert!(summary.longest_gap_ms < 10_000, "{} ms", summary.longest_gap_ms);
+    assert!(summary.longest_gap_ms < 5_000, "{} ms", summary.longest_gap_ms);
 }
 
 #[test]
 fn a_key_that_runs_twice_is_named_and_nobody_forks() {
     let summary = of_file("ledger-equivocation.toml");
-    assert_eq!((summary.equivocators_named, summary.forks), (1, 0), "{summary:?}");
+    assert_eq!((summary.equivocators_named, summary.committee), (1, 3));
 }
 
 #[test]

@@ -3,13 +3,11 @@
 
 use super::segment::{On, moments};
 use super::*;
-use crate::api::OrderRequest;
 use crate::data::DataSet;
 use crate::device::{Chosen, Wanted};
-use crate::preset::Preset;
-use crate::run::spec;
 use crate::run::state::{RunState, bytes_of, values_of};
 use crate::run::trainer::model::{Model, VALIDATION_WINDOWS_MAX, Values};
+use crate::run::trainer::tests::nano_spec;
 use crate::run::trainer::{Answer, Busy, Purpose, Trainer, Work};
 use manta_gpu_kernels::SimdPath;
 use manta_gpu_kernels::admission::AdmittedDevice;
@@ -32,29 +30,6 @@ const MEMBERS: [PeerId; 2] = [PeerId([1; 32]), PeerId([2; 32])];
 /// Exchanges of the live run, and those that are done again.
 const EXCHANGES: u64 = 6;
 const AGAIN: std::ops::Range<u64> = 2..4;
-
-fn run_spec(local: bool) -> RunSpec {
-    let request = OrderRequest {
-        data: None,
-        out: "model".into(),
-        overwrite: false,
-        preset: "nano".into(),
-        peers_min: 2,
-        peers_max: 2,
-        rounds: 3,
-        steps_per_round: 2,
-        local,
-        solo: true,
-        seed: 11,
-        patience_ms: 0,
-        deadline_ms: 0,
-        share: manta_protocol::market::demand::Share::Own,
-    };
-    let preset = Preset { sequence_length: 16, micro_batches: 2, ..Preset::find("nano").expect("a preset") };
-    let mut spec = spec::run_spec(&request, &preset, 256, Hash([0; 32]), 1 << 14);
-    spec.micro_batch_sequences = 1;
-    spec
-}
 
 fn data() -> Arc<DataSet> {
     let text = |len: u32, seed: u32| (0..len).map(|at| (at * at / 7 + at * seed) as u8 % 91 + 32).collect();
@@ -109,7 +84,7 @@ fn live_averaged() -> (RunState, RunState, RunState, Evaluation) {
     };
     let members = MEMBERS.map(|peer| Contact { peer, bulk_port: 0, addresses: Vec::new() }).to_vec();
     let (owner, me, donors) = (MEMBERS[0], MEMBERS[0], Vec::new());
-    let start = RunStart { run: RUN, spec: run_spec(false), owner, me, members, donors, entry: Entry::First };
+    let start = RunStart { run: RUN, spec: nano_spec(false, 2), owner, me, members, donors, entry: Entry::First };
     ask(Work::Prepare { start: Arc::new(start), data: data(), state: None });
     let mut states = Vec::new();
     for exchange in 0..EXCHANGES {
@@ -142,7 +117,7 @@ fn live_averaged() -> (RunState, RunState, RunState, Evaluation) {
 #[test]
 fn a_segment_ends_in_the_state_of_the_live_run_on_every_device() {
     let (before, after, last, live) = live_averaged();
-    let spec = run_spec(false);
+    let spec = nano_spec(false, 2);
     let unit = segment(&spec, before.cut(RUN).root, Vec::new());
     let job = |unit: &SegmentUnit, state: &RunState| SegmentJob {
         unit: unit.clone(),
@@ -217,7 +192,7 @@ fn evaluations_equal_the_live_one(spec: &RunSpec, state: &RunState, live: Evalua
 
 #[test]
 fn a_segment_of_local_steps_goes_on_from_the_members_moments() {
-    let spec = run_spec(true);
+    let spec = nano_spec(true, 2);
     let mut live = [0, 1].map(|_| Model::prepare(RUN, &spec, data(), None, 1).expect("a model"));
     let elements = spec.model.parameters().expect("a size") as usize;
     let (mut before, mut own, mut after) = (None, Vec::new(), None);
@@ -302,7 +277,7 @@ fn units_are_executed_one_after_the_other() {
     let result = DrillResult { digest: Hash(found.digest), check: Hash(found.check) };
     assert_eq!((finished.task, finished.outcome), (TASK, Outcome::Gemm(result)));
     // One of a run: an untrained model is judged.
-    let spec = run_spec(false);
+    let spec = nano_spec(false, 2);
     let mut model = Model::prepare(RUN, &spec, data(), None, 1).expect("a model");
     let state = model.state(0).expect("a state");
     let evaluation = model.evaluate(2, || true).expect("no fault").expect("not stopped");

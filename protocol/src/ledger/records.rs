@@ -32,7 +32,7 @@ pub struct Registration {
     pub owner: PeerId,
     /// The largest class of drill units that it can do, as an index.
     pub class: u8,
-    /// Whether it takes no part for now.
+    /// Whether it stands by: it takes no part until it says otherwise.
     pub standby: bool,
     /// The height of its latest registration.
     pub registered_at: u64,

@@ -37,6 +37,8 @@ pub(crate) enum Want {
 pub(crate) struct Chain {
     identity: Identity,
     state: Arc<State>,
+    /// [`is_alone`] of the state: asked for with every input, and many keys may be registered.
+    alone: bool,
     engine: Engine,
     pool: Mempool,
     /// States that judged values of this height lead to, by the value's id.
@@ -73,6 +75,7 @@ impl Chain {
         let engine = Engine::new(config, start(&state), log, now).map_err(|error| error.to_string())?;
         let mut chain = Self {
             identity,
+            alone: is_alone(&state),
             state: Arc::new(state),
             engine,
             pool: Mempool::default(),
@@ -86,6 +89,11 @@ impl Chain {
 
     pub(crate) fn state(&self) -> &Arc<State> {
         &self.state
+    }
+
+    /// Whether one owner holds all weight.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -226,6 +234,7 @@ impl Chain {
 
     fn install(&mut self, state: Arc<State>, sealed: Vec<u8>, now: Time) {
         let height = state.height();
+        self.alone = is_alone(&state);
         self.state = state;
         self.judged.clear();
         self.pool.prune(&self.state);
@@ -276,4 +285,14 @@ fn identify(bytes: &[u8], proposer: Option<&PeerId>) -> Option<Hash> {
 /// Reads a decided block as it is kept and sent.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Decision, codec::CodecError> {
     codec::decode(bytes, super::words::BLOCKS_BYTES_MAX)
+}
+
+/// Whether one owner holds all weight: keys that have done no work yet lose
+/// nothing by going to another ledger. Who looked in on this one for a moment has
+/// a key here all the same.
+fn is_alone(state: &State) -> bool {
+    let weighs = |peer: &PeerId| state.weight(peer).is_some_and(|weight| weight > 0);
+    let mut owners = state.registrations().filter(|(peer, _)| weighs(peer)).map(|(_, key)| key.owner);
+    let first = owners.next();
+    owners.all(|owner| Some(owner) == first)
 }

@@ -17,8 +17,8 @@ use crate::wire::{Message, codec};
 
 impl Trust {
     pub(super) fn own(&self) -> Option<Own> {
-        let state = self.state()?;
-        Some(Own { ledger: state.ledger(), alone: is_alone(state) })
+        let chain = self.chain.as_ref()?;
+        Some(Own { ledger: chain.state().ledger(), alone: chain.is_alone() })
     }
 
     /// Finds a ledger, or a better one.
@@ -136,24 +136,15 @@ impl Trust {
     }
 
     pub(super) fn say_status(&mut self, now: Time, out: &mut Outbox) {
-        let Some(state) = self.state() else {
+        let Some(chain) = &self.chain else {
             self.status_due = now + STATUS_MAX;
             return;
         };
+        let state = chain.state();
         let epoch = Duration::from_ms(state.parameters().epoch_ms);
-        let status = LedgerStatus { ledger: state.ledger(), height: state.height(), alone: is_alone(state) };
+        let status = LedgerStatus { ledger: state.ledger(), height: state.height(), alone: chain.is_alone() };
         out.publish(&Message::LedgerStatus(status), WORD_LIFETIME, now);
         self.said_status_at = Some(now);
         self.status_due = now + (epoch + epoch).max(STATUS_MIN).min(STATUS_MAX);
     }
-}
-
-/// Whether one owner holds all weight: keys that have done no work yet lose
-/// nothing by going to another ledger. Who looked in on this one for a moment has
-/// a key here all the same.
-fn is_alone(state: &State) -> bool {
-    let weighs = |peer: &PeerId| state.weight(peer).is_some_and(|weight| weight > 0);
-    let mut owners = state.registrations().filter(|(peer, _)| weighs(peer)).map(|(_, key)| key.owner);
-    let first = owners.next();
-    owners.all(|owner| Some(owner) == first)
 }

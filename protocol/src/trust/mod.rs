@@ -465,6 +465,8 @@ impl Trust {
         let class = class_for(state.parameters(), self.options.operations_per_s);
         match (state.registration(&me), self.options.takes_part) {
             (None, true) => Some(Action::Register(Register { vrf, owner: me, countersignature: None, class })),
+            // Fined for signing twice: its other machine may still run. Only people can end that.
+            (Some(key), true) if key.standby && key.struck_at > 0 => None,
             (Some(key), true) if key.vrf != vrf || !self.fits(state.parameters(), key.class) => {
                 Some(Action::Register(Register { vrf, owner: me, countersignature: None, class }))
             }

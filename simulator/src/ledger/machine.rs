@@ -5,10 +5,11 @@ use super::disk::Disk;
 use crate::clock::LocalClock;
 use crate::draws::Draws;
 use crate::host::State;
+use crate::seen::Seen;
 use manta_protocol::trust::LedgerOptions;
 use manta_protocol::wire::Identity;
 use manta_protocol::{Config, Hash, Input, NetworkId, Node, PeerId, Seed, Time};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Gossip messages whose names a machine's transport remembers.
@@ -48,8 +49,7 @@ pub(super) struct Machine {
     pub(super) gossip: BTreeMap<u64, (usize, Hash, Arc<Vec<u8>>)>,
     pub(super) draws: Draws,
     transfers: u64,
-    seen: BTreeSet<Hash>,
-    seen_order: VecDeque<Hash>,
+    seen: Seen,
     network: NetworkId,
 }
 
@@ -80,8 +80,7 @@ impl Machine {
             gossip: BTreeMap::new(),
             draws,
             transfers: 0,
-            seen: BTreeSet::new(),
-            seen_order: VecDeque::new(),
+            seen: Seen::of_latest(SEEN_MAX),
             network,
         }
     }
@@ -96,7 +95,6 @@ impl Machine {
         self.inbox.clear();
         self.gossip.clear();
         self.seen.clear();
-        self.seen_order.clear();
     }
 
     /// The machine starts again, with a new mind.
@@ -124,21 +122,12 @@ impl Machine {
 
     /// Whether a gossip message came here before.
     pub(super) fn knows(&self, id: &Hash) -> bool {
-        self.seen.contains(id)
+        self.seen.knows(id)
     }
 
     /// Whether a gossip message is new here; from now on it is not.
     pub(super) fn first_sight(&mut self, id: Hash) -> bool {
-        if !self.seen.insert(id) {
-            return false;
-        }
-        self.seen_order.push_back(id);
-        if self.seen_order.len() > SEEN_MAX
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
+        self.seen.first_sight(id)
     }
 }
 

@@ -8,7 +8,7 @@
 mod busy;
 pub(crate) mod model;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::data::DataSet;
 use crate::run::state::RunState;

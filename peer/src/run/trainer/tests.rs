@@ -13,6 +13,7 @@ use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_protocol::drill::Evaluation;
 use manta_protocol::effect::{Entry, RunStart};
 use manta_protocol::market::listing::Contact;
+use manta_protocol::run::RunSpec;
 use manta_protocol::run::ledger::Span;
 use manta_protocol::{Hash, PeerId, RunId};
 use std::path::Path;
@@ -44,15 +45,15 @@ struct Outcome {
     validation: Option<Evaluation>,
 }
 
-/// One member alone, on short sequences of a small model.
-fn start(local: bool) -> Arc<RunStart> {
+/// Three rounds of short sequences on a small model.
+pub(crate) fn nano_spec(local: bool, peers: u16) -> RunSpec {
     let request = OrderRequest {
         data: None,
         out: "model".into(),
         overwrite: false,
         preset: "nano".into(),
-        peers_min: 1,
-        peers_max: 1,
+        peers_min: peers,
+        peers_max: peers,
         rounds: 3,
         steps_per_round: 2,
         local,
@@ -65,6 +66,12 @@ fn start(local: bool) -> Arc<RunStart> {
     let preset = Preset { sequence_length: 16, micro_batches: 2, ..Preset::find("nano").expect("a preset") };
     let mut spec = spec::run_spec(&request, &preset, 256, Hash([0; 32]), 1 << 14);
     spec.micro_batch_sequences = 1;
+    spec
+}
+
+/// One member alone.
+fn start(local: bool) -> Arc<RunStart> {
+    let spec = nano_spec(local, 1);
     let members = vec![Contact { peer: ME, bulk_port: 0, addresses: Vec::new() }];
     let donors = Vec::new();
     Arc::new(RunStart { run: RUN, spec, owner: ME, me: ME, members, donors, entry: Entry::First })

@@ -50,9 +50,10 @@ pub struct Timeouts {
 
 impl Timeouts {
     /// Waits that fit a ledger with a block each `epoch_ms`: a quarter of it for
-    /// a proposal, between half a second (machines are busy) and three.
+    /// a proposal, between 0.4 s (machines are busy) and three: a member that is
+    /// away costs this each time that it is drawn.
     pub fn for_epoch(epoch_ms: u64) -> Self {
-        let propose_ms = (epoch_ms / 4).clamp(500, 3_000);
+        let propose_ms = (epoch_ms / 4).clamp(400, 3_000);
         Self { propose_ms, vote_ms: propose_ms / 2, growth_ms: propose_ms / 2, max_ms: 60_000, repeat_ms: propose_ms }
     }
 }
