@@ -261,6 +261,14 @@ pub enum Effect {
         /// Canonical bytes of the sealed block.
         block: Vec<u8>,
     },
+    /// Append a recovery of the ledger that this peer follows from now on. Durable
+    /// before any later effect is carried out.
+    LedgerRecovery {
+        /// The first height of the new committee.
+        height: u64,
+        /// Canonical bytes of the recovery.
+        recovery: Vec<u8>,
+    },
     /// Keep the state after this height, in place of an earlier snapshot, so that
     /// a start need not replay all blocks.
     LedgerSnapshot {
@@ -407,13 +415,28 @@ pub enum Event {
         /// Its name.
         ledger: Hash,
     },
-    /// Others of this swarm keep another ledger, and both have several owners:
-    /// they never merge, people have to choose one.
+    /// Others of this swarm keep another ledger, and both have several owners; or
+    /// they go on with this one from another recovery, or from none where this peer
+    /// follows one: they never merge, people have to choose one.
     LedgersDiffer {
-        /// The one that is kept here.
+        /// The one that is kept here: its hash, or that of its latest recovery.
         ours: Hash,
         /// The other one.
         theirs: Hash,
+    },
+    /// Others follow a recovery of this ledger. This peer does so only if its owner says so.
+    RecoveryOffered {
+        /// Its hash.
+        recovery: Hash,
+        /// The first height of the new committee.
+        height: u64,
+    },
+    /// This peer follows a recovery of its ledger from now on.
+    LedgerRecovered {
+        /// Its hash.
+        recovery: Hash,
+        /// The first height of the new committee.
+        height: u64,
     },
     /// What was kept of a ledger cannot be used; this peer begins without it.
     LedgerUnreadable {

@@ -1,5 +1,6 @@
 //! Everything that can happen to a [`Node`](crate::Node).
 
+use crate::consensus::Recovery;
 use crate::ids::{EffectId, Hash, OrderId, PeerId, RunId, Serial};
 use crate::ledger::DrillResult;
 use crate::market::demand::Share;
@@ -217,6 +218,10 @@ pub enum Command {
         /// How much, in micro-credits.
         amount: u64,
     },
+    /// Follow a recovery of the ledger: its committee has left for good, and this
+    /// peer's owner says by whom it is replaced. Answered by
+    /// [`Event::LedgerRecovered`](crate::Event::LedgerRecovered) or [`Event::Refused`](crate::Event::Refused).
+    Recover(Box<Recovery>),
     /// Step back from elections and committees, as before a stop.
     StandBy,
     /// Stop an order that has not become a run yet.

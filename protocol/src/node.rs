@@ -208,6 +208,7 @@ impl Node {
             }
             Command::KeepLedger(options) => self.keep_ledger(*options, now),
             Command::Transfer { to, amount } => self.transfer(to, amount, now),
+            Command::Recover(recovery) => self.recover(&recovery, now),
             Command::StandBy => self.with_trust(|trust, out| trust.stand_by(now, out)),
             Command::CancelOrder { order } => {
                 if let Some(mut order) = self.orders.remove(&order) {
@@ -324,7 +325,9 @@ impl Node {
             | Message::Probe(_)
             | Message::ProbeReply(_)
             | Message::ProposalAsk(_)
-            | Message::ProposalReply(_) => self.with_trust(|trust, out| trust.frame(from, &message, now, out)),
+            | Message::ProposalReply(_)
+            | Message::RecoveryAsk(_)
+            | Message::RecoveryReply(_) => self.with_trust(|trust, out| trust.frame(from, &message, now, out)),
             Message::Transaction(_) | Message::Votes(_) | Message::Proposal(_) | Message::LedgerStatus(_) => {}
             Message::Listing(_) | Message::Withdrawal(_) | Message::Demand(_) => {}
             Message::Presence(_) | Message::Revocations(_) | Message::Hello(_) => {}

@@ -24,6 +24,8 @@ mod market;
 mod member;
 #[path = "protocol/membership.rs"]
 mod membership;
+#[path = "protocol/recoveries.rs"]
+mod recoveries;
 #[path = "protocol/recovery.rs"]
 mod recovery;
 #[path = "protocol/run.rs"]

@@ -27,7 +27,7 @@ pub use committee::{Committee, CommitteeError};
 pub use engine::{Config, Engine, Identify, Input, LogError, Output, Progress, Refusal, Start, Timeouts, Worth};
 pub use evidence::{Evidence, EvidenceError};
 pub use light::{LightClient, LightError, Link};
-pub use recovery::{Plan, Recovery, RecoveryError};
+pub use recovery::{Plan, Recovery, RecoveryAsk, RecoveryError, RecoveryReply};
 pub use sync::{Blocks, BlocksAsk, Decision, Sync, SyncError};
 pub use vote::{NIL, Proposal, ProposalAsk, Statement, Step, Vote, Votes};
 

@@ -5,7 +5,9 @@
 //! People may do it instead. A recovery names the height that cannot be
 //! decided, the block before it and the new committee, and every new member
 //! consents by its signature. Each peer follows it only by its owner's explicit
-//! command; it proves nothing to anyone else.
+//! command, of which a new member's consent is one; it proves nothing to anyone
+//! else. Peers show each other the recoveries that they follow ([`RecoveryAsk`]),
+//! so that owners see what there is to decide.
 //!
 //! From that height on statements are signed for another chain, named by the
 //! recovery. So no vote of the old committee counts in the new one, and whoever
@@ -13,7 +15,7 @@
 
 use super::COMMITTEE_MAX;
 use super::certificate::Seal;
-use super::committee::Committee;
+use super::committee::{Committee, CommitteeError};
 use super::vote::validate_place;
 
 use crate::ids::{Hash, PeerId};
@@ -46,6 +48,22 @@ pub struct Recovery {
     pub plan: Plan,
     /// One signature of each member, strictly ascending by author.
     pub consents: Vec<Seal>,
+}
+
+/// Asks a peer of another chain of the same ledger which recovery it followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryAsk {
+    /// The chain that the asker is on: the ledger's hash or its latest recovery's.
+    pub chain: Hash,
+}
+
+/// The recovery that was followed from the asker's chain on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryReply {
+    /// As in [`RecoveryAsk`].
+    pub chain: Hash,
+    /// `None` if the answering peer never was on that chain, or still is.
+    pub recovery: Option<Recovery>,
 }
 
 /// Why a recovery is not followed.
@@ -85,9 +103,43 @@ pub enum RecoveryError {
     /// A signature does not fit.
     #[error("the signature of {0:?} does not fit")]
     BadSignature(PeerId),
+    /// Nobody needs so many.
+    #[error("this ledger was recovered too often already: found another one")]
+    TooMany,
+    /// The list of its members is none.
+    #[error(transparent)]
+    Committee(#[from] CommitteeError),
+    /// A new member whose key the ledger does not know: it could not propose.
+    #[error("{0:?} has no key in this ledger: only registered peers can decide on it")]
+    NotRegistered(PeerId),
+    /// A weight that the ledger does not give.
+    #[error("{peer:?} would have weight {found}, the ledger gives it {expected}")]
+    OtherWeight {
+        /// The member.
+        peer: PeerId,
+        /// The weight in the plan.
+        found: u64,
+        /// The weight in the ledger.
+        expected: u64,
+    },
 }
 
 impl Plan {
+    /// Checks that it begins at this height of this chain, after this block.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Elsewhere`] or [`RecoveryError::OtherParent`].
+    pub fn continues(&self, chain: &Hash, height: u64, parent: &Hash) -> Result<(), RecoveryError> {
+        if (self.chain, self.height) != (*chain, height) {
+            let (found, found_chain) = (self.height, self.chain);
+            return Err(RecoveryError::Elsewhere { found, found_chain, height, chain: *chain });
+        }
+        if self.parent != *parent {
+            return Err(RecoveryError::OtherParent { found: self.parent, parent: *parent });
+        }
+        Ok(())
+    }
+
     /// The name of the chain from this plan's height on.
     pub fn new_chain(&self) -> Hash {
         Hash(blake3::derive_key(CHAIN_CONTEXT, &codec::encode(self)))
@@ -107,21 +159,29 @@ impl Recovery {
         Self { plan, consents }
     }
 
+    /// Members who have not signed yet.
+    pub fn missing(&self) -> Vec<PeerId> {
+        let members = self.plan.committee.weights().iter().map(|(peer, _)| *peer);
+        members.filter(|peer| self.consents.iter().all(|seal| seal.author != *peer)).collect()
+    }
+
     /// Checks that this recovery continues a ledger of this chain at this
     /// height after this block, and that all its members want it.
     ///
     /// # Errors
     /// The first check that failed.
     pub fn verify(&self, chain: &Hash, height: u64, parent: &Hash) -> Result<(), RecoveryError> {
+        self.plan.continues(chain, height, parent)?;
+        self.is_wanted()
+    }
+
+    /// Checks that all members of the new committee want it, wherever it belongs.
+    ///
+    /// # Errors
+    /// The first check that failed.
+    pub fn is_wanted(&self) -> Result<(), RecoveryError> {
         let Self { plan, consents } = self;
         self.validate().map_err(RecoveryError::Malformed)?;
-        if (plan.chain, plan.height) != (*chain, height) {
-            let (found, found_chain) = (plan.height, plan.chain);
-            return Err(RecoveryError::Elsewhere { found, found_chain, height, chain: *chain });
-        }
-        if plan.parent != *parent {
-            return Err(RecoveryError::OtherParent { found: plan.parent, parent: *parent });
-        }
         if let Some(seal) = consents.iter().find(|seal| !plan.committee.contains(&seal.author)) {
             return Err(RecoveryError::NotMember(seal.author));
         }
@@ -148,5 +208,13 @@ impl Body for Recovery {
             Some(pair) => Err(format!("{:?} is not above the author before it", pair[1].author)),
             None => Ok(()),
         }
+    }
+}
+
+impl Body for RecoveryAsk {}
+
+impl Body for RecoveryReply {
+    fn validate(&self) -> Result<(), String> {
+        self.recovery.as_ref().map_or(Ok(()), Body::validate)
     }
 }

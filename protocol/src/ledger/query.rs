@@ -6,7 +6,7 @@ use super::rules::probe::ProbeElection;
 use super::rules::{probation, probe, stage};
 use super::state::State;
 use super::task::{Phase, Stage, StageKind, Task};
-use crate::consensus::Committee;
+use crate::consensus::{Committee, Plan, Recovery, RecoveryError};
 use crate::election::Beacon;
 use crate::ids::{Hash, PeerId};
 
@@ -221,17 +221,49 @@ impl State {
         probe::election(self, height)
     }
 
-    /// Follows an operator's recovery: from the next height on this committee
-    /// decides, under the chain's new name. Members of the old one who are not in
-    /// it stand by until they say otherwise.
-    pub fn recover(&mut self, committee: Committee, chain: Hash) {
-        for (peer, _) in self.next_committee().clone().weights() {
-            if let Some(key) = self.keys.get_mut(peer).filter(|_| !committee.contains(peer)) {
+    /// What these peers would consent to if they took over from the next height on:
+    /// each has its weight in the present committee, else what it weighs now, else 1.
+    ///
+    /// # Errors
+    /// [`RecoveryError`] for nobody, somebody twice, too many, or who is not registered.
+    pub fn recovery_plan(&self, members: &[PeerId]) -> Result<Plan, RecoveryError> {
+        if let Some(stranger) = members.iter().find(|peer| !self.keys.contains(peer)) {
+            return Err(RecoveryError::NotRegistered(*stranger));
+        }
+        let of_now = self.next_committee();
+        let weight = |peer: &PeerId| match of_now.weight(peer) {
+            0 => self.weight(peer).unwrap_or(0).max(1),
+            weight => weight,
+        };
+        let committee = Committee::new(members.iter().map(|peer| (*peer, weight(peer))).collect())?;
+        Ok(Plan { chain: self.chain, height: self.height + 1, parent: self.head, committee })
+    }
+
+    /// The state under an operator's recovery: from the next height on its committee
+    /// decides, under the chain's new name. All other keys stand by until they say
+    /// otherwise: those that are gone would make the next committee wait, too.
+    ///
+    /// # Errors
+    /// The first check of [`Recovery::verify`] that failed, or members or weights
+    /// that are not those of [`Self::recovery_plan`].
+    pub fn recover(&self, recovery: &Recovery) -> Result<Self, RecoveryError> {
+        recovery.verify(&self.chain, self.height + 1, &self.head)?;
+        let Plan { committee, .. } = &recovery.plan;
+        let members: Vec<_> = committee.weights().iter().map(|(peer, _)| *peer).collect();
+        let expected = self.recovery_plan(&members)?.committee;
+        let mut both = committee.weights().iter().zip(expected.weights());
+        if let Some(((peer, found), (_, expected))) = both.find(|(found, expected)| found != expected) {
+            return Err(RecoveryError::OtherWeight { peer: *peer, found: *found, expected: *expected });
+        }
+        let mut next = self.clone();
+        for peer in self.keys.keys().filter(|peer| !committee.contains(peer)) {
+            if let Some(key) = next.keys.get_mut(peer) {
                 key.standby = true;
             }
         }
-        self.committees.insert(self.height + 1, committee);
-        self.chain = chain;
-        self.refresh();
+        next.committees.insert(self.height + 1, committee.clone());
+        next.chain = recovery.plan.new_chain();
+        next.refresh();
+        Ok(next)
     }
 }

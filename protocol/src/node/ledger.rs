@@ -1,9 +1,9 @@
 //! The node's part in the swarm's ledger.
 
 use super::Node;
-use crate::consensus::Progress;
+use crate::consensus::{Progress, Recovery};
 use crate::effect::{Event, Verdict};
-use crate::ids::PeerId;
+use crate::ids::{Hash, PeerId};
 use crate::ledger::{State, Transaction};
 use crate::outbox::Outbox;
 use crate::time::Time;
@@ -19,6 +19,17 @@ impl Node {
     /// Where the next block stands, and who is missing for it.
     pub fn ledger_progress(&self) -> Option<Progress> {
         self.trust.as_ref().and_then(Trust::progress)
+    }
+
+    /// Recoveries of this ledger that others follow and this node could, as its owner decides.
+    pub fn recovery_offers(&self) -> &[Recovery] {
+        self.trust.as_ref().map_or(&[], Trust::recovery_offers)
+    }
+
+    /// What others of this swarm keep that never meets the ledger kept here again:
+    /// the hash of their ledger, or of the recovery that they follow.
+    pub fn other_ledger(&self) -> Option<Hash> {
+        self.trust.as_ref().and_then(Trust::other_ledger)
     }
 
     /// Transactions of this node that wait for a block.
@@ -39,6 +50,16 @@ impl Node {
             return self.out.notify(Event::Refused { why: "this peer keeps no ledger".into() });
         };
         if let Err(why) = trust.transfer(to, amount, now, &mut self.out) {
+            self.out.notify(Event::Refused { why });
+        }
+    }
+
+    pub(super) fn recover(&mut self, recovery: &Recovery, now: Time) {
+        let followed = match &mut self.trust {
+            Some(trust) => trust.recover(recovery, now, &mut self.out),
+            None => Err("this peer keeps no ledger".into()),
+        };
+        if let Err(why) = followed {
             self.out.notify(Event::Refused { why });
         }
     }

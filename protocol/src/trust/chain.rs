@@ -9,7 +9,9 @@
 use super::Snapshot;
 use crate::consensus::engine::Refusal;
 use crate::consensus::engine::{Config, Input, Output, Start, Timeouts, Worth};
-use crate::consensus::{Certificate, Decision, Engine, Progress, Proposal, ProposalAsk, SyncError};
+use crate::consensus::{
+    Certificate, Decision, Engine, Progress, Proposal, ProposalAsk, Recovery, RecoveryError, SyncError,
+};
 use crate::effect::Effect;
 use crate::ids::{Hash, PeerId};
 use crate::ledger::block::transactions_root;
@@ -23,6 +25,8 @@ use std::sync::Arc;
 pub(crate) const SNAPSHOT_BLOCKS: u64 = 256;
 /// Judged values of the height that are kept with the states they lead to.
 const JUDGED_MAX: usize = 8;
+/// Recoveries of one ledger.
+pub(crate) const RECOVERIES_MAX: usize = 64;
 
 /// What the chain wants besides effects.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(crate) struct Chain {
     state: Arc<State>,
     /// [`is_alone`] of the state: asked for with every input, and many keys may be registered.
     alone: bool,
+    /// Those that were followed, in their order: each ends the chain that it names.
+    recoveries: Vec<Recovery>,
     engine: Engine,
     pool: Mempool,
     /// States that judged values of this height lead to, by the value's id.
@@ -60,11 +66,18 @@ pub(crate) enum NotFollowing {
 }
 
 impl Chain {
-    /// The chain after `state`, with what the log says of the next height.
+    /// The chain after `state` and the recoveries that led to it, with what the log
+    /// says of the next height.
     ///
     /// # Errors
     /// In words, if the log is of another release.
-    pub(crate) fn new(identity: Identity, state: State, log: &[Vec<u8>], now: Time) -> Result<Self, String> {
+    pub(crate) fn new(
+        identity: Identity,
+        state: State,
+        recoveries: Vec<Recovery>,
+        log: &[Vec<u8>],
+        now: Time,
+    ) -> Result<Self, String> {
         let parameters = state.parameters();
         let config = Config {
             identity: identity.clone(),
@@ -77,6 +90,7 @@ impl Chain {
             identity,
             alone: is_alone(&state),
             state: Arc::new(state),
+            recoveries,
             engine,
             pool: Mempool::default(),
             judged: BTreeMap::new(),
@@ -94,6 +108,17 @@ impl Chain {
     /// Whether one owner holds all weight.
     pub(crate) fn is_alone(&self) -> bool {
         self.alone
+    }
+
+    /// The recovery that ended this chain here.
+    pub(crate) fn recovery_of(&self, chain: &Hash) -> Option<&Recovery> {
+        self.recoveries.iter().find(|recovery| recovery.plan.chain == *chain)
+    }
+
+    /// The last height here whose block is sealed on `chain`; `None` if this ledger never was on it.
+    pub(crate) fn reach(&self, chain: &Hash) -> Option<u64> {
+        let ended = || self.recovery_of(chain).map(|recovery| recovery.plan.height - 1);
+        if *chain == self.state.chain() { Some(self.state.height()) } else { ended() }
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -171,6 +196,23 @@ impl Chain {
         Ok(true)
     }
 
+    /// Goes on with another committee, as this peer's owner wants.
+    ///
+    /// # Errors
+    /// [`RecoveryError`]; nothing has changed then.
+    pub(crate) fn recover(&mut self, recovery: &Recovery, now: Time) -> Result<(), RecoveryError> {
+        if self.recoveries.len() >= RECOVERIES_MAX {
+            return Err(RecoveryError::TooMany);
+        }
+        let state = self.state.recover(recovery)?;
+        let height = recovery.plan.height;
+        self.effects.push(Effect::LedgerRecovery { height, recovery: codec::encode(recovery) });
+        self.recoveries.push(recovery.clone());
+        self.enter(Arc::new(state), now);
+        self.drain(now);
+        Ok(())
+    }
+
     /// Carries out what the engine wants, until it wants nothing more.
     fn drain(&mut self, now: Time) {
         while let Some(output) = self.engine.poll() {
@@ -234,32 +276,50 @@ impl Chain {
 
     fn install(&mut self, state: Arc<State>, sealed: Vec<u8>, now: Time) {
         let height = state.height();
-        self.alone = is_alone(&state);
-        self.state = state;
-        self.judged.clear();
-        self.pool.prune(&self.state);
         self.effects.push(Effect::LedgerBlock { height, block: sealed });
+        self.enter(state, now);
         if height.is_multiple_of(SNAPSHOT_BLOCKS) {
             let snapshot = Snapshot { head: self.state.head(), root: self.state.root(), state: self.state.encode() };
             self.effects.push(Effect::LedgerSnapshot { height, state: codec::encode(&snapshot) });
         }
+    }
+
+    /// What holds from here on, and what of the old is of no use now.
+    fn enter(&mut self, state: Arc<State>, now: Time) {
+        self.alone = is_alone(&state);
+        self.state = state;
+        self.judged.clear();
+        self.pool.prune(&self.state);
         self.engine.advance(start(&self.state), now);
     }
 }
 
-/// The state after sealed blocks that this peer has kept: they were judged before.
+/// The state after sealed blocks that this peer has kept, each recovery in its
+/// place: all of them were judged before. A snapshot has what came before it.
 ///
 /// # Errors
-/// In words, which block does not follow.
-pub(crate) fn replay(mut state: State, sealed: &[Vec<u8>]) -> Result<State, String> {
-    for bytes in sealed {
+/// In words, which block or recovery does not follow.
+pub(crate) fn replay(mut state: State, recoveries: &[Recovery], sealed: &[Vec<u8>]) -> Result<State, String> {
+    let from = state.height();
+    let mut later = recoveries.iter().skip_while(|recovery| recovery.plan.height <= from).peekable();
+    let mut blocks = sealed.iter();
+    loop {
         let height = state.height() + 1;
+        while let Some(recovery) = later.next_if(|recovery| recovery.plan.height == height) {
+            state = state.recover(recovery).map_err(|error| format!("its recovery at height {height}: {error}"))?;
+        }
+        let Some(bytes) = blocks.next() else { break };
         let fail = |why: String| format!("its block {height}: {why}");
         let decision = decode(bytes).map_err(|error| fail(error.to_string()))?;
         let block = Block::decode(&decision.bytes).map_err(|error| fail(error.to_string()))?;
         state = state.execute(&block, u64::MAX).map_err(|error| fail(error.to_string()))?;
     }
-    Ok(state)
+    match later.next() {
+        None => Ok(state),
+        Some(recovery) => {
+            Err(format!("a recovery at height {}, and its blocks end with {}", recovery.plan.height, state.height()))
+        }
+    }
 }
 
 fn start(state: &State) -> Start {
@@ -289,8 +349,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Decision, codec::CodecError> {
 
 /// Whether one owner holds all weight: keys that have done no work yet lose
 /// nothing by going to another ledger. Who looked in on this one for a moment has
-/// a key here all the same.
+/// a key here all the same. A ledger that somebody recovered is meant to stay.
 fn is_alone(state: &State) -> bool {
+    if state.chain() != state.ledger() {
+        return false;
+    }
     let weighs = |peer: &PeerId| state.weight(peer).is_some_and(|weight| weight > 0);
     let mut owners = state.registrations().filter(|(peer, _)| weighs(peer)).map(|(_, key)| key.owner);
     let first = owners.next();

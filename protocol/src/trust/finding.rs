@@ -4,6 +4,7 @@ use super::chain::Chain;
 use super::drills::Driller;
 use super::founding::{Move, Own};
 use super::probes::Prober;
+use super::recoveries::Recoveries;
 use super::words::{GenesisAsk, LedgerStatus};
 use super::{ANSWER_MAX, Asked, FOUNDER_UNITS, SPLIT_AGAIN, STATUS_MAX, STATUS_MIN, Trust, WORD_LIFETIME, class_for};
 use crate::consensus::{Blocks, Sync};
@@ -88,10 +89,12 @@ impl Trust {
         let ledger = genesis.ledger();
         let bytes = codec::encode(&genesis);
         let state = State::genesis(genesis).map_err(|error| error.to_string())?;
-        let chain = Chain::new(self.identity.clone(), state, &[], now)?;
+        let chain = Chain::new(self.identity.clone(), state, Vec::new(), &[], now)?;
         self.driller = Driller::new(&self.identity);
         self.prober = Prober::new(&self.identity);
         self.sync = Sync::default();
+        self.recoveries = Recoveries::default();
+        self.spoke.clear();
         self.looked_at = None;
         self.told_height = 0;
         self.chain = Some(chain);
@@ -102,7 +105,7 @@ impl Trust {
 
     pub(super) fn hear_height(&mut self, peer: PeerId, status: &LedgerStatus) {
         // Who is one behind decides by itself in a moment, or hears votes of the next height.
-        if self.state().is_some_and(|state| state.ledger() == status.ledger && status.height > state.height() + 1) {
+        if self.state().is_some_and(|state| state.chain() == status.chain && status.height > state.height() + 1) {
             self.sync.hear(peer, status.height);
         }
     }
@@ -141,10 +144,15 @@ impl Trust {
             return;
         };
         let state = chain.state();
-        let epoch = Duration::from_ms(state.parameters().epoch_ms);
-        let status = LedgerStatus { ledger: state.ledger(), height: state.height(), alone: chain.is_alone() };
+        let (ledger, height, alone) = (state.ledger(), state.height(), chain.is_alone());
+        let status = LedgerStatus { ledger, height, alone, chain: state.chain() };
         out.publish(&Message::LedgerStatus(status), WORD_LIFETIME, now);
         self.said_status_at = Some(now);
-        self.status_due = now + (epoch + epoch).max(STATUS_MIN).min(STATUS_MAX);
+        self.status_due = now + status_interval(chain.state());
     }
+}
+
+/// How often a peer says how far it is, at least.
+pub(super) fn status_interval(state: &State) -> Duration {
+    Duration::from_ms(state.parameters().epoch_ms).times(2).max(STATUS_MIN).min(STATUS_MAX)
 }

@@ -100,7 +100,8 @@ mod tests {
     }
 
     fn status(ledger: u8, alone: bool) -> LedgerStatus {
-        LedgerStatus { ledger: Hash([ledger; 32]), height: 3, alone }
+        let ledger = Hash([ledger; 32]);
+        LedgerStatus { ledger, height: 3, alone, chain: ledger }
     }
 
     fn own(ledger: u8, alone: bool) -> Option<Own> {

@@ -1,7 +1,7 @@
 //! Trust: how this peer finds its ledger, follows it, and does its part in it.
 //!
-//! [`founding`] says which ledger; [`finding`] gets it; [`chain`] keeps it; [`drills`] and [`probes`]
-//! do the work that the ledger draws. Everything that is said twice or lost is
+//! [`founding`] says which ledger; [`finding`] gets it; [`chain`] keeps it; [`recoveries`] knows of
+//! committees that people have replaced; [`drills`] and [`probes`] do the work that the ledger draws. Everything that is said twice or lost is
 //! said again after a while: the ledger counts each thing once.
 
 mod chain;
@@ -9,22 +9,25 @@ mod drills;
 mod finding;
 mod founding;
 mod probes;
+mod recoveries;
 pub mod words;
 
 use crate::consensus::engine::{Input as Consensus, Worth};
-use crate::consensus::{Blocks, BlocksAsk, Progress, Sync};
+use crate::consensus::{Blocks, BlocksAsk, Progress, Recovery, Sync};
 use crate::effect::{Effect, Event, Verdict};
 use crate::ids::{Hash, NetworkId, PeerId};
 use crate::ledger::{Action, Admission, Genesis, Parameters, Register, State, Transaction};
 use crate::outbox::{About, Outbox};
 use crate::time::{Duration, Time};
+use crate::wire::limits::ENVELOPE_BYTES_MAX;
 use crate::wire::{Identity, Message, codec};
 use chain::{Chain, Want};
 use drills::Driller;
-use founding::Rumours;
+use founding::{Move, Rumours};
 use probes::Prober;
+use recoveries::Recoveries;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use words::{GenesisReply, ProbeReply, ProposalReply};
 
 /// Gossip of the ledger means nothing after so long.
@@ -36,6 +39,10 @@ const STATUS_MIN: Duration = Duration::from_ms(500);
 const STATUS_MAX: Duration = Duration::from_s(10);
 /// Blocks after which own transactions that still wait are said again.
 const SAY_AGAIN_BLOCKS: u64 = 3;
+/// A member of the committee is missing if it says nothing at so many times at which
+/// it should tell how far it is, and for so long at least.
+const SILENT_TIMES: u64 = 3;
+const SILENT_MIN: Duration = Duration::from_s(5);
 /// A split is told of again after so long.
 const SPLIT_AGAIN: Duration = Duration::from_s(600);
 /// A founder starts with the power of so many of the smallest units: enough that
@@ -66,7 +73,9 @@ pub struct Kept {
     pub genesis: Vec<u8>,
     /// The latest snapshot.
     pub snapshot: Option<Vec<u8>>,
-    /// Sealed blocks after it, in order.
+    /// All recoveries that were followed, in order.
+    pub recoveries: Vec<Vec<u8>>,
+    /// Sealed blocks after the snapshot, in order.
     pub blocks: Vec<Vec<u8>>,
     /// Records of the consensus log.
     pub log: Vec<Vec<u8>>,
@@ -104,6 +113,11 @@ pub(crate) struct Trust {
     asked: Option<Asked>,
     /// Who has blocks that are missing here.
     sync: Sync,
+    /// Other chains of this ledger.
+    recoveries: Recoveries,
+    /// When members of the committee were last heard of.
+    spoke: BTreeMap<PeerId, Time>,
+    now: Time,
     found_at: Time,
     status_due: Time,
     said_status_at: Option<Time>,
@@ -137,6 +151,9 @@ impl Trust {
             chain: None,
             asked: None,
             sync: Sync::default(),
+            recoveries: Recoveries::default(),
+            spoke: BTreeMap::new(),
+            now,
             said_status_at: None,
             told_of_split: None,
             connected: BTreeSet::new(),
@@ -168,8 +185,11 @@ impl Trust {
                 state.map_err(|error| error.to_string())?
             }
         };
-        let state = chain::replay(state, &kept.blocks)?;
-        Chain::new(self.identity.clone(), state, &kept.log, now)
+        let recoveries = kept.recoveries.iter().map(|bytes| codec::decode(bytes, ENVELOPE_BYTES_MAX));
+        let recoveries: Vec<Recovery> =
+            recoveries.collect::<Result<_, _>>().map_err(|error| format!("its recoveries: {error}"))?;
+        let state = chain::replay(state, &recoveries, &kept.blocks)?;
+        Chain::new(self.identity.clone(), state, recoveries, &kept.log, now)
     }
 
     /// The ledger's state, once there is one.
@@ -177,8 +197,36 @@ impl Trust {
         self.chain.as_ref().map(|chain| &**chain.state())
     }
 
+    /// Where the next block stands. Who was heard in this height and has been silent
+    /// since is missing, too.
     pub(crate) fn progress(&self) -> Option<Progress> {
-        self.chain.as_ref().map(Chain::progress)
+        let chain = self.chain.as_ref()?;
+        let mut progress = chain.progress();
+        let me = self.identity.peer_id();
+        let patience = finding::status_interval(chain.state()).times(SILENT_TIMES).max(SILENT_MIN);
+        let is_silent = |peer: &PeerId| self.spoke.get(peer).is_none_or(|at| self.now.since(*at) >= patience);
+        for (peer, weight) in chain.state().next_committee().weights() {
+            if *peer != me && is_silent(peer) && progress.missing.iter().all(|(missing, _)| missing != peer) {
+                progress.missing.push((*peer, *weight));
+                progress.heard_weight = progress.heard_weight.saturating_sub(*weight);
+            }
+        }
+        progress.missing.sort_unstable();
+        Some(progress)
+    }
+
+    /// Recoveries that others follow and this peer could.
+    pub(crate) fn recovery_offers(&self) -> &[Recovery] {
+        self.recoveries.offers()
+    }
+
+    /// What others keep that never meets what is kept here again.
+    pub(crate) fn other_ledger(&self) -> Option<Hash> {
+        let of_others = match self.rumours.decide(self.own(), self.now) {
+            Move::Split(theirs, _) => Some(theirs),
+            _ => None,
+        };
+        self.recoveries.apart(self.now).or(of_others)
     }
 
     /// Own transactions that wait for a block.
@@ -213,6 +261,7 @@ impl Trust {
     /// A frame could not be delivered.
     pub(crate) fn undelivered(&mut self, to: PeerId, now: Time) {
         self.sync.refused(&to, now);
+        self.recoveries.undelivered(&to);
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.whom == to) {
             asked.until = now;
         }
@@ -220,10 +269,14 @@ impl Trust {
 
     /// Gossip of the ledger: what it is worth to others.
     pub(crate) fn gossip(&mut self, author: PeerId, message: Message, now: Time, out: &mut Outbox) -> Verdict {
+        if self.state().is_some_and(|state| state.next_committee().contains(&author)) {
+            self.spoke.insert(author, now);
+        }
         match message {
             Message::LedgerStatus(status) => {
                 self.rumours.hear(author, status, now);
                 self.hear_height(author, &status);
+                self.hear_chain(author, &status, now, out);
                 self.settle(now, out);
                 Verdict::Accept
             }
@@ -286,6 +339,8 @@ impl Trust {
             Message::GenesisReply(reply) => self.genesis_shown(from, &reply.genesis, now, out),
             Message::BlocksAsk(ask) => self.blocks_wanted(from, ask, out),
             Message::Blocks(blocks) => self.blocks_shown(from, blocks, now, out),
+            Message::RecoveryAsk(ask) => self.recovery_wanted(from, ask, now, out),
+            Message::RecoveryReply(reply) => self.recovery_shown(from, reply, now, out),
             Message::ProposalAsk(ask) => {
                 let chain = self.chain.as_ref();
                 if let Some(proposal) = chain.and_then(|chain| chain.proposal(ask)) {
@@ -318,9 +373,13 @@ impl Trust {
     }
 
     fn blocks_wanted(&self, by: PeerId, ask: &BlocksAsk, out: &mut Outbox) {
-        if self.state().is_some_and(|state| state.chain() == ask.chain && state.height() >= ask.from) {
+        // Who is on a chain that a recovery has ended gets its blocks up to there.
+        let reach = self.chain.as_ref().and_then(|chain| chain.reach(&ask.chain));
+        let missing = reach.and_then(|reach| reach.checked_sub(ask.from)).map_or(0, |more| more.saturating_add(1));
+        if missing > 0 {
+            let count_max = ask.count.min(u32::try_from(missing).unwrap_or(u32::MAX));
             let bytes_max = words::BLOCKS_BYTES_MAX;
-            out.push(Effect::ReadBlocks { to: by, from: ask.from, count_max: ask.count, bytes_max });
+            out.push(Effect::ReadBlocks { to: by, from: ask.from, count_max, bytes_max });
         }
     }
 
@@ -379,6 +438,7 @@ impl Trust {
 
     /// What follows from the state and the time.
     pub(crate) fn settle(&mut self, now: Time, out: &mut Outbox) {
+        self.now = now;
         self.follow_rumours(now, out);
         if let Some(chain) = &mut self.chain {
             chain.tick(now);
@@ -447,6 +507,9 @@ impl Trust {
             }
         }
         if is_new_height {
+            let committee = state.next_committee();
+            self.spoke.retain(|peer, _| committee.contains(peer));
+            self.look_at_offers(now, out);
             out.notify(Event::BlockFinal { height: state.height(), root: state.root() });
         }
     }

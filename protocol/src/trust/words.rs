@@ -23,6 +23,8 @@ pub struct LedgerStatus {
     pub height: u64,
     /// Whether one owner alone holds all weight: then nobody loses by leaving it.
     pub alone: bool,
+    /// The ledger's hash or, after a recovery, that of the latest recovery.
+    pub chain: Hash,
 }
 
 /// Frame: asks for a ledger's genesis document.

@@ -2,7 +2,7 @@
 
 use super::codec::{self, CodecError};
 use super::limits::ENVELOPE_BYTES_MAX;
-use crate::consensus::{Blocks, BlocksAsk, Proposal, ProposalAsk, Votes};
+use crate::consensus::{Blocks, BlocksAsk, Proposal, ProposalAsk, RecoveryAsk, RecoveryReply, Votes};
 use crate::ledger::Transaction;
 use crate::market::demand::Demand;
 use crate::market::listing::{Listing, Withdrawal};
@@ -157,6 +157,10 @@ messages! {
     ProposalAsk(ProposalAsk) = 44,
     /// Frame: the proposal.
     ProposalReply(Box<ProposalReply>) = 45,
+    /// Frame: which recovery of the ledger do you follow?
+    RecoveryAsk(RecoveryAsk) = 46,
+    /// Frame: this one.
+    RecoveryReply(Box<RecoveryReply>) = 47,
 }
 
 impl Kind {

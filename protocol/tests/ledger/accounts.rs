@@ -1,7 +1,7 @@
 //! Credits, numbers, standby, evidence.
 
 use crate::bench::{Bench, Manner, identity, parameters};
-use manta_protocol::consensus::{Evidence, Statement, Step};
+use manta_protocol::consensus::{Committee, Evidence, Plan, Recovery, RecoveryError, Statement, Step};
 use manta_protocol::ledger::{Action, Admission, Agreement, FaultKind, Transaction, Transfer};
 use manta_protocol::power::Branch;
 use manta_protocol::{Hash, PeerId};
@@ -116,9 +116,40 @@ fn an_equivocation_costs_all_power_once() {
 fn a_recovery_gives_the_ledger_to_those_who_are_left() {
     let mut bench = Bench::new(&[Manner::Honest; 3], parameters(Agreement::Escalate));
     bench.steps(3);
-    let left = manta_protocol::consensus::Committee::new(vec![(bench.peer(0), 5)]).unwrap();
-    bench.state.recover(left.clone(), Hash::of(b"recovery"));
-    assert_eq!((bench.state.next_committee(), bench.state.chain()), (&left, Hash::of(b"recovery")));
+    let (left, identity) = (bench.peer(0), bench.workers[0].identity.clone());
+    let plan = bench.state.recovery_plan(&[left]).unwrap();
+    assert_eq!(plan.committee.weight(&left), bench.state.next_committee().weight(&left), "what it weighed before");
+    let recovery = Recovery::new(plan.clone(), vec![plan.consent(&identity)]);
+    bench.state = bench.state.recover(&recovery).unwrap();
+    assert_eq!((bench.state.next_committee(), bench.state.chain()), (&plan.committee, plan.new_chain()));
+    assert!(matches!(bench.state.recover(&recovery), Err(RecoveryError::Elsewhere { .. })), "not twice");
     bench.steps(12);
     assert_eq!(bench.state.next_committee().weights().len(), 1, "who is gone does not come back by itself");
+}
+
+#[test]
+fn a_recovery_has_members_and_weights_of_the_ledger() {
+    let mut bench = Bench::new(&[Manner::Honest; 2], parameters(Agreement::Escalate));
+    bench.steps(3);
+    let (left, own) = (bench.peer(0), bench.workers[0].identity.clone());
+    let stranger = identity(77);
+    assert_eq!(
+        bench.state.recovery_plan(&[left, stranger.peer_id()]),
+        Err(RecoveryError::NotRegistered(stranger.peer_id()))
+    );
+    assert!(matches!(bench.state.recovery_plan(&[left, left]), Err(RecoveryError::Committee(_))));
+    assert!(matches!(bench.state.recovery_plan(&[]), Err(RecoveryError::Committee(_))));
+    let good = bench.state.recovery_plan(&[left]).unwrap();
+    let weight = good.committee.weight(&left);
+    for (committee, wrong) in [
+        (vec![(left, weight + 1)], RecoveryError::OtherWeight { peer: left, found: weight + 1, expected: weight }),
+        (vec![(stranger.peer_id(), 1)], RecoveryError::NotRegistered(stranger.peer_id())),
+    ] {
+        let plan = Plan { committee: Committee::new(committee).unwrap(), ..good.clone() };
+        let consents = vec![plan.consent(if plan.committee.contains(&left) { &own } else { &stranger })];
+        assert_eq!(bench.state.recover(&Recovery::new(plan, consents)), Err(wrong));
+    }
+    let unsigned = Recovery::new(good, Vec::new());
+    assert_eq!(unsigned.missing(), [left]);
+    assert_eq!(bench.state.recover(&unsigned), Err(RecoveryError::NoConsent(left)));
 }

@@ -1,7 +1,8 @@
 //! One value of each kind of message, from fixed identities.
 
 use manta_protocol::consensus::{
-    Blocks, BlocksAsk, Certificate, Decision, Proposal, ProposalAsk, Seal, Statement, Step, Vote, Votes,
+    Blocks, BlocksAsk, Certificate, Decision, Proposal, ProposalAsk, Recovery, RecoveryAsk, RecoveryReply, Seal,
+    Statement, Step, Vote, Votes,
 };
 use manta_protocol::ledger::{Action, Block, Founder, Genesis, Parameters, ProbeResult, Register, State, Transaction};
 use manta_protocol::market::demand::{Demand, Share};
@@ -234,13 +235,16 @@ fn ledger_messages() -> Vec<Message> {
     let precommit = vote(Step::Precommit);
     let seals = vec![Seal { author: precommit.author, signature: precommit.signature }];
     let certificate = Certificate { height: 1, round: 0, value: precommit.value, seals };
+    let founded = State::genesis(genesis()).expect("the sample is within its limits");
+    let plan = founded.recovery_plan(&[peer(1)]).expect("the founder is registered");
+    let recovery = Recovery::new(plan.clone(), vec![plan.consent(&identity(1))]);
     let probe = Probe { ledger, height: 3, seat: 1 };
     let beacon = manta_protocol::election::Beacon::genesis(&ledger);
     vec![
         Message::Transaction(Box::new(block().transactions[0])),
         Message::Votes(Votes { votes: vec![vote(Step::Prevote), precommit] }),
         Message::Proposal(Box::new(proposal())),
-        Message::LedgerStatus(LedgerStatus { ledger, height: 1, alone: true }),
+        Message::LedgerStatus(LedgerStatus { ledger, height: 1, alone: true, chain: ledger }),
         Message::BlocksAsk(BlocksAsk { chain: ledger, from: 1, count: 64 }),
         Message::Blocks(Box::new(Blocks { from: 1, blocks: vec![Decision { bytes: block().encode(), certificate }] })),
         Message::GenesisAsk(GenesisAsk { ledger }),
@@ -252,5 +256,7 @@ fn ledger_messages() -> Vec<Message> {
         }),
         Message::ProposalAsk(ProposalAsk { chain: ledger, height: 1, round: 0, value: block().hash() }),
         Message::ProposalReply(Box::new(ProposalReply { proposal: proposal() })),
+        Message::RecoveryAsk(RecoveryAsk { chain: ledger }),
+        Message::RecoveryReply(Box::new(RecoveryReply { chain: ledger, recovery: Some(recovery) })),
     ]
 }

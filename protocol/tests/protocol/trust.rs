@@ -11,40 +11,41 @@ const BEGIN: Time = Time(1_760_000_000_000_000_000);
 
 /// What a peer has on its disk.
 #[derive(Clone, Default)]
-struct Disk {
+pub(crate) struct Disk {
     genesis: Option<Vec<u8>>,
+    pub(crate) recoveries: Vec<Vec<u8>>,
     log: (u64, Vec<Vec<u8>>),
     blocks: Vec<Vec<u8>>,
 }
 
-struct Peer {
-    node: Option<Node>,
-    disk: Disk,
+pub(crate) struct Peer {
+    pub(crate) node: Option<Node>,
+    pub(crate) disk: Disk,
     liar: bool,
-    events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
 }
 
 /// Some peers, and everything that is on its way between them.
-struct Swarm {
+pub(crate) struct Swarm {
     seed: Seed,
     now: Time,
-    peers: BTreeMap<PeerId, Peer>,
-    identities: BTreeMap<PeerId, Identity>,
+    pub(crate) peers: BTreeMap<PeerId, Peer>,
+    pub(crate) identities: BTreeMap<PeerId, Identity>,
     due: BTreeMap<(Time, u64), (PeerId, Input)>,
     sent: u64,
     /// Peers that are cut off from the others.
-    cut_off: BTreeSet<PeerId>,
+    pub(crate) cut_off: BTreeSet<PeerId>,
 }
 
 impl Swarm {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let (peers, identities, due) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let seed = Seed::from_number(seed);
         Self { seed, now: BEGIN, peers, identities, due, sent: 0, cut_off: BTreeSet::new() }
     }
 
     /// A new peer; it is connected to all others.
-    fn join(&mut self, number: u64) -> PeerId {
+    pub(crate) fn join(&mut self, number: u64) -> PeerId {
         let identity = Identity::from_secret(*self.seed.child("peer", number).0.as_bytes());
         let me = identity.peer_id();
         self.identities.insert(me, identity);
@@ -54,7 +55,7 @@ impl Swarm {
     }
 
     /// Starts a peer from what is on its disk.
-    fn start(&mut self, me: PeerId) {
+    pub(crate) fn start(&mut self, me: PeerId) {
         let config = Config { network: NetworkId::from_name("trust"), identity: self.identities[&me].clone() };
         let node = Node::new(config, self.now);
         let peer = self.peers.get_mut(&me).expect("a peer of the swarm");
@@ -62,6 +63,7 @@ impl Swarm {
         let kept = disk.genesis.clone().map(|genesis| Kept {
             genesis,
             snapshot: None,
+            recoveries: disk.recoveries.clone(),
             blocks: disk.blocks.clone(),
             log: disk.log.1.clone(),
         });
@@ -82,7 +84,7 @@ impl Swarm {
         }
     }
 
-    fn kill(&mut self, me: PeerId) {
+    pub(crate) fn kill(&mut self, me: PeerId) {
         self.peers.get_mut(&me).expect("a peer of the swarm").node = None;
         let others: Vec<_> = self.running().collect();
         for other in others {
@@ -90,11 +92,11 @@ impl Swarm {
         }
     }
 
-    fn running(&self) -> impl Iterator<Item = PeerId> {
+    pub(crate) fn running(&self) -> impl Iterator<Item = PeerId> {
         self.peers.iter().filter(|(_, peer)| peer.node.is_some()).map(|(id, _)| *id)
     }
 
-    fn ledger(&self, peer: &PeerId) -> &State {
+    pub(crate) fn ledger(&self, peer: &PeerId) -> &State {
         self.peers[peer].node.as_ref().and_then(Node::ledger).expect("the peer keeps a ledger")
     }
 
@@ -107,7 +109,7 @@ impl Swarm {
         Duration::from_ms(5 + self.seed.below("latency", self.sent, 40))
     }
 
-    fn input(&mut self, me: PeerId, input: Input) {
+    pub(crate) fn input(&mut self, me: PeerId, input: Input) {
         let now = self.now;
         let Some(node) = self.peers.get_mut(&me).and_then(|peer| peer.node.as_mut()) else { return };
         node.handle(input, now);
@@ -156,6 +158,7 @@ impl Swarm {
                 assert_eq!(height, peer.disk.blocks.len() as u64 + 1, "blocks come one after the other");
                 peer.disk.blocks.push(block);
             }
+            Effect::LedgerRecovery { recovery, .. } => peer.disk.recoveries.push(recovery),
             Effect::ReadBlocks { to, from, count_max, bytes_max } => {
                 let mut bytes = 0;
                 let fits = |block: &&Vec<u8>| {
@@ -187,7 +190,7 @@ impl Swarm {
     }
 
     /// Lets so much time go by.
-    fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
             let timer = self
@@ -214,7 +217,7 @@ impl Swarm {
     }
 
     /// All running peers keep one ledger and agree on every state up to the lowest height.
-    fn agreed_height(&self) -> u64 {
+    pub(crate) fn agreed_height(&self) -> u64 {
         let mut roots: BTreeMap<u64, Hash> = BTreeMap::new();
         let mut lowest = u64::MAX;
         for id in self.running() {
@@ -238,7 +241,7 @@ impl Swarm {
     }
 }
 
-fn s(seconds: u64) -> Duration {
+pub(crate) fn s(seconds: u64) -> Duration {
     Duration::from_s(seconds)
 }
 

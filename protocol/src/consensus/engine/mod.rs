@@ -326,6 +326,10 @@ impl Engine {
             rounds => self.patience.saturating_add(rounds).min(PATIENCE_MAX),
         };
         self.outputs.retain(|output| matches!(output, Output::Decided { .. } | Output::Evidence(_)));
+        if start.chain != self.height.start.chain {
+            // Nothing was ever signed there, and nothing that was signed here counts there.
+            (self.mute_below, self.later) = (0, accept::Later::default());
+        }
         self.height = OneHeight::new(self.me, start, now);
         self.now = now;
         self.take_later();

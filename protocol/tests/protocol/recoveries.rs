@@ -1,0 +1,165 @@
+//! A committee that has left for good is replaced where owners say so, and
+//! nowhere else.
+
+use crate::trust::{Swarm, s};
+use manta_protocol::consensus::{Plan, Recovery};
+use manta_protocol::{Command, Event, Hash, Input, Node, PeerId};
+
+/// A swarm whose heaviest member has left for good, and the three who wait.
+fn waiting(seed: u64) -> (Swarm, PeerId, [PeerId; 3]) {
+    let mut swarm = Swarm::new(seed);
+    let peers: Vec<_> = (0..4).map(|number| swarm.join(number)).collect();
+    swarm.run(s(60));
+    let committee = swarm.ledger(&peers[0]).next_committee().clone();
+    let gone = committee.weights().iter().max_by_key(|(_, weight)| *weight).expect("a committee").0;
+    assert!(!committee.is_quorum(committee.total() - committee.weight(&gone)), "it is needed");
+    swarm.kill(gone);
+    swarm.run(s(40));
+    let left: Vec<_> = peers.into_iter().filter(|peer| *peer != gone).collect();
+    let left = left.try_into().expect("three of four are left");
+    (swarm, gone, left)
+}
+
+fn consented(swarm: &Swarm, plan: &Plan, by: &[PeerId]) -> Recovery {
+    Recovery::new(plan.clone(), by.iter().map(|peer| plan.consent(&swarm.identities[peer])).collect())
+}
+
+fn recover(swarm: &mut Swarm, peer: PeerId, recovery: &Recovery) {
+    swarm.input(peer, Input::Command(Command::Recover(Box::new(recovery.clone()))));
+}
+
+fn chain(swarm: &Swarm, peer: &PeerId) -> Hash {
+    swarm.ledger(peer).chain()
+}
+
+fn told(swarm: &Swarm, peer: &PeerId, is_it: impl Fn(&Event) -> bool) -> usize {
+    swarm.peers[peer].events.iter().filter(|event| is_it(event)).count()
+}
+
+fn differs(event: &Event) -> bool {
+    matches!(event, Event::LedgersDiffer { .. })
+}
+
+#[test]
+fn who_is_left_goes_on_and_everyone_else_decides_for_itself() {
+    let (mut swarm, gone, [first, second, third]) = waiting(21);
+    let height = swarm.ledger(&first).height();
+    let missing = swarm.peers[&first].node.as_ref().and_then(Node::ledger_progress).expect("a ledger").missing;
+    assert_eq!(missing.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [gone]);
+
+    let plan = swarm.ledger(&first).recovery_plan(&[first, second]).unwrap();
+    let name = plan.new_chain();
+    let lacking = consented(&swarm, &plan, &[first]);
+    recover(&mut swarm, first, &lacking);
+    let refused = |event: &Event| matches!(event, Event::Refused { why } if why.contains("has not consented"));
+    assert_eq!((told(&swarm, &first, refused), chain(&swarm, &first)), (1, swarm.ledger(&first).ledger()));
+
+    // One owner says so; the other new member's has signed it; the third peer's has not said anything.
+    let whole = consented(&swarm, &plan, &[first, second]);
+    recover(&mut swarm, first, &whole);
+    assert_eq!(chain(&swarm, &first), name);
+    swarm.run(s(40));
+    assert_eq!(chain(&swarm, &second), name, "what it has signed it follows");
+    assert!(swarm.ledger(&first).height() >= height + 20, "{} after {height}", swarm.ledger(&first).height());
+    assert_eq!((swarm.ledger(&third).height(), chain(&swarm, &third)), (height, swarm.ledger(&third).ledger()));
+    let offered = |event: &Event| matches!(event, Event::RecoveryOffered { recovery, .. } if *recovery == name);
+    assert_eq!(told(&swarm, &third, offered), 1);
+    let offer = swarm.peers[&third].node.as_ref().map(|node| node.recovery_offers().to_vec()).unwrap();
+    assert_eq!(offer, [whole]);
+
+    recover(&mut swarm, third, &offer[0]);
+
+    // It comes back without its owner's word: it waits where the old committee ended.
+    swarm.start(gone);
+    swarm.run(s(20));
+    assert_eq!((swarm.ledger(&gone).height(), told(&swarm, &gone, offered)), (height, 1));
+    recover(&mut swarm, gone, &offer[0]);
+    // A newcomer gets the old blocks, and asks its owner, too.
+    let newcomer = swarm.join(9);
+    swarm.run(s(30));
+    assert_eq!((swarm.ledger(&newcomer).height(), told(&swarm, &newcomer, offered)), (height, 1));
+    recover(&mut swarm, newcomer, &offer[0]);
+    swarm.run(s(30));
+    assert!(swarm.agreed_height() >= height + 80, "{} after {height}", swarm.agreed_height());
+    assert!(swarm.running().all(|peer| chain(&swarm, &peer) == name && told(&swarm, &peer, differs) == 0));
+    let weighs = |peer: &PeerId| swarm.ledger(&first).weight(peer).is_some();
+    assert!(weighs(&third) && weighs(&gone), "who is back takes part again");
+}
+
+#[test]
+fn a_recovery_outlives_restarts() {
+    let (mut swarm, _, [first, second, _]) = waiting(22);
+    let plan = swarm.ledger(&first).recovery_plan(&[first, second]).unwrap();
+    let recovery = consented(&swarm, &plan, &[first, second]);
+    recover(&mut swarm, first, &recovery);
+    // Killed before a block follows, and after some.
+    for _ in 0..2 {
+        swarm.kill(first);
+        swarm.start(first);
+        assert_eq!(chain(&swarm, &first), plan.new_chain());
+        swarm.run(s(15));
+        assert!(swarm.ledger(&first).height() >= plan.height + 5, "{}", swarm.ledger(&first).height());
+    }
+    assert_eq!(swarm.peers[&first].disk.recoveries.len(), 1);
+    swarm.kill(first);
+    swarm.peers.get_mut(&first).unwrap().disk.recoveries.clear();
+    swarm.start(first);
+    let unreadable = |event: &Event| matches!(event, Event::LedgerUnreadable { .. });
+    assert_eq!(told(&swarm, &first, unreadable), 1, "its blocks do not follow without it");
+}
+
+#[test]
+fn a_side_that_recovers_while_the_other_goes_on_is_told_and_never_merges() {
+    let mut swarm = Swarm::new(23);
+    let peers: Vec<_> = (0..4).map(|number| swarm.join(number)).collect();
+    swarm.run(s(90));
+    let committee = swarm.ledger(&peers[0]).next_committee().clone();
+    let least = committee.weights().iter().min_by_key(|(_, weight)| *weight).expect("a committee").0;
+    assert!(committee.is_quorum(committee.total() - committee.weight(&least)), "the others go on without it");
+    swarm.cut_off.insert(least);
+    swarm.run(s(30));
+    let plan = swarm.ledger(&least).recovery_plan(&[least]).unwrap();
+    let recovery = consented(&swarm, &plan, &[least]);
+    recover(&mut swarm, least, &recovery);
+    swarm.run(s(20));
+    assert!(swarm.ledger(&least).height() >= plan.height + 10);
+    assert!(peers.iter().all(|peer| told(&swarm, peer, differs) == 0), "nobody knows yet");
+    swarm.cut_off.clear();
+    swarm.run(s(30));
+    for peer in &peers {
+        assert_eq!(told(&swarm, peer, differs), 1, "{peer:?} is told");
+        let expected = if *peer == least { plan.new_chain() } else { swarm.ledger(peer).ledger() };
+        assert_eq!(chain(&swarm, peer), expected);
+        assert!(swarm.peers[peer].node.as_ref().is_some_and(|node| node.other_ledger().is_some()));
+    }
+    // Nor does anybody follow by command what does not continue its own chain.
+    let other = *peers.iter().find(|peer| **peer != least).expect("three others");
+    let before = chain(&swarm, &other);
+    recover(&mut swarm, other, &recovery);
+    assert_eq!(chain(&swarm, &other), before);
+}
+
+#[test]
+fn two_recoveries_of_one_ledger_are_two_ledgers() {
+    let (mut swarm, _, [first, second, third]) = waiting(24);
+    let mut plans = Vec::new();
+    for peer in [first, third] {
+        let plan = swarm.ledger(&peer).recovery_plan(&[peer]).unwrap();
+        let recovery = consented(&swarm, &plan, &[peer]);
+        recover(&mut swarm, peer, &recovery);
+        plans.push(plan);
+    }
+    swarm.run(s(60));
+    let chains = [chain(&swarm, &first), chain(&swarm, &third)];
+    assert_eq!(chains, [plans[0].new_chain(), plans[1].new_chain()]);
+    assert!(told(&swarm, &first, differs) == 1 && told(&swarm, &third, differs) == 1);
+    // Whose owner has said nothing sees both, and waits.
+    let node = swarm.peers[&second].node.as_ref().expect("it runs");
+    assert_eq!((node.recovery_offers().len(), chain(&swarm, &second)), (2, swarm.ledger(&second).ledger()));
+    let height = swarm.ledger(&second).height();
+    let chosen = consented(&swarm, &plans[1], &[third]);
+    recover(&mut swarm, second, &chosen);
+    swarm.run(s(20));
+    assert!(chain(&swarm, &second) == chains[1] && swarm.ledger(&second).height() > height + 20);
+    assert_eq!(told(&swarm, &second, differs), 1, "the other one is another ledger now");
+}
