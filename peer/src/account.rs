@@ -5,6 +5,7 @@
 //! millionths; power is in power units (1: a core at 10⁹ Whetstone operations a
 //! second, for a day).
 
+use crate::recovery::RecoveryDocument;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -42,6 +43,13 @@ pub(crate) struct LedgerStatus {
     pub(crate) heard_weight: u64,
     /// Why there are no new blocks, for people.
     pub(crate) waiting: Option<String>,
+    /// The latest recovery that this peer follows.
+    pub(crate) recovery: Option<String>,
+    /// Recoveries that others follow and this peer could, if its owner says so; at most 8.
+    pub(crate) recoveries_offered: Vec<RecoveryDocument>,
+    /// What others of this swarm keep that never meets this ledger again: another
+    /// ledger, or the chain of a recovery.
+    pub(crate) other_ledger: Option<String>,
     /// Micro-credits that were ever made, and taken out.
     pub(crate) minted: u64,
     pub(crate) burned: u64,

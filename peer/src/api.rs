@@ -1,6 +1,7 @@
 //! What the control API takes: the JSON of `POST /api/orders`.
 
 use crate::account::{Question, TransferRequest};
+use crate::recovery::{RecoveryAnswer, RecoveryRequest};
 use manta_protocol::market::demand::Share;
 use manta_protocol::membership::Role;
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,8 @@ pub(crate) enum Control {
     Ask(Question, tokio::sync::oneshot::Sender<Result<serde_json::Value, String>>),
     /// Give credits to another account; answered by the transaction's id.
     Transfer(TransferRequest, tokio::sync::oneshot::Sender<Result<String, String>>),
+    /// Replace the ledger's committee, or say that this peer follows those who did.
+    Recover(Box<RecoveryRequest>, tokio::sync::oneshot::Sender<Result<RecoveryAnswer, String>>),
     /// Take back an invitation (by its serial), or all that a peer has used (by its id).
     Revoke(String, tokio::sync::oneshot::Sender<Result<Revoked, String>>),
 }

@@ -19,6 +19,7 @@ mod metrics;
 mod net;
 mod papers;
 mod preset;
+mod recovery;
 mod run;
 mod status;
 mod store;

@@ -211,6 +211,7 @@ pub(crate) fn describe_effect(effect: &Effect) -> String {
         Effect::LedgerBegin { genesis } => format!("LedgerBegin {:?}", Hash::of(genesis)),
         Effect::LedgerLog { height, record } => format!("LedgerLog {height} {:?}", Hash::of(record)),
         Effect::LedgerBlock { height, block } => format!("LedgerBlock {height} {:?}", Hash::of(block)),
+        Effect::LedgerRecovery { height, recovery } => format!("LedgerRecovery {height} {:?}", Hash::of(recovery)),
         Effect::LedgerSnapshot { height, state } => format!("LedgerSnapshot {height} {:?}", Hash::of(state)),
         Effect::Prepare(start) => format!("Prepare {:?} {:?} of {}", start.run, start.entry, start.members.len()),
         Effect::Journal { run, record } => format!("Journal {run:?} {:?}", record.as_deref().map(Hash::of)),

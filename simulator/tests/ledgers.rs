@@ -104,6 +104,26 @@ fn the_larger_side_of_a_partition_goes_on() {
 }
 
 #[test]
+fn a_committee_that_has_left_for_good_is_replaced_by_people() {
+    let summary = of_file("ledger-recovery.toml");
+    assert!((20_000..40_000).contains(&summary.longest_gap_ms), "it waits for people: {} ms", summary.longest_gap_ms);
+    assert_eq!((summary.recovered, summary.told_apart, summary.restarts), (2, 0, 1));
+    assert!(summary.height >= 30 && summary.committee == 2, "{summary:?}");
+}
+
+#[test]
+fn who_has_not_accepted_a_recovery_waits_and_is_told() {
+    let summary = of_file("ledger-recovery-partition.toml");
+    assert_eq!((summary.recovered, summary.offered, summary.told_apart), (2, 2, 0));
+}
+
+#[test]
+fn a_recovery_beside_a_quorum_is_a_fork_that_everyone_is_told_of() {
+    let summary = of_file("ledger-recovery-fork.toml");
+    assert_eq!((summary.recovered, summary.told_apart), (1, 5));
+}
+
+#[test]
 fn a_key_that_runs_twice_is_named_and_nobody_forks() {
     let summary = of_file("ledger-equivocation.toml");
     assert_eq!((summary.equivocators_named, summary.committee), (1, 3));

@@ -23,16 +23,24 @@ pub(super) fn ask(request: &OrderRequest, yes: bool, status: &Status) -> Result<
     let (bytes, files) = (text.bytes.len() as u64, text.sources.files());
     drop(text);
     eprintln!("{}", warning(request.share, name, bytes, files, status));
+    confirm(yes, "say --yes if the text may leave your own peers", "nothing was sent")
+}
+
+/// Asks whether to go on, unless `yes` was said on the command line.
+///
+/// # Errors
+/// With `advice` if nobody can be asked, and with `refused` if the answer is no.
+pub(super) fn confirm(yes: bool, advice: &str, refused: &str) -> Result<(), Error> {
     if yes {
         return Ok(());
     }
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return Err("nobody can be asked here; say --yes if the text may leave your own peers".into());
+        return Err(format!("nobody can be asked here; {advice}").into());
     }
     eprint!("Go on? [y/N] ");
     std::io::stderr().flush()?;
-    if agrees(&mut stdin.lock())? { Ok(()) } else { Err("nothing was sent".into()) }
+    if agrees(&mut stdin.lock())? { Ok(()) } else { Err(refused.into()) }
 }
 
 /// Only a clear yes is one.

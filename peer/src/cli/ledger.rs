@@ -1,6 +1,6 @@
 //! `manta ledger`.
 
-use super::{Error, format};
+use super::{Error, format, recover};
 use crate::account::{
     AccountView, BlockView, LedgerStatus, Question, RecentBlock, TransactionView, TransferRequest, Transferred,
 };
@@ -26,7 +26,8 @@ Examples:
   manta ledger status                   where it stands, who decides, who is missing
   manta ledger block 12                 one block, its transactions, who signed it
   manta ledger account                  what this peer has
-  manta ledger transfer PEER 0.5        give half a credit to another peer")]
+  manta ledger transfer PEER 0.5        give half a credit to another peer
+  manta ledger recover --help           if most of the committee has left for good")]
 pub(super) struct LedgerArgs {
     #[command(subcommand)]
     command: LedgerCommand,
@@ -44,10 +45,12 @@ enum LedgerCommand {
     Tx(TxArgs),
     /// Give credits to another peer
     Transfer(TransferArgs),
+    /// Replace a committee that has left for good
+    Recover(recover::RecoverArgs),
 }
 
 #[derive(Args, Debug)]
-struct JsonArgs {
+pub(super) struct JsonArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -135,6 +138,7 @@ pub(super) async fn run(arguments: LedgerArgs, data_dir: &Path) -> Result<(), Er
         LedgerCommand::Tx(TxArgs { id, print }) => {
             print.print(&client.ledger::<TransactionView>(&Question::Transaction(id)).await?, transaction_text)
         }
+        LedgerCommand::Recover(arguments) => recover::run(arguments, &client).await,
         LedgerCommand::Transfer(TransferArgs { peer, amount, print }) => {
             let sent = client.transfer(&TransferRequest { to: peer, amount }).await?;
             print.print(&sent, |Transferred { transaction }| {
@@ -150,7 +154,7 @@ pub(super) async fn run(arguments: LedgerArgs, data_dir: &Path) -> Result<(), Er
 }
 
 impl JsonArgs {
-    fn print<T: Serialize>(&self, view: &T, text: impl Fn(&T) -> String) -> Result<(), Error> {
+    pub(super) fn print<T: Serialize>(&self, view: &T, text: impl Fn(&T) -> String) -> Result<(), Error> {
         print(self.json, view, text)
     }
 }
@@ -228,8 +232,8 @@ fn write_status(text: &mut String, ledger: &LedgerStatus) -> std::fmt::Result {
     )?;
     if let Some(waiting) = &ledger.waiting {
         writeln!(text, "WAITS       {waiting}")?;
-        writeln!(text, "            if they never come back, operators recover the ledger: see docs/operating.md")?;
     }
+    write_chains(text, ledger)?;
     let total: u64 = ledger.committee.iter().map(|member| member.weight).fold(0, u64::saturating_add);
     writeln!(text, "\nCommittee: a block needs weight {} of {total}", ledger.quorum_weight)?;
     for member in &ledger.committee {
@@ -269,6 +273,28 @@ fn write_status(text: &mut String, ledger: &LedgerStatus) -> std::fmt::Result {
         let RecentBlock { height, proposer, transactions, state_root, .. } = block;
         let (proposer, root) = (format::short(proposer), format::short(state_root));
         writeln!(text, "  {height}  by {proposer}, {transactions} transactions, state {root}")?;
+    }
+    Ok(())
+}
+
+/// Recoveries that are followed here and elsewhere, and what cannot be followed any more.
+fn write_chains(text: &mut String, ledger: &LedgerStatus) -> std::fmt::Result {
+    if let Some(recovery) = &ledger.recovery {
+        writeln!(text, "recovery    {recovery}")?;
+    }
+    for offer in &ledger.recoveries_offered {
+        writeln!(text, "\nOFFERED: others go on with this ledger under another committee, this peer does not")?;
+        writeln!(text, "{}", recover::plan_text(offer))?;
+        let name = format::short(&offer.recovery);
+        writeln!(text, "If it is what the owners have agreed on:\n  manta ledger recover accept {name}")?;
+    }
+    if let Some(other) = &ledger.other_ledger {
+        writeln!(
+            text,
+            "\nAPART: others of this swarm keep another ledger ({}), or go on with this one from there, and the two never\n\
+             merge. Agree on one; those of the other one stop, move the folder `ledger` of their data away, and start again",
+            format::short(other)
+        )?;
     }
     Ok(())
 }
@@ -339,6 +365,7 @@ fn transaction_text(transaction: &TransactionView) -> String {
 mod tests {
     use super::*;
     use crate::account::{DrillCounts, FaultView, MemberWeight, Standing};
+    use crate::recovery::RecoveryDocument;
 
     #[test]
     fn credits_are_exact() {
@@ -360,6 +387,8 @@ mod tests {
             ledger: "cccccccc00".into(),
             height: 12,
             waiting: Some("block 13 has been waiting for 9 s".into()),
+            recoveries_offered: vec![RecoveryDocument { recovery: "eeeeeeee00".into(), ..RecoveryDocument::default() }],
+            other_ledger: Some("dddddddd00".into()),
             committee: vec![MemberWeight { peer: "aaaaaaaa00".into(), weight: 70, connected: true }],
             quorum_weight: 47,
             drills: DrillCounts { agreed: 3, disputed: 1, ..DrillCounts::default() },
@@ -372,7 +401,8 @@ mod tests {
         for part in [
             "block       12",
             "WAITS       block 13",
-            "recover",
+            "ledger recover accept eeeeeeee",
+            "another ledger (dddddddd)",
             "weight 47 of 70",
             "3 agreed, 0 trusted, 1 disputed",
             "power 0.250000",

@@ -18,6 +18,7 @@ mod parse;
 mod plot;
 mod progress;
 mod recipe;
+mod recover;
 mod report;
 pub(crate) mod shutdown;
 mod status;

@@ -1,7 +1,7 @@
 //! What the ledger says, for people and scripts: from the node's state and from
 //! the blocks on the disk.
 
-use super::Driver;
+use super::{Driver, ledger_recovery};
 use crate::account::{
     AccountView, BlockView, BranchView, CertificateView, DrillCounts, DrillsView, FaultView, LedgerStatus,
     MemberWeight, PowerEntry, PowerView, Question, RegistrationView, SeatView, StageView, Standing, TaskView,
@@ -53,6 +53,9 @@ impl Driver {
             shown.heard_weight = progress.heard_weight;
             shown.waiting = waiting(state, &progress, self.last_now);
         }
+        shown.recovery = (state.chain() != state.ledger()).then(|| state.chain().to_string());
+        shown.recoveries_offered = ledger_recovery::offers(state.ledger(), node.recovery_offers());
+        shown.other_ledger = node.other_ledger().map(|other| other.to_string());
         self.board.status.ledger = Some(shown);
     }
 
@@ -77,7 +80,7 @@ impl Driver {
         }
     }
 
-    fn state(&self) -> Result<&State, String> {
+    pub(super) fn state(&self) -> Result<&State, String> {
         self.parts.node.ledger().ok_or_else(|| {
             "this peer has no ledger yet: it founds one after some seconds, or follows that of the peers it finds; \
              see `manta status`"
@@ -225,7 +228,8 @@ fn waiting(state: &State, progress: &Progress, now: Time) -> Option<String> {
         progress.missing.iter().map(|(peer, weight)| format!("{} ({})", peer.short(), share(*weight))).collect();
     Some(format!(
         "block {} has been waiting for {} s: members with {} of the weight were heard, more than two thirds are needed; \
-         missing are {}. Training, trading and joining go on meanwhile; blocks go on when they are back",
+         missing are {}. Training, trading and joining go on meanwhile; blocks go on when they are back. If they never \
+         come back: manta ledger recover --help",
         progress.height,
         for_ms / 1_000,
         share(progress.heard_weight),

@@ -40,6 +40,7 @@ impl Driver {
             of_ledger @ (Effect::LedgerBegin { .. }
             | Effect::LedgerLog { .. }
             | Effect::LedgerBlock { .. }
+            | Effect::LedgerRecovery { .. }
             | Effect::LedgerSnapshot { .. }
             | Effect::ReadBlocks { .. }
             | Effect::Drill { .. }) => self.ledger_effect(of_ledger),
@@ -171,6 +172,8 @@ impl Driver {
             of_ledger @ (Event::LedgerFounded { .. }
             | Event::LedgerJoined { .. }
             | Event::LedgersDiffer { .. }
+            | Event::RecoveryOffered { .. }
+            | Event::LedgerRecovered { .. }
             | Event::LedgerUnreadable { .. }
             | Event::BlockFinal { .. }) => self.ledger_event(of_ledger),
             of_run => self.run_event(of_run),

@@ -58,13 +58,25 @@ impl Book {
                 let after = snapshot.as_ref().map_or(0, |(height, _)| *height);
                 let blocks = store.read(after + 1, usize::MAX)?;
                 tracing::info!(height = store.last_height(), replayed = blocks.len(), "goes on with the ledger");
-                Some(Kept { genesis, snapshot: snapshot.map(|(_, state)| state), blocks, log: store.log()? })
+                let recoveries = store.recoveries()?.into_iter().map(|(_, recovery)| recovery).collect();
+                let snapshot = snapshot.map(|(_, state)| state);
+                Some(Kept { genesis, snapshot, recoveries, blocks, log: store.log()? })
             }
         };
         let found_after = if joins { FOUND_BESIDE } else { FOUND_ALONE };
         let found_after = plan.epoch.filter(|_| !joins).map_or(found_after, |epoch| epoch.min(found_after));
         let (name, begun) = (name.to_owned(), Some(Instant::now()));
         Ok(Self { store, plan, name, found_after, kept, begun, units: Vec::new(), refusal: None })
+    }
+
+    /// Forgets why an earlier command was refused.
+    pub(super) fn clear_refusal(&mut self) {
+        self.refusal = None;
+    }
+
+    /// Why the last command was refused.
+    pub(super) fn take_refusal(&mut self) -> Option<String> {
+        self.refusal.take()
     }
 
     fn options(&mut self, operations_per_s: u64) -> LedgerOptions {
@@ -104,6 +116,9 @@ impl Driver {
             Effect::LedgerBegin { genesis } => tokio::task::block_in_place(|| store.begin(genesis)),
             Effect::LedgerLog { height, record } => tokio::task::block_in_place(|| store.append_log(*height, record)),
             Effect::LedgerBlock { height, block } => tokio::task::block_in_place(|| store.append(*height, block)),
+            Effect::LedgerRecovery { height, recovery } => {
+                tokio::task::block_in_place(|| store.append_recovery(*height, recovery))
+            }
             Effect::LedgerSnapshot { height, state } => {
                 tokio::task::block_in_place(|| store.keep_snapshot(*height, state))
             }
@@ -210,9 +225,19 @@ impl Driver {
                 tracing::error!(
                     ours,
                     theirs,
-                    "others of this swarm keep another ledger, and neither can be given up by itself: agree on one; \
-                     those who keep the other stop, move the folder `ledger` of their data away, and start again"
+                    "others of this swarm keep another ledger, or go on with this one from another recovery, and neither \
+                     can be given up by itself: agree on one; those who keep the other stop, move the folder `ledger` of \
+                     their data away, and start again"
                 );
+            }
+            Event::RecoveryOffered { recovery, height } => tracing::warn!(
+                recovery = recovery.short(),
+                height,
+                "others have replaced the ledger's committee; this peer follows them only if you say so: see \
+                 `manta ledger status`"
+            ),
+            Event::LedgerRecovered { recovery, height } => {
+                tracing::warn!(recovery = recovery.short(), height, "the ledger goes on with another committee");
             }
             Event::LedgerUnreadable { why } => {
                 tracing::error!(why, "the ledger that was kept here cannot be used; this peer begins without it");
@@ -239,7 +264,7 @@ impl Driver {
             return Err("nothing to transfer: the amount is 0".into());
         }
         let (to, amount) = (self.named_peer(to)?, *amount);
-        self.parts.book.refusal = None;
+        self.parts.book.clear_refusal();
         let before = self.parts.node.ledger_waiting().len();
         self.input(Input::Command(Command::Transfer { to, amount }));
         let waiting = self.parts.node.ledger_waiting();
@@ -247,7 +272,7 @@ impl Driver {
         match waiting.iter().rev().find(|transaction| is_it(&transaction.action)) {
             Some(transaction) if waiting.len() > before => Ok(transaction.id().to_string()),
             _ => {
-                let refusal = self.parts.book.refusal.take();
+                let refusal = self.parts.book.take_refusal();
                 Err(refusal.unwrap_or_else(|| "it was not taken; see the log of the peer".into()))
             }
         }

@@ -14,6 +14,7 @@ mod ending;
 mod inputs;
 mod invitations;
 pub(crate) mod ledger;
+mod ledger_recovery;
 mod members;
 mod open_run;
 mod orders;

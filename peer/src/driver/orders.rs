@@ -40,6 +40,9 @@ impl Driver {
             Control::Transfer(request, answer) => {
                 let _ = answer.send(self.transfer(&request));
             }
+            Control::Recover(request, answer) => {
+                let _ = answer.send(self.recover(&request));
+            }
             Control::Revoke(name, answer) => {
                 let _ = answer.send(self.revoke(&name));
             }

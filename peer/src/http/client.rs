@@ -2,6 +2,7 @@
 
 use crate::account::{Question, TransferRequest, Transferred};
 use crate::api::{ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, PeerFile, Revoked};
+use crate::recovery::{RecoveryAnswer, RecoveryRequest};
 use crate::status::Status;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -109,6 +110,15 @@ impl PeerClient {
     pub(crate) async fn transfer(&self, request: &TransferRequest) -> Result<Transferred, ClientError> {
         let body = serde_json::to_vec(request).map_err(|error| self.broken(error))?;
         self.parse(&self.ask(Method::POST, "/api/ledger/transfers", body.into()).await?)
+    }
+
+    /// `POST /api/ledger/recoveries`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn recover(&self, request: &RecoveryRequest) -> Result<RecoveryAnswer, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|error| self.broken(error))?;
+        self.parse(&self.ask(Method::POST, "/api/ledger/recoveries", body.into()).await?)
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {

@@ -1,10 +1,12 @@
 //! What the ledger says: `GET /api/ledger/{what}/{which}`; and
-//! `POST /api/ledger/transfers`, which moves credits.
+//! `POST /api/ledger/transfers`, which moves credits, and
+//! `POST /api/ledger/recoveries`, which replaces a committee that has left.
 
 use super::control::{ask, parse};
 use super::{Shared, refuse};
 use crate::account::{Question, TransferRequest, Transferred};
 use crate::api::Control;
+use crate::recovery::RecoveryRequest;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -33,6 +35,18 @@ async fn respond(shared: &Shared, what: &str, which: &str) -> Response {
     match ask(&shared.server.control, |reply| Control::Ask(question, reply)).await {
         Ok(Ok(found)) => Json(found).into_response(),
         Ok(Err(problem)) => refuse(StatusCode::NOT_FOUND, problem),
+        Err(problem) => refuse(StatusCode::SERVICE_UNAVAILABLE, problem),
+    }
+}
+
+pub(super) async fn recover(State(shared): State<Arc<Shared>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let request: RecoveryRequest = match parse(body, "a recovery") {
+        Ok(request) => request,
+        Err((status, problem)) => return refuse(status, problem),
+    };
+    match ask(&shared.server.control, |reply| Control::Recover(Box::new(request), reply)).await {
+        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Err(problem)) => refuse(StatusCode::CONFLICT, problem),
         Err(problem) => refuse(StatusCode::SERVICE_UNAVAILABLE, problem),
     }
 }

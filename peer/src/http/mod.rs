@@ -96,6 +96,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/invitations", post(control::invite))
         .route("/api/revoke/{id}", post(control::revoke))
         .route("/api/ledger/transfers", post(ledger::transfer))
+        .route("/api/ledger/recoveries", post(ledger::recover))
         .route_layer(middleware::from_fn_with_state(shared.clone(), control::authorize))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     Router::new()
@@ -138,8 +139,8 @@ async fn not_found(uri: Uri) -> Response {
         format!(
             "there is nothing at {}; there are /, /healthz, /metrics, /api/status, /api/ledger/block/HEIGHT, \
              /api/ledger/account/PEER, /api/ledger/transaction/ID, /api/ledger/power/PEER, /api/ledger/drills/, \
-             /api/ledger/drill/TASK, /api/ledger/transfers, /api/orders, /api/stop/RUN, /api/invitations and \
-             /api/revoke/SERIAL",
+             /api/ledger/drill/TASK, /api/ledger/transfers, /api/ledger/recoveries, /api/orders, /api/stop/RUN, \
+             /api/invitations and /api/revoke/SERIAL",
             uri.path()
         ),
     )

@@ -4,6 +4,7 @@ use super::client::{ClientError, PeerClient};
 use super::{BindError, Server, bind, serve};
 use crate::account::{Question, TransferRequest};
 use crate::api::{Control, ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, Revoked};
+use crate::recovery::{RecoveryAnswer, RecoveryDocument, RecoveryRequest};
 use crate::status::Status;
 use hyper::StatusCode;
 use manta_protocol::market::demand::Share;
@@ -55,6 +56,15 @@ impl Bench {
                     Control::Transfer(request, reply) => {
                         let answer = if request.amount == 5 { Ok("cafe".into()) } else { Err("too much".into()) };
                         reply.send(answer).expect("the server waits");
+                    }
+                    Control::Recover(request, reply) => {
+                        let known = matches!(*request, RecoveryRequest::Propose { .. });
+                        let document = RecoveryDocument { height: 7, ..RecoveryDocument::default() };
+                        let answer =
+                            RecoveryAnswer { document, missing: Vec::new(), followed: false, backing_permille: 400 };
+                        reply
+                            .send(if known { Ok(answer) } else { Err("it goes on".into()) })
+                            .expect("the server waits");
                     }
                     Control::Revoke(id, reply) => {
                         let peers = vec!["p1".to_owned()];
@@ -223,6 +233,14 @@ async fn the_ledger_is_asked_by_path_and_moved_with_the_token() {
     let nobody = client.transfer(&transfer("", 5)).await.expect_err("nobody is named");
     assert!(matches!(nobody, ClientError::Refused { status: StatusCode::BAD_REQUEST, .. }), "{nobody:?}");
     let stranger = PeerClient::new(bench.address, "guessed");
+    let propose = RecoveryRequest::Propose { members: vec!["ab".into()] };
+    assert_eq!(client.recover(&propose).await.expect("it is made").document.height, 7);
+    let accept = RecoveryRequest::AcceptOffered { recovery: "ab".into() };
+    let refused = client.recover(&accept).await.expect_err("it is not followed");
+    assert!(
+        matches!(&refused, ClientError::Refused { status: StatusCode::CONFLICT, message } if message == "it goes on")
+    );
+    assert!(stranger.recover(&propose).await.is_err_and(|error| error.to_string().contains("control_token")));
     let refused = stranger.transfer(&transfer("ab", 5)).await.expect_err("no token");
     assert!(matches!(refused, ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. }), "{refused:?}");
 }

@@ -4,12 +4,13 @@
 //! ```text
 //! ledger/genesis                 checksum 32 bytes | the document
 //! ledger/state                   checksum 32 bytes | height u64 | the snapshot
+//! ledger/recoveries              checksum 32 bytes | a record for each recovery that is followed
 //! ledger/blocks-0000000001 …     records of heights n·4096+1 to (n+1)·4096
 //! ledger/log                     records of consensus, all of one height
 //! record                         length u32 | height u64 | bytes | checksum 8 bytes
 //! ```
 //! Integers are little-endian; a checksum is blake3, cut where it is shorter, in
-//! a mode of its own. `genesis` and `state` appear whole or not at all.
+//! a mode of its own. `genesis`, `state` and `recoveries` change as a whole or not at all.
 //!
 //! Invariants:
 //! - When [`ChainStore::append`] or [`ChainStore::append_log`] returns, the record
@@ -33,6 +34,8 @@ use std::path::{Path, PathBuf};
 const HEIGHTS_PER_FILE: u64 = 4096;
 /// Longest block with its certificate, in bytes.
 pub(crate) const BLOCK_BYTES_MAX: usize = 128 << 10;
+/// Longest recovery, in bytes.
+const RECOVERY_BYTES_MAX: usize = 64 << 10;
 /// Longest genesis or snapshot, in bytes.
 const DOCUMENT_BYTES_MAX: u64 = 256 << 20;
 /// Longest record of the consensus log, in bytes.
@@ -44,6 +47,7 @@ const CHECKSUM_BYTES: usize = 8;
 const RECORD_BYTES_MAX: usize = HEAD_BYTES + BLOCK_BYTES_MAX + CHECKSUM_BYTES;
 const GENESIS: &str = "genesis";
 const STATE: &str = "state";
+const RECOVERIES: &str = "recoveries";
 const LOG: &str = "log";
 
 /// Why the ledger cannot be kept or read.
@@ -60,9 +64,9 @@ pub(crate) enum ChainError {
         /// What is amiss.
         what: String,
     },
-    /// A block that does not follow, or that is too long: a fault of the caller.
+    /// A block or a recovery that does not follow, or that is too long: a fault of the caller.
     #[error(
-        "block {height} of {found_bytes} bytes for a chain whose next height is {expected}; at most {BLOCK_BYTES_MAX} bytes"
+        "block or recovery {height} of {found_bytes} bytes for a chain whose next height is {expected}; at most {BLOCK_BYTES_MAX} bytes"
     )]
     Unfit {
         /// Its height.
@@ -162,6 +166,35 @@ impl ChainStore {
             .split_first_chunk()
             .ok_or_else(|| damaged(&self.folder.join(STATE), "it is shorter than a height"))?;
         Ok(Some((u64::from_le_bytes(*height), state.to_vec())))
+    }
+
+    /// All recoveries that are followed, each with the first height of its committee, in order.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub(crate) fn recoveries(&self) -> Result<Vec<(u64, Vec<u8>)>, ChainError> {
+        let document = self.document(RECOVERIES)?.unwrap_or_default();
+        let (mut rest, mut recoveries) = (&document[..], Vec::new());
+        while !rest.is_empty() {
+            let height = rest.get(4..HEAD_BYTES).and_then(|at| at.try_into().ok()).map_or(0, u64::from_le_bytes);
+            match read_record(&mut rest, height, RECOVERY_BYTES_MAX) {
+                Ok(Some((_, recovery))) => recoveries.push((height, recovery)),
+                _ => return Err(damaged(&self.folder.join(RECOVERIES), "it ends with something that is no record")),
+            }
+        }
+        Ok(recoveries)
+    }
+
+    /// Adds a recovery that is followed from `height` on; durable when it returns.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub(crate) fn append_recovery(&self, height: u64, bytes: &[u8]) -> Result<(), ChainError> {
+        if height != self.last + 1 || bytes.len() > RECOVERY_BYTES_MAX || bytes.is_empty() {
+            return Err(ChainError::Unfit { height, found_bytes: bytes.len(), expected: self.last + 1 });
+        }
+        let before = self.document(RECOVERIES)?.unwrap_or_default();
+        self.put_document(RECOVERIES, &[&before, &record(height, bytes)])
     }
 
     /// Height of the last block, 0 without any.

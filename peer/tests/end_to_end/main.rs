@@ -9,4 +9,5 @@ mod inspection;
 mod invite;
 mod ledger;
 mod namespaces;
+mod recover;
 mod support;

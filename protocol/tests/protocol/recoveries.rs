@@ -9,10 +9,11 @@ use manta_protocol::{Command, Event, Hash, Input, Node, PeerId};
 fn waiting(seed: u64) -> (Swarm, PeerId, [PeerId; 3]) {
     let mut swarm = Swarm::new(seed);
     let peers: Vec<_> = (0..4).map(|number| swarm.join(number)).collect();
-    swarm.run(s(60));
+    swarm.run(s(120));
     let committee = swarm.ledger(&peers[0]).next_committee().clone();
     let gone = committee.weights().iter().max_by_key(|(_, weight)| *weight).expect("a committee").0;
     assert!(!committee.is_quorum(committee.total() - committee.weight(&gone)), "it is needed");
+    assert!(!committee.is_quorum(committee.weight(&gone)), "and not enough");
     swarm.kill(gone);
     swarm.run(s(40));
     let left: Vec<_> = peers.into_iter().filter(|peer| *peer != gone).collect();

@@ -81,6 +81,7 @@ impl LedgerArgs {
             liars: self.liars,
             links: self.links,
             faults: kinds.map(Faults::Kinds),
+            recoveries: Vec::new(),
             broken: self.broken,
         };
         Ok(given.or(scenario))

@@ -1,10 +1,11 @@
 //! What must hold of a ledger, judged by a replica that follows what machines
 //! make durable: it verifies each certificate, executes each block, and sees
-//! whether two of one height differ.
+//! whether two of one height differ. Each recovery that a machine follows begins
+//! a chain of its own; whoever is not on the highest one has to know of it.
 
 use super::report::Summary;
-use manta_protocol::consensus::Committee;
 use manta_protocol::consensus::sync::Decision;
+use manta_protocol::consensus::{Committee, Recovery};
 use manta_protocol::ledger::{Block, FaultKind, Genesis, State};
 use manta_protocol::trust::words::GENESIS_BYTES_MAX;
 use manta_protocol::wire::codec;
@@ -15,9 +16,15 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Complaints that are kept.
 const VIOLATIONS_MAX: usize = 32;
 
-/// One ledger as the replica knows it.
+/// States of a chain that are kept, for recoveries that continue it.
+const STATES_MAX: usize = 64;
+
+/// One ledger as the replica knows it, up to a recovery or from one on.
+#[derive(Clone)]
 struct Chain {
     state: State,
+    /// The latest ones by height, if anybody may go on from there with a recovery.
+    states: BTreeMap<u64, State>,
     /// Hash of each block, and root of the state after it.
     blocks: BTreeMap<u64, (Hash, Hash)>,
     /// Who decided on each height, and who will on the next.
@@ -30,7 +37,7 @@ struct Chain {
 /// Where a machine's disk stands.
 #[derive(Clone, Copy)]
 struct Place {
-    ledger: Hash,
+    chain: Hash,
     height: u64,
     /// Whether it stopped since its last block: what it wrote then may be lost.
     stopped: bool,
@@ -52,15 +59,19 @@ pub(super) struct Checks {
     faulty: BTreeSet<PeerId>,
     chains: BTreeMap<Hash, Chain>,
     places: BTreeMap<usize, Place>,
+    keeps_states: bool,
+    recovered: u64,
+    offered: BTreeSet<usize>,
+    told_apart: BTreeSet<usize>,
     proposals: BTreeMap<Hash, Proposed>,
-    /// Ledgers that honest machines keep at the end.
-    kept: BTreeSet<Hash>,
+    /// Machine, ledger, chain and height of honest machines at the end.
+    kept: Vec<(usize, Hash, Hash, u64)>,
     /// Proposed values, by the name of the gossip message.
     messages: BTreeMap<Hash, Hash>,
 }
 
 impl Checks {
-    pub(super) fn new(faulty: BTreeSet<PeerId>) -> Self {
+    pub(super) fn new(faulty: BTreeSet<PeerId>, keeps_states: bool) -> Self {
         Self {
             violations: Vec::new(),
             forks: 0,
@@ -68,7 +79,11 @@ impl Checks {
             chains: BTreeMap::new(),
             places: BTreeMap::new(),
             proposals: BTreeMap::new(),
-            kept: BTreeSet::new(),
+            keeps_states,
+            recovered: 0,
+            offered: BTreeSet::new(),
+            told_apart: BTreeSet::new(),
+            kept: Vec::new(),
             messages: BTreeMap::new(),
         }
     }
@@ -87,12 +102,49 @@ impl Checks {
                 let (ledger, root) = (state.ledger(), state.root());
                 let blocks = BTreeMap::from([(0, (ledger, root))]);
                 let committees = BTreeMap::from([(1, state.next_committee().clone())]);
-                let chain = Chain { state, blocks, committees, durable: BTreeMap::new(), rounds_lost: 0 };
+                let states = BTreeMap::from([(0, state.clone())]);
+                let chain = Chain { state, states, blocks, committees, durable: BTreeMap::new(), rounds_lost: 0 };
                 self.chains.entry(ledger).or_insert(chain);
-                self.places.insert(machine, Place { ledger, height: 0, stopped: false });
+                self.places.insert(machine, Place { chain: ledger, height: 0, stopped: false });
             }
             Err(why) => self.violation(format!("machine {machine} begins a ledger that is none: {why}")),
         }
+    }
+
+    /// A machine follows a recovery from here on.
+    pub(super) fn recovers(&mut self, machine: usize, recovery: &[u8]) {
+        if let Err(why) = self.judge_recovery(machine, recovery) {
+            self.violation(format!("machine {machine} follows a recovery: {why}"));
+        }
+    }
+
+    fn judge_recovery(&mut self, machine: usize, recovery: &[u8]) -> Result<(), String> {
+        let recovery: Recovery = codec::decode(recovery, ENVELOPE_BYTES_MAX).map_err(|error| error.to_string())?;
+        let place = self.places.get_mut(&machine).ok_or("it keeps no ledger")?;
+        let chain = self.chains.get(&place.chain).ok_or("of a ledger that nobody began")?;
+        let state = chain.states.get(&place.height).ok_or("the state before it is not kept any more")?;
+        let state = state.recover(&recovery).map_err(|error| error.to_string())?;
+        let (name, height) = (state.chain(), state.height());
+        let mut next = chain.clone();
+        next.blocks.split_off(&(height + 1));
+        next.durable.split_off(&(height + 1));
+        next.states = BTreeMap::from([(height, state.clone())]);
+        next.committees.insert(height + 1, state.next_committee().clone());
+        next.state = state;
+        self.chains.entry(name).or_insert(next);
+        place.chain = name;
+        self.recovered += 1;
+        Ok(())
+    }
+
+    /// A machine's owner is shown a recovery.
+    pub(super) fn offered(&mut self, machine: usize) {
+        self.offered.insert(machine);
+    }
+
+    /// A machine's owner is told of another ledger.
+    pub(super) fn told_apart(&mut self, machine: usize) {
+        self.told_apart.insert(machine);
     }
 
     /// A machine stopped: what it was writing may be lost.
@@ -119,15 +171,16 @@ impl Checks {
         let sealed: Decision = codec::decode(sealed, ENVELOPE_BYTES_MAX).map_err(|error| error.to_string())?;
         let block = Block::decode(&sealed.bytes).map_err(|error| error.to_string())?;
         let place = self.places.get_mut(&machine).ok_or("it keeps no ledger")?;
-        if block.header.ledger != place.ledger || block.header.height != height {
+        let chain = self.chains.get_mut(&place.chain).ok_or("of a ledger that nobody began")?;
+        if block.header.ledger != chain.state.ledger() || block.header.height != height {
             return Err("of another ledger or height".into());
         }
         let follows = height == place.height + 1 || (place.stopped && height <= place.height);
         if !follows {
             return Err(format!("its last one was {}", place.height));
         }
-        *place = Place { ledger: place.ledger, height, stopped: false };
-        let chain = self.chains.get_mut(&place.ledger).ok_or("of a ledger that nobody began")?;
+        *place = Place { height, stopped: false, ..*place };
+        let on = place.chain;
         let committee = chain.committees.get(&height).ok_or("the chain is not there yet")?;
         let (hash, certificate) = (block.hash(), &sealed.certificate);
         if certificate.value != hash || certificate.height != height {
@@ -140,10 +193,16 @@ impl Checks {
             chain.blocks.insert(height, (hash, next.root()));
             chain.committees.insert(height + 1, next.next_committee().clone());
             chain.state = next;
+            if self.keeps_states {
+                chain.states.insert(height, chain.state.clone());
+                while chain.states.len() > STATES_MAX {
+                    chain.states.pop_first();
+                }
+            }
             sums(&chain.state)?;
             self.blame();
         }
-        let chain = self.chains.get_mut(&block.header.ledger).ok_or("of a ledger that nobody began")?;
+        let chain = self.chains.get_mut(&on).ok_or("of a ledger that nobody began")?;
         let (_, last, machines) = chain.durable.entry(height).or_insert((now, now, BTreeSet::new()));
         (*last, _) = (now, machines.insert(machine));
         let (expected, root) = *chain.blocks.get(&height).ok_or("unknown")?;
@@ -173,7 +232,7 @@ impl Checks {
 
     /// A machine says which state it has come to.
     pub(super) fn reports(&mut self, machine: usize, height: u64, root: Hash) {
-        let known = self.places.get(&machine).and_then(|place| self.chains.get(&place.ledger)?.blocks.get(&height));
+        let known = self.places.get(&machine).and_then(|place| self.chains.get(&place.chain)?.blocks.get(&height));
         if known.is_none_or(|(_, expected)| *expected != root) {
             self.violation(format!(
                 "machine {machine} is in state {root:?} at height {height}, the chain in {known:?}"
@@ -182,9 +241,11 @@ impl Checks {
     }
 
     /// The state in a machine's memory at the end.
-    pub(super) fn agrees(&mut self, peer: &PeerId, state: &State) {
-        self.kept.insert(state.ledger());
-        let known = self.chains.get(&state.ledger()).and_then(|chain| chain.blocks.get(&state.height()));
+    pub(super) fn agrees(&mut self, machine: usize, peer: &PeerId, state: &State, is_up: bool) {
+        if is_up {
+            self.kept.push((machine, state.ledger(), state.chain(), state.height()));
+        }
+        let known = self.chains.get(&state.chain()).and_then(|chain| chain.blocks.get(&state.height()));
         // A block that is decided and on its way to the disk is known nowhere yet.
         if known.is_some_and(|known| *known != (state.head(), state.root())) {
             self.violation(format!("{peer:?} ends in another state at height {}", state.height()));
@@ -209,9 +270,19 @@ impl Checks {
 
     /// Enters what was found.
     pub(super) fn tell(mut self, machines: usize, summary: &mut Summary) {
-        if self.kept.len() > 1 {
-            self.violation(format!("the swarm fell into the ledgers {:?}", self.kept));
+        let kept = std::mem::take(&mut self.kept);
+        let ledgers: BTreeSet<_> = kept.iter().map(|(_, ledger, ..)| *ledger).collect();
+        if ledgers.len() > 1 {
+            self.violation(format!("the swarm fell into the ledgers {ledgers:?}"));
         }
+        let highest = kept.iter().max_by_key(|(.., height)| *height).map(|(_, _, chain, _)| *chain);
+        for (machine, _, chain, height) in kept.into_iter().filter(|(_, _, chain, _)| Some(*chain) != highest) {
+            if !self.offered.contains(&machine) && !self.told_apart.contains(&machine) {
+                self.violation(format!("machine {machine} is at height {height} of {chain:?}, and nobody told it"));
+            }
+        }
+        summary.recovered = self.recovered;
+        (summary.offered, summary.told_apart) = (self.offered.len(), self.told_apart.len());
         if let Some(chain) = self.chains.values().max_by_key(|chain| chain.state.height()) {
             chain.tell(summary);
             summary.finality_permille = chain.finality(machines, &self.proposals);

@@ -16,6 +16,8 @@ pub enum Write {
     Begin(Vec<u8>),
     /// A record of the consensus log of this height, which drops those of other heights.
     Log(u64, Vec<u8>),
+    /// A recovery that is followed from now on.
+    Recovery(Vec<u8>),
     /// The sealed block of this height.
     Block(u64, Vec<u8>),
     /// The state after this height.
@@ -27,6 +29,7 @@ pub enum Write {
 pub struct Disk {
     genesis: Option<Vec<u8>>,
     snapshot: Option<(u64, Vec<u8>)>,
+    recoveries: Vec<Vec<u8>>,
     blocks: BTreeMap<u64, Vec<u8>>,
     log: (u64, Vec<Vec<u8>>),
     unsynced: Option<Write>,
@@ -54,6 +57,7 @@ impl Disk {
                 }
                 self.log.1.push(record);
             }
+            Some(Write::Recovery(recovery)) => self.recoveries.push(recovery),
             Some(Write::Block(height, block)) => drop(self.blocks.insert(height, block)),
             Some(Write::Snapshot(height, state)) => self.snapshot = Some((height, state)),
         }
@@ -85,6 +89,7 @@ impl Disk {
         Some(Kept {
             genesis: self.genesis.clone()?,
             snapshot: self.snapshot.as_ref().map(|(_, state)| state.clone()),
+            recoveries: self.recoveries.clone(),
             blocks: self.blocks.range(after + 1..).map(|(_, block)| block.clone()).collect(),
             log: if forgetful { Vec::new() } else { self.log.1.clone() },
         })

@@ -118,6 +118,10 @@ impl World {
             }
             Effect::LedgerLog { height, record } => self.write(machine, Write::Log(height, record)),
             Effect::LedgerBlock { height, block } => self.block_written(machine, height, block),
+            Effect::LedgerRecovery { recovery, .. } => {
+                self.checks.recovers(machine, &recovery);
+                self.write(machine, Write::Recovery(recovery));
+            }
             Effect::LedgerSnapshot { height, state } => self.write(machine, Write::Snapshot(height, state)),
             Effect::ReadBlocks { to, from, count_max, bytes_max } => {
                 let mut blocks = self.machines[machine].disk.read(from, bytes_max);
@@ -195,6 +199,8 @@ impl World {
     fn notified(&mut self, machine: usize, event: Event) {
         match event {
             Event::BlockFinal { height, root } => self.checks.reports(machine, height, root),
+            Event::RecoveryOffered { .. } => self.checks.offered(machine),
+            Event::LedgersDiffer { .. } => self.checks.told_apart(machine),
             Event::LedgerUnreadable { why } => {
                 self.checks.violation(format!("machine {machine} cannot read what it kept: {why}"));
             }

@@ -114,6 +114,11 @@ impl Machine {
         self.node.ledger().map_or(0, manta_protocol::ledger::State::height)
     }
 
+    /// Whether others follow a recovery that it could follow, too.
+    pub(super) fn waits_for_its_owner(&self) -> bool {
+        !self.node.recovery_offers().is_empty()
+    }
+
     /// A name for something that the node is to judge.
     pub(super) fn next_transfer(&mut self) -> u64 {
         self.transfers += 1;

@@ -47,6 +47,18 @@ pub enum Break {
     LoseBlocks,
 }
 
+/// People replace the committee of a ledger that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Recovery {
+    /// When.
+    pub at_ms: u64,
+    /// Machines whose keys are the new committee; the first one makes the plan, all sign.
+    pub members: Vec<usize>,
+    /// Machines whose owners say that they follow it.
+    pub accept: Vec<usize>,
+}
+
 /// What was asked for; everything that is `None` is drawn from the seed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -69,6 +81,8 @@ pub struct Options {
     pub links: Links,
     /// What goes wrong.
     pub faults: Option<Faults>,
+    /// What people do about a ledger that waits.
+    pub recoveries: Vec<Recovery>,
     /// A rule that is broken.
     pub broken: Option<Break>,
 }
@@ -92,6 +106,8 @@ pub struct Setup {
     pub conditions: Conditions,
     /// What goes wrong.
     pub faults: Vec<Fault>,
+    /// What people do about it.
+    pub recoveries: Vec<Recovery>,
     /// A rule that is broken.
     pub broken: Option<Break>,
 }
@@ -117,6 +133,7 @@ impl Options {
             liars: self.liars.or(other.liars),
             links: self.links.or(other.links),
             faults: self.faults.or(other.faults),
+            recoveries: if self.recoveries.is_empty() { other.recoveries } else { self.recoveries },
             broken: self.broken.or(other.broken),
         }
     }
@@ -164,8 +181,8 @@ impl Options {
         }
         let skewed = Links { skew_ms: self.links.skew_ms.or(Some(draws.one_of(&[0, 50, 900]))), ..self.links };
         let conditions = skewed.resolved(seed);
-        Setup { seed: self.seed, peers, heights, founders, twins, liars, conditions, faults, broken: self.broken }
-            .checked()
+        let (seed, recoveries, broken) = (self.seed, self.recoveries.clone(), self.broken);
+        Setup { seed, peers, heights, founders, twins, liars, conditions, faults, recoveries, broken }.checked()
     }
 
     fn faults(&self, count: u64, heights: u64, seed: Seed) -> Vec<Fault> {
@@ -237,6 +254,12 @@ impl Setup {
         within("twins", self.twins as u64, 0, self.peers as u64)?;
         within("liars", self.liars as u64, 0, self.peers as u64 - 1)?;
         within("number of faults", self.faults.len() as u64, 0, FAULTS_MAX as u64)?;
+        for Recovery { members, accept, .. } in &self.recoveries {
+            within("members of a recovery", members.len() as u64, 1, self.peers as u64)?;
+            if let Some(machine) = members.iter().chain(accept).find(|machine| **machine >= self.machines()) {
+                return Err(format!("a recovery by machine {machine}, there are 0 to {}", self.machines() - 1));
+            }
+        }
         for fault in &self.faults {
             if !KINDS.contains(&fault.kind) {
                 return Err(format!(

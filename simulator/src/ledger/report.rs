@@ -39,6 +39,12 @@ pub struct Summary {
     pub equivocators_named: usize,
     /// Real power that honest keys lost for results, in millionths.
     pub honest_loss: u64,
+    /// Recoveries that machines have followed.
+    pub recovered: u64,
+    /// Machines that were offered a recovery to follow.
+    pub offered: usize,
+    /// Machines that were told that others keep another ledger.
+    pub told_apart: usize,
     /// Peers that answered probes, and probes in all.
     pub probes: (u64, u64),
     /// Faults that came.
@@ -81,6 +87,9 @@ impl Summary {
             liars_named: 0,
             equivocators_named: 0,
             honest_loss: 0,
+            recovered: 0,
+            offered: 0,
+            told_apart: 0,
             probes: (0, 0),
             faults: 0,
             restarts: 0,

@@ -1,7 +1,7 @@
 //! Scenario files of ledgers: options and faults as TOML, as those of runs are.
 //! An unknown key is an error that names it and what is accepted.
 
-use super::options::{Break, Options};
+use super::options::{Break, Options, Recovery};
 use crate::options::{Faults, Links};
 use crate::scenario::{FaultTable, Which, read_text};
 use serde::Deserialize;
@@ -24,6 +24,8 @@ struct Scenario {
     faults: Option<Which>,
     #[serde(default)]
     fault: Vec<FaultTable>,
+    #[serde(default)]
+    recovery: Vec<Recovery>,
     #[serde(rename = "break")]
     broken: Option<Break>,
 }
@@ -52,6 +54,7 @@ pub fn parse(text: &str) -> Result<Options, String> {
         liars: scenario.liars,
         links: scenario.links,
         faults,
+        recoveries: scenario.recovery,
         broken: scenario.broken,
     })
 }

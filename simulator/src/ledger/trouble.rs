@@ -1,11 +1,13 @@
 //! Faults as they come and go.
 
-use super::options::Break;
+use super::machine::Incoming;
+use super::options::{Break, Recovery};
 use super::world::{Happening, World};
 use crate::clock::{EPOCH, elapsed};
 use crate::faults::{Cut, Fault, Kind, When};
 use crate::host::State;
-use manta_protocol::{Duration, Input};
+use manta_protocol::consensus;
+use manta_protocol::{Command, Duration, Input};
 
 /// A silent connection is given up on by both sides after this, at the earliest.
 const IDLE_MS: [u64; 2] = [10_000, 30_000];
@@ -17,6 +19,27 @@ impl World {
                 self.schedule.at(EPOCH + Duration::from_ms(ms), Happening::Fault { index });
             }
         }
+        for (index, recovery) in self.setup.recoveries.iter().enumerate() {
+            self.schedule.at(EPOCH + Duration::from_ms(recovery.at_ms), Happening::Recover { index });
+        }
+    }
+
+    /// People replace the committee: all new members sign, and some owners say that they follow.
+    pub(super) fn recover(&mut self, index: usize) {
+        let Recovery { members, accept, .. } = self.setup.recoveries[index].clone();
+        self.pending -= 1;
+        let peers: Vec<_> = members.iter().map(|member| self.machines[*member].peer).collect();
+        let plan = self.machines[members[0]].node.ledger().map(|state| state.recovery_plan(&peers));
+        let Some(Ok(plan)) = plan else {
+            return self.checks.violation(format!("no recovery by the machines {members:?}: {plan:?}"));
+        };
+        let consents = members.iter().map(|member| plan.consent(&self.machines[*member].identity)).collect();
+        let recovery = consensus::Recovery::new(plan, consents);
+        for machine in accept {
+            let command = Command::Recover(Box::new(recovery.clone()));
+            self.deliver(machine, Incoming::Input(Input::Command(command)));
+        }
+        self.disturbed();
     }
 
     pub(super) fn fault_begins(&mut self, index: usize) {

@@ -47,6 +47,7 @@ pub(super) enum Happening {
     CutEnds { index: usize },
     Thaw { machine: usize },
     Restart { machine: usize },
+    Recover { index: usize },
     Look,
 }
 
@@ -146,12 +147,12 @@ impl World {
         Self {
             schedule: Schedule::new(EPOCH),
             network: Network::new(machines.len(), setup.conditions, seed),
-            checks: Checks::new(faulty.collect()),
+            checks: Checks::new(faulty.collect(), !setup.recoveries.is_empty()),
             index,
             outstanding: BTreeMap::new(),
             serial: 0,
             cuts: Vec::new(),
-            pending: setup.faults.len(),
+            pending: setup.faults.len() + setup.recoveries.len(),
             last_fault: EPOCH,
             target: setup.heights,
             draws: Draws::new(seed.child("world", 0)),
@@ -228,6 +229,7 @@ impl World {
             Happening::CutEnds { index } => self.cut_ends(index),
             Happening::Thaw { machine } => self.thaw(machine),
             Happening::Restart { machine } => self.restart(machine),
+            Happening::Recover { index } => self.recover(index),
             Happening::Look => {}
         }
     }
@@ -237,7 +239,8 @@ impl World {
         if self.pending > 0 {
             return false;
         }
-        let honest = || self.machines.iter().filter(|machine| !machine.is_faulty);
+        // Whose owner has not said whether to follow a recovery waits for that.
+        let honest = || self.machines.iter().filter(|machine| !machine.is_faulty && !machine.waits_for_its_owner());
         let lowest = honest().filter(|machine| machine.state == State::Up).map(Machine::height).min().unwrap_or(0);
         if lowest >= self.target {
             return true;
@@ -265,9 +268,10 @@ impl World {
     }
 
     fn end(mut self) -> Result<Summary, String> {
-        for machine in self.machines.iter().filter(|machine| !machine.is_faulty) {
+        for (number, machine) in self.machines.iter().enumerate().filter(|(_, machine)| !machine.is_faulty) {
             if let Some(state) = machine.node.ledger() {
-                self.checks.agrees(&machine.peer, state);
+                let is_up = machine.state == State::Up;
+                self.checks.agrees(number, &machine.peer, state, is_up);
             }
         }
         let mut summary = self.summary;

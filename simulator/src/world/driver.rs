@@ -166,6 +166,7 @@ impl World {
             Effect::LedgerBegin { .. }
             | Effect::LedgerLog { .. }
             | Effect::LedgerBlock { .. }
+            | Effect::LedgerRecovery { .. }
             | Effect::LedgerSnapshot { .. }
             | Effect::ReadBlocks { .. }
             | Effect::Drill { .. } => {

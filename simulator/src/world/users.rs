@@ -168,6 +168,8 @@ impl World {
             Event::LedgerFounded { .. }
             | Event::LedgerJoined { .. }
             | Event::LedgersDiffer { .. }
+            | Event::RecoveryOffered { .. }
+            | Event::LedgerRecovered { .. }
             | Event::LedgerUnreadable { .. }
             | Event::BlockFinal { .. } => {
                 self.checkers.violation(format!("{peer:?} was asked for no ledger and speaks of one: {event:?}"));

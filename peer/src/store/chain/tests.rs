@@ -111,6 +111,41 @@ fn snapshots_and_genesis_are_whole_or_an_error() {
 }
 
 #[test]
+fn recoveries_come_back_in_their_order_and_are_whole_or_an_error() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("ledger");
+    let mut store = filled(&folder, 4);
+    assert_eq!(store.recoveries().unwrap(), Vec::new());
+    for (height, text) in [(3, "early"), (6, "late"), (5, "")] {
+        assert!(matches!(store.append_recovery(height, text.as_bytes()), Err(ChainError::Unfit { .. })), "{height}");
+    }
+    // A second one at the same height replaces a committee that never decided.
+    store.append_recovery(5, b"first").unwrap();
+    store.append_recovery(5, b"second").unwrap();
+    store.append(5, &block(5)).unwrap();
+    store.append(6, &block(6)).unwrap();
+    store.append_recovery(7, b"third").unwrap();
+    let expected = vec![(5, b"first".to_vec()), (5, b"second".to_vec()), (7, b"third".to_vec())];
+    let path = folder.join(RECOVERIES);
+    let good = fs::read(&path).unwrap();
+    for at in 0..good.len() {
+        let mut flipped = good.clone();
+        flipped[at] ^= 1;
+        for damaged in [&flipped[..], &good[..at]] {
+            fs::write(&path, damaged).unwrap();
+            assert!(ChainStore::open(&folder).unwrap().recoveries().is_err(), "byte {at}");
+        }
+    }
+    fs::write(&path, &good).unwrap();
+    // What a crash left half written beside it means nothing.
+    fs::write(folder.join(".writing-1234"), &good[..9]).unwrap();
+    let mut store = ChainStore::open(&folder).unwrap();
+    assert_eq!((store.last_height(), store.recoveries().unwrap()), (6, expected));
+    store.begin(b"another").unwrap();
+    assert_eq!(store.recoveries().unwrap(), Vec::new());
+}
+
+#[test]
 fn another_ledger_puts_the_former_aside() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("ledger");
