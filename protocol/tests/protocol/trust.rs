@@ -1,9 +1,10 @@
 //! Nodes that find a ledger, keep it, drill, and probe one another, on virtual time.
 
 use manta_protocol::consensus::Committee;
-use manta_protocol::ledger::{DrillResult, FaultKind, Parameters, State};
+use manta_protocol::ledger::{DrillResult, FaultKind, Founder, Genesis, Parameters, State};
+use manta_protocol::power::MicroPower;
 use manta_protocol::trust::{Kept, LedgerOptions};
-use manta_protocol::wire::Identity;
+use manta_protocol::wire::{Identity, codec};
 use manta_protocol::{Command, Config, Duration, Effect, Event, Hash, Input, NetworkId, Node, PeerId, Seed, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -52,6 +53,33 @@ impl Swarm {
         self.peers.insert(me, Peer { node: None, disk: Disk::default(), liar: false, events: Vec::new() });
         self.start(me);
         me
+    }
+
+    /// Peers that have founded a ledger together, with equal power.
+    pub(crate) fn found(&mut self, count: u64) -> Vec<PeerId> {
+        let secret = |number| Identity::from_secret(*self.seed.child("peer", number).0.as_bytes());
+        let identities: BTreeMap<_, _> = (0..count).map(secret).map(|own| (own.peer_id(), own)).collect();
+        let founder = |identity: &Identity| Founder {
+            peer: identity.peer_id(),
+            vrf: identity.vrf().public(),
+            class: 0,
+            power: MicroPower(100_000),
+        };
+        let genesis = codec::encode(&Genesis {
+            network: NetworkId::from_name("trust"),
+            name: "founded together".into(),
+            time_ms: self.now.as_unix_ms(),
+            founders: identities.values().map(founder).collect(),
+            parameters: Parameters::demo(),
+        });
+        let peers: Vec<_> = identities.keys().copied().collect();
+        for (me, identity) in identities {
+            self.identities.insert(me, identity);
+            let disk = Disk { genesis: Some(genesis.clone()), ..Disk::default() };
+            self.peers.insert(me, Peer { node: None, disk, liar: false, events: Vec::new() });
+            self.start(me);
+        }
+        peers
     }
 
     /// Starts a peer from what is on its disk.
