@@ -3,7 +3,7 @@
 use super::Node;
 use crate::consensus::Progress;
 use crate::effect::{Event, Verdict};
-use crate::ids::PeerId;
+use crate::ids::{Hash, PeerId};
 use crate::ledger::{State, Transaction};
 use crate::outbox::Outbox;
 use crate::time::Time;
@@ -24,6 +24,12 @@ impl Node {
     /// Transactions of this node that wait for a block.
     pub fn ledger_waiting(&self) -> Vec<Transaction> {
         self.trust.as_ref().map(Trust::waiting).unwrap_or_default()
+    }
+
+    /// Another ledger of this swarm, kept by others, that cannot become one with
+    /// ours: people have to agree on one.
+    pub fn ledger_split(&self, now: Time) -> Option<Hash> {
+        self.trust.as_ref().and_then(|trust| trust.split(now))
     }
 
     pub(super) fn keep_ledger(&mut self, options: LedgerOptions, now: Time) {

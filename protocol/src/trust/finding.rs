@@ -21,6 +21,15 @@ impl Trust {
         Some(Own { ledger: chain.state().ledger(), alone: chain.is_alone() })
     }
 
+    /// Another ledger of this swarm that several owners have worked for, as ours:
+    /// somebody has to decide.
+    pub(crate) fn split(&self, now: Time) -> Option<Hash> {
+        match self.rumours.decide(self.own(), now) {
+            Move::Split(theirs, _) => Some(theirs),
+            Move::Stay | Move::Follow(..) => None,
+        }
+    }
+
     /// Finds a ledger, or a better one.
     pub(super) fn follow_rumours(&mut self, now: Time, out: &mut Outbox) {
         if let Some(asked) = self.asked.filter(|asked| asked.until <= now) {

@@ -53,6 +53,7 @@ pub fn parse(text: &str) -> Result<Options, String> {
         links: scenario.links,
         faults,
         broken: scenario.broken,
+        verify_all: false,
     })
 }
 
