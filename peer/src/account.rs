@@ -42,6 +42,9 @@ pub(crate) struct LedgerStatus {
     pub(crate) heard_weight: u64,
     /// Why there are no new blocks, for people.
     pub(crate) waiting: Option<String>,
+    /// Hash of another ledger that others of the swarm keep, and with which this one
+    /// cannot become one by itself.
+    pub(crate) differs_from: Option<String>,
     /// Micro-credits that were ever made, and taken out.
     pub(crate) minted: u64,
     pub(crate) burned: u64,

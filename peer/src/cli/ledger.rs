@@ -199,7 +199,20 @@ pub(super) fn write_summary(text: &mut String, ledger: &LedgerStatus) -> std::fm
     if let Some(waiting) = waiting {
         writeln!(text, "  WAITS: {waiting}")?;
     }
+    write_split(text, "  DIFFERS: ", ledger)?;
     Ok(())
+}
+
+/// Names both ledgers of a swarm that has two, and asks for a decision.
+fn write_split(text: &mut String, label: &str, ledger: &LedgerStatus) -> std::fmt::Result {
+    let Some(theirs) = &ledger.differs_from else { return Ok(()) };
+    writeln!(
+        text,
+        "{label}this peer keeps the ledger {}, others of this swarm keep {}; neither is given up by itself: agree on \
+         one; those who keep the other stop, move the folder `ledger` of their data away, and start again",
+        format::short(&ledger.ledger),
+        format::short(theirs)
+    )
 }
 
 fn status_text(ledger: &LedgerStatus) -> String {
@@ -230,6 +243,7 @@ fn write_status(text: &mut String, ledger: &LedgerStatus) -> std::fmt::Result {
         writeln!(text, "WAITS       {waiting}")?;
         writeln!(text, "            if they never come back, operators recover the ledger: see docs/operating.md")?;
     }
+    write_split(text, "DIFFERS     ", ledger)?;
     let total: u64 = ledger.committee.iter().map(|member| member.weight).fold(0, u64::saturating_add);
     writeln!(text, "\nCommittee: a block needs weight {} of {total}", ledger.quorum_weight)?;
     for member in &ledger.committee {
@@ -360,6 +374,7 @@ mod tests {
             ledger: "cccccccc00".into(),
             height: 12,
             waiting: Some("block 13 has been waiting for 9 s".into()),
+            differs_from: Some("dddddddd00".into()),
             committee: vec![MemberWeight { peer: "aaaaaaaa00".into(), weight: 70, connected: true }],
             quorum_weight: 47,
             drills: DrillCounts { agreed: 3, disputed: 1, ..DrillCounts::default() },
@@ -379,11 +394,13 @@ mod tests {
             "(this peer)",
             "has lied",
             "wrong-result",
+            "keeps the ledger cccccccc, others of this swarm keep dddddddd",
         ] {
             assert!(text.contains(part), "`{part}` in\n{text}");
         }
         let mut summary = String::new();
         write_summary(&mut summary, &ledger).expect("a string");
         assert!(summary.contains("cccccccc  block 12") && summary.contains("WAITS"), "{summary}");
+        assert!(summary.contains("DIFFERS") && summary.contains("dddddddd"), "{summary}");
     }
 }
