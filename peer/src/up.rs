@@ -19,6 +19,7 @@ use crate::run::trainer::Trainer;
 use crate::status::{MembershipStatus, Status};
 use crate::store::blobs::BlobStore;
 use crate::store::chain::ChainStore;
+use crate::store::fault::{Death, FaultPoint};
 use crate::store::state_file::StateFolder;
 use crate::store::tables::Tables;
 use crate::{host, http};
@@ -77,6 +78,8 @@ pub(crate) struct UpOptions {
     pub(crate) epoch: Option<Duration>,
     /// Whether to tell wrong results of drills.
     pub(crate) lies: bool,
+    /// Where the process dies while it keeps the ledger: a test aid.
+    pub(crate) die_at: Option<Death>,
     /// Whether to write down what each exchange of a run counted.
     pub(crate) diary: bool,
     /// Longest run that is accepted, in seconds.
@@ -114,7 +117,8 @@ pub(crate) async fn run(
     let states = StateFolder::open(&data_dir.join("runs"))?;
     let plan = LedgerPlan { epoch: options.epoch, takes_part: !options.drill_share.is_none(), lies: options.lies };
     let joins = !options.join.is_empty() || tables.known_peers().into_iter().next().is_some();
-    let book = Book::open(ChainStore::open(&data_dir.join("ledger"))?, plan, &clip(&name), joins)?;
+    let chain = ChainStore::open(&data_dir.join("ledger"))?.dying(FaultPoint::new(options.die_at));
+    let book = Book::open(chain, plan, &clip(&name), joins)?;
     let library = Arc::new(Library::default());
     let http_listener = http::bind(options.http).await?;
 

@@ -26,6 +26,7 @@ pub mod input;
 pub mod ledger;
 pub mod market;
 pub mod membership;
+pub mod memory;
 mod node;
 mod outbox;
 pub mod power;

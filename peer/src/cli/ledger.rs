@@ -203,7 +203,21 @@ pub(super) fn write_summary(text: &mut String, ledger: &LedgerStatus) -> std::fm
     if let Some(waiting) = waiting {
         writeln!(text, "  WAITS: {waiting}")?;
     }
+    write_split(text, "  DIFFERS: ", ledger)?;
     Ok(())
+}
+
+/// Names both ledgers of a swarm that has two, and asks for a decision.
+fn write_split(text: &mut String, label: &str, ledger: &LedgerStatus) -> std::fmt::Result {
+    let Some(theirs) = &ledger.other_ledger else { return Ok(()) };
+    writeln!(
+        text,
+        "{label}this peer keeps the ledger {}, others of this swarm keep {} or follow a recovery of that name; the two never \
+         merge by themselves: agree on one; those who keep the other stop, move the folder `ledger` of their data away, and \
+         start again",
+        format::short(&ledger.ledger),
+        format::short(theirs)
+    )
 }
 
 fn status_text(ledger: &LedgerStatus) -> String {
@@ -288,15 +302,7 @@ fn write_chains(text: &mut String, ledger: &LedgerStatus) -> std::fmt::Result {
         let name = format::short(&offer.recovery);
         writeln!(text, "If it is what the owners have agreed on:\n  manta ledger recover accept {name}")?;
     }
-    if let Some(other) = &ledger.other_ledger {
-        writeln!(
-            text,
-            "\nAPART: others of this swarm keep another ledger ({}), or go on with this one from there, and the two never\n\
-             merge. Agree on one; those of the other one stop, move the folder `ledger` of their data away, and start again",
-            format::short(other)
-        )?;
-    }
-    Ok(())
+    write_split(text, "DIFFERS     ", ledger)
 }
 
 /// Answers in a thousand probes, for people.
@@ -402,18 +408,20 @@ mod tests {
             "block       12",
             "WAITS       block 13",
             "ledger recover accept eeeeeeee",
-            "another ledger (dddddddd)",
+            "others of this swarm keep dddddddd",
             "weight 47 of 70",
             "3 agreed, 0 trusted, 1 disputed",
             "power 0.250000",
             "(this peer)",
             "has lied",
             "wrong-result",
+            "keeps the ledger cccccccc, others of this swarm keep dddddddd",
         ] {
             assert!(text.contains(part), "`{part}` in\n{text}");
         }
         let mut summary = String::new();
         write_summary(&mut summary, &ledger).expect("a string");
         assert!(summary.contains("cccccccc  block 12") && summary.contains("WAITS"), "{summary}");
+        assert!(summary.contains("DIFFERS") && summary.contains("dddddddd"), "{summary}");
     }
 }

@@ -6,6 +6,7 @@ use crate::device::Wanted;
 use crate::drill::Share;
 use crate::net::bulk::Congestion;
 use crate::status::Status;
+use crate::store::fault::Death;
 use crate::up::UpOptions;
 use clap::Args;
 use libp2p::Multiaddr;
@@ -96,6 +97,10 @@ pub(super) struct UpArgs {
     #[arg(long, hide = true)]
     lie: bool,
 
+    /// End as by `kill -9` at this point of keeping the ledger, to show that nothing is lost
+    #[arg(long, hide = true, value_name = "POINT[:PASSES]")]
+    die_at: Option<Death>,
+
     /// Print one JSON object once the peer is ready, instead of text
     #[arg(long)]
     json: bool,
@@ -185,6 +190,7 @@ impl UpArgs {
             drill_share: self.drill_share,
             epoch: self.epoch,
             lies: self.lie,
+            die_at: self.die_at,
             diary: self.diary,
             duration_max_s: self.duration_max.as_secs(),
         }

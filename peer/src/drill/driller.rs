@@ -82,6 +82,8 @@ pub(crate) struct Finished {
 pub(crate) struct Driller {
     jobs: SyncSender<Request>,
     shared: Arc<Shared>,
+    /// Tells once when the speed of this machine is known.
+    pub(crate) measured: mpsc::Receiver<()>,
     pub(crate) finished: mpsc::Receiver<Finished>,
 }
 
@@ -140,6 +142,7 @@ impl Driller {
     ) -> std::io::Result<Self> {
         let (jobs, waiting) = sync_channel(JOBS_MAX);
         let (done, finished) = mpsc::channel(RESULTS_MAX);
+        let (know, measured) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             budget: Mutex::new(Budget::new(share, Instant::now())),
             open: Mutex::default(),
@@ -150,9 +153,15 @@ impl Driller {
         let mut worker = Worker { device, threads, gemm: None, trainer, shared: shared.clone() };
         std::thread::Builder::new().name("driller".into()).spawn(move || {
             host::yield_to_others();
+            worker.measure();
+            if worker.shared.gemm_operations_per_s.load(Ordering::Relaxed) > 0 {
+                // Nobody may want to know any more.
+                let _ = know.try_send(());
+            }
+            drop(know);
             worker.work(&waiting, &done);
         })?;
-        Ok(Self { jobs, shared, finished })
+        Ok(Self { jobs, shared, measured, finished })
     }
 
     /// Operations per second of gemm units on this machine; `None` until it is measured.
@@ -215,7 +224,6 @@ struct Worker {
 
 impl Worker {
     fn work(&mut self, jobs: &Receiver<Request>, done: &mpsc::Sender<Finished>) {
-        self.measure();
         while let Ok(request) = jobs.recv() {
             let (task, expected) = (request.task, request.expected);
             let finished = self.perform(request);

@@ -250,12 +250,10 @@ fn a_segment_of_local_steps_goes_on_from_the_members_moments() {
 
 /// A driller that has measured itself, with the whole machine for it.
 fn driller(busy: &Arc<Busy>) -> Driller {
-    let driller = Driller::start(None, 1, "100".parse::<Share>().expect("a share"), busy.clone()).expect("a thread");
-    let begun = std::time::Instant::now();
-    while driller.operations_per_s().is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it is measured");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let share = "100".parse::<Share>().expect("a share");
+    let mut driller = Driller::start(None, 1, share, busy.clone()).expect("a thread");
+    driller.measured.blocking_recv().expect("it is measured");
+    assert!(driller.operations_per_s().is_some_and(|speed| speed > 0));
     driller
 }
 

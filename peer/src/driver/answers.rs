@@ -51,7 +51,7 @@ impl Driver {
         show_committee(&mut shown, state, &connected);
         if let Some(progress) = node.ledger_progress() {
             shown.heard_weight = progress.heard_weight;
-            shown.waiting = waiting(state, &progress, self.last_now);
+            shown.waiting = waiting(state, &progress, &connected, self.last_now);
         }
         shown.recovery = (state.chain() != state.ledger()).then(|| state.chain().to_string());
         shown.recoveries_offered = ledger_recovery::offers(state.ledger(), node.recovery_offers());
@@ -216,24 +216,32 @@ fn status(state: &State, me: PeerId) -> LedgerStatus {
 }
 
 /// Why there are no new blocks, once that lasts.
-fn waiting(state: &State, progress: &Progress, now: Time) -> Option<String> {
+fn waiting(state: &State, progress: &Progress, connected: &BTreeSet<PeerId>, now: Time) -> Option<String> {
     let patient_ms = (PATIENT_EPOCHS * state.parameters().epoch_ms).max(PATIENT_MS);
     let for_ms = now.as_unix_ms().saturating_sub(state.time_ms());
-    if for_ms < patient_ms || progress.heard_weight >= progress.quorum_weight {
+    if for_ms < patient_ms {
         return None;
     }
-    let total: u64 = state.next_committee().total();
+    let committee = state.next_committee();
+    let total: u64 = committee.total();
     let share = |weight: u64| format!("{} %", (u128::from(weight) * 100).checked_div(total.into()).unwrap_or(0));
+    // Who has fallen silent in the middle of a height was heard for it.
+    let (is_enough, needed) = match progress.heard_weight >= progress.quorum_weight {
+        true => (true, "not all of them to the end"),
+        false => (false, "more than two thirds are needed"),
+    };
+    let gone = committee.weights().iter().filter(|(peer, _)| !connected.contains(peer)).copied();
+    let missing = if is_enough { gone.collect() } else { progress.missing.clone() };
     let missing: Vec<_> =
-        progress.missing.iter().map(|(peer, weight)| format!("{} ({})", peer.short(), share(*weight))).collect();
+        missing.iter().map(|(peer, weight)| format!("{} ({})", peer.short(), share(*weight))).collect();
     Some(format!(
-        "block {} has been waiting for {} s: members with {} of the weight were heard, more than two thirds are needed; \
-         missing are {}. Training, trading and joining go on meanwhile; blocks go on when they are back. If they never \
-         come back: manta ledger recover --help",
+        "block {} has been waiting for {} s: members with {} of the weight were heard, {needed}; missing are {}. Training, \
+         trading and joining go on meanwhile; blocks go on when they are back. If they never come back: \
+         manta ledger recover --help",
         progress.height,
         for_ms / 1_000,
         share(progress.heard_weight),
-        missing.join(", "),
+        if missing.is_empty() { "some of those that are connected".into() } else { missing.join(", ") },
     ))
 }
 

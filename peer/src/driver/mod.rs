@@ -233,6 +233,7 @@ impl Driver {
                 Some(event) = sources.bulk.recv() => self.bulk_event(event),
                 Some((run, answer)) = self.parts.trainer.answers.recv() => self.trainer_answer(run, answer),
                 Some(done) = self.tasks_done.recv() => self.task_done(done),
+                Some(()) = self.parts.driller.measured.recv() => self.begin_ledger(),
                 Some(finished) = self.parts.driller.finished.recv() => self.drilled(finished),
                 Some(control) = sources.control.recv() => self.control(control),
                 _ = show.tick() => {

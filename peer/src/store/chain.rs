@@ -25,6 +25,7 @@
 //! What the bytes mean is the protocol's business. Calls block on the disk.
 
 use super::blobs::sync_directory;
+use super::fault::{FaultPoint, Step, What};
 use super::is_disk_full;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
@@ -49,6 +50,8 @@ const GENESIS: &str = "genesis";
 const STATE: &str = "state";
 const RECOVERIES: &str = "recoveries";
 const LOG: &str = "log";
+/// Begins the names of documents that are not whole yet.
+const UNNAMED: &str = ".writing-";
 
 /// Why the ledger cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +111,7 @@ pub(crate) struct ChainStore {
     /// Where the records of another file begin that was read last.
     read: Option<(u64, Vec<u64>)>,
     log: Option<LogFile>,
+    fault: FaultPoint,
 }
 
 #[derive(Debug)]
@@ -135,7 +139,9 @@ impl ChainStore {
     /// [`ChainError`].
     pub(crate) fn open(folder: &Path) -> Result<Self, ChainError> {
         fs::create_dir_all(folder).map_err(|source| fail("make the folder", folder, source))?;
-        let mut store = Self { folder: folder.to_owned(), last: 0, open: None, read: None, log: None };
+        let fault = FaultPoint::default();
+        let mut store = Self { folder: folder.to_owned(), last: 0, open: None, read: None, log: None, fault };
+        store.remove_unnamed()?;
         let mut number = 0;
         while store.file(number).exists() {
             number += 1;
@@ -146,6 +152,24 @@ impl ChainStore {
             store.open = Some(opened);
         }
         Ok(store)
+    }
+
+    /// The same, for a process that is to die at a point of this store.
+    pub(crate) fn dying(self, fault: FaultPoint) -> Self {
+        Self { fault, ..self }
+    }
+
+    /// Removes documents that a crash has kept from getting their names.
+    fn remove_unnamed(&self) -> Result<(), ChainError> {
+        let io = |source| fail("look through", &self.folder, source);
+        for entry in fs::read_dir(&self.folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if entry.file_name().to_string_lossy().starts_with(UNNAMED) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(|source| fail("remove", &path, source))?;
+            }
+        }
+        Ok(())
     }
 
     /// The document that the ledger began with; `None` if there is no ledger here.
@@ -265,13 +289,14 @@ impl ChainStore {
             None => self.open_log()?,
         };
         let is_another = log.height != height;
-        let write = |file: &mut File| {
+        let fault = &mut self.fault;
+        let mut write = |file: &mut File| {
             if is_another {
                 file.set_len(0)?;
                 file.seek(SeekFrom::Start(0))?;
+                fault.pass(What::Log, Step::Cleared);
             }
-            file.write_all(&record(height, bytes))?;
-            file.sync_data()
+            fault.write_synced(What::Log, file, &record(height, bytes))
         };
         write(&mut log.file).map_err(|source| fail("write", &path, source))?;
         log.height = height;
@@ -304,6 +329,7 @@ impl ChainStore {
                 _ => {}
             }
             fs::rename(&self.folder, &aside).map_err(io)?;
+            self.fault.pass(What::Former, Step::Named);
             fs::create_dir_all(&self.folder).map_err(io)?;
         }
         self.last = 0;
@@ -335,8 +361,8 @@ impl ChainStore {
             return Err(fail("write", &path, io::Error::other("the file has just been closed")));
         };
         let record = record(height, block);
-        let write = |file: &mut File| file.write_all(&record).and_then(|()| file.sync_data());
-        write(&mut open.file).map_err(|source| fail("write", &path, source))?;
+        let written = self.fault.write_synced(What::Block, &mut open.file, &record);
+        written.map_err(|source| fail("write", &path, source))?;
         let end = open.offsets.last().copied().unwrap_or(0) + record.len() as u64;
         open.offsets.push(end);
         self.last = height;
@@ -386,9 +412,10 @@ impl ChainStore {
         self.folder.join(format!("blocks-{:010}", first_of(number)))
     }
 
-    fn new_file(&self, number: u64) -> Result<OpenFile, ChainError> {
+    fn new_file(&mut self, number: u64) -> Result<OpenFile, ChainError> {
         let path = self.file(number);
         let file = File::create_new(&path).map_err(|source| fail("make", &path, source))?;
+        self.fault.pass(What::File, Step::Named);
         sync_directory(&self.folder).map_err(|source| fail("sync the folder of", &path, source))?;
         Ok(OpenFile { file, first: first_of(number), offsets: vec![0] })
     }
@@ -453,16 +480,20 @@ impl ChainStore {
         }
     }
 
-    fn put_document(&self, name: &str, parts: &[&[u8]]) -> Result<(), ChainError> {
+    fn put_document(&mut self, name: &str, parts: &[&[u8]]) -> Result<(), ChainError> {
         let path = self.folder.join(name);
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(&self.folder)?;
+        let fault = &mut self.fault;
+        let mut write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new().prefix(UNNAMED).tempfile_in(&self.folder)?;
             file.write_all(&document_checksum(name, parts))?;
-            for part in parts {
-                file.write_all(part)?;
+            for (place, part) in parts.iter().enumerate() {
+                let is_last = place + 1 == parts.len();
+                if is_last { fault.write(What::Document, &mut file, part)? } else { file.write_all(part)? }
             }
             file.as_file().sync_all()?;
+            fault.pass(What::Document, Step::Synced);
             file.persist(&path).map_err(|error| error.error)?;
+            fault.pass(What::Document, Step::Named);
             sync_directory(&self.folder)
         };
         write().map_err(|source| fail("write", &path, source))

@@ -2,6 +2,7 @@
 
 pub(crate) mod blobs;
 pub(crate) mod chain;
+pub(crate) mod fault;
 pub(crate) mod journal;
 pub(crate) mod state_file;
 pub(crate) mod tables;

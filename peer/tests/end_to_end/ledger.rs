@@ -8,22 +8,22 @@ use tempfile::TempDir;
 /// A ledger whose blocks come fast and whose drills are small.
 const WATCHED: [&str; 2] = ["--epoch", "300ms"];
 
-fn start(folder: &TempDir, name: &str, extra: &[&str]) -> Peer {
+pub(crate) fn start(folder: &TempDir, name: &str, extra: &[&str]) -> Peer {
     Peer::start(folder, name, &[&["--device", "native"], &WATCHED[..], extra].concat())
 }
 
-fn height(status: &Value) -> u64 {
+pub(crate) fn height(status: &Value) -> u64 {
     status["ledger"]["height"].as_u64().unwrap_or(0)
 }
 
 /// Waits for this height; gives the ledger as it is then.
-fn reaches(peer: &Peer, wanted: u64) -> Value {
+pub(crate) fn reaches(peer: &Peer, wanted: u64) -> Value {
     let reached = |status: &Value| (height(status) >= wanted).then(|| status["ledger"].clone());
     peer.wait_for(&format!("block {wanted}"), reached)
 }
 
 /// What a command prints with `--json`.
-fn told(peer: &Peer, arguments: &[&str]) -> Value {
+pub(crate) fn told(peer: &Peer, arguments: &[&str]) -> Value {
     let output = run(peer.command().args(arguments).arg("--json"));
     assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     last_json(&output)
@@ -38,7 +38,7 @@ fn roots(peer: &Peer) -> BTreeMap<u64, String> {
 }
 
 /// Waits until all tell of one same block later than `after`, and all blocks that any two tell of are equal.
-fn agree(peers: &[&Peer], after: u64) {
+pub(crate) fn agree(peers: &[&Peer], after: u64) {
     let common = || {
         let all: Vec<_> = peers.iter().map(|peer| roots(peer)).collect();
         for other in &all[1..] {

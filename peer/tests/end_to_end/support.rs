@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -12,6 +12,8 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What the peers of a test write down, unless `MANTA_LOG` says otherwise: enough to explain a failure by.
 const LOG_FILTER: &str = "warn,wgpu=error,wgpu_core=error,wgpu_hal=error,naga=error,manta=debug";
+/// The swarm of all peers here.
+pub(crate) const NETWORK: &str = "end-to-end";
 /// Of each peer's log, this many lines are shown when a test fails.
 const LOG_LINES_SHOWN: usize = 150;
 
@@ -106,7 +108,7 @@ impl Peer {
         let child = launcher
             .arg("--data-dir")
             .arg(&data_dir)
-            .args(["up", "--json", "--http", "127.0.0.1:0", "--network", "end-to-end"])
+            .args(["up", "--json", "--http", "127.0.0.1:0", "--network", NETWORK])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -138,6 +140,19 @@ impl Peer {
         self.child.wait().expect("it ends");
     }
 
+    /// Waits until it has ended by itself, and calls `meanwhile` now and then before.
+    pub(crate) fn ended(&mut self, mut meanwhile: impl FnMut(&Self)) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it was started") {
+                return status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it goes on");
+            meanwhile(self);
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
     /// Asks it to end, as Ctrl-C does, and waits until it has.
     pub(crate) fn interrupt(&mut self) {
         let asked = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().expect("`kill` runs");
@@ -148,14 +163,24 @@ impl Peer {
 
     /// What it answers at `path`: the status line and the body.
     pub(crate) fn get(&self, path: &str) -> (String, String) {
+        self.try_get(path).expect("the peer answers")
+    }
+
+    /// As [`Self::get`], of a peer that may die meanwhile.
+    fn try_get(&self, path: &str) -> std::io::Result<(String, String)> {
         let address = self.ready["http"].as_str().expect("an address");
-        let mut stream = TcpStream::connect(address).expect("the peer listens");
+        let mut stream = TcpStream::connect(address)?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("the request is sent");
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer in text");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        Ok((head.lines().next().unwrap_or_default().to_owned(), body.to_owned()))
+    }
+
+    /// The status of a peer that may die meanwhile.
+    pub(crate) fn last_status(&self) -> Option<Value> {
+        self.try_get("/api/status").ok().and_then(|(_, body)| serde_json::from_str(&body).ok())
     }
 
     pub(crate) fn status(&self) -> Value {

@@ -8,6 +8,7 @@
 
 use super::beacon::Beacon;
 pub use crate::ids::{VrfOutput, VrfProof, VrfPublic};
+use crate::memory;
 use std::fmt;
 use vrf_r255::{Proof, PublicKey, SecretKey};
 
@@ -83,9 +84,8 @@ impl VrfSecret {
     /// # Panics
     /// If the machine computed wrongly.
     pub fn prove(&self, input: &[u8]) -> (VrfOutput, VrfProof) {
-        let proof = self.key.prove(input);
-        let output = Option::from(PublicKey::from(self.key).verify(input, &proof)).map(VrfOutput);
-        (output.expect("a key's own proof verifies"), VrfProof(proof.to_bytes()))
+        let proof = VrfProof(self.key.prove(input).to_bytes());
+        (self.public().verify(input, &proof).expect("a key's own proof verifies"), proof)
     }
 }
 
@@ -105,9 +105,11 @@ impl VrfPublic {
     /// The output that `proof` proves for this key and `input` (RFC 9381 §5.3);
     /// `None` if the key or the proof is malformed or does not fit.
     pub fn verify(&self, input: &[u8], proof: &VrfProof) -> Option<VrfOutput> {
-        let key = PublicKey::from_bytes(self.0)?;
-        let proof = Proof::from_bytes(proof.0)?;
-        Option::from(key.verify(input, &proof)).map(VrfOutput)
+        memory::proof([&self.0, input, &proof.0], || {
+            let key = PublicKey::from_bytes(self.0)?;
+            let proof = Proof::from_bytes(proof.0)?;
+            Option::from(key.verify(input, &proof)).map(VrfOutput)
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use super::limits::ENVELOPE_BYTES_MAX;
 use super::message::{Kind, Message};
 use crate::election::VrfSecret;
 use crate::ids::{Hash, NetworkId, PeerId, Signature};
+use crate::memory;
 use crate::time::Time;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -173,7 +174,10 @@ impl Envelope {
 /// Whether `signature` is `signer`'s over `bytes` for this purpose. Small-order
 /// keys and malleable signatures are not.
 pub(crate) fn is_signed_by(signer: &PeerId, domain: &str, bytes: &[u8], signature: &Signature) -> bool {
-    VerifyingKey::from_bytes(signer.as_bytes())
-        .and_then(|key| key.verify_strict(&blake3::derive_key(domain, bytes), &signature.0.into()))
-        .is_ok()
+    let digest = blake3::derive_key(domain, bytes);
+    memory::signature([signer.as_bytes(), &digest, &signature.0], || {
+        VerifyingKey::from_bytes(signer.as_bytes())
+            .and_then(|key| key.verify_strict(&digest, &signature.0.into()))
+            .is_ok()
+    })
 }

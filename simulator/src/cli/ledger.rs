@@ -61,6 +61,9 @@ pub(crate) struct LedgerArgs {
     /// Nothing goes wrong from outside.
     #[arg(long, conflicts_with = "faults")]
     no_faults: bool,
+    /// Let each machine verify all by itself: the same histories, slower.
+    #[arg(long)]
+    verify_all: bool,
     /// Let machines break a rule, to see that it is caught.
     #[arg(long = "break", value_name = "RULE", value_enum, hide = true)]
     broken: Option<Break>,
@@ -83,6 +86,7 @@ impl LedgerArgs {
             faults: kinds.map(Faults::Kinds),
             recoveries: Vec::new(),
             broken: self.broken,
+            verify_all: self.verify_all,
         };
         Ok(given.or(scenario))
     }
@@ -102,20 +106,80 @@ pub(crate) fn run(args: &LedgerArgs) -> Result<bool, String> {
     let until = args.long.map(|minutes| began + Duration::from_secs(60 * minutes));
     let count = if until.is_some() { u64::MAX } else { args.seeds };
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let (mut seen, mut failed, mut forks, mut heights) = (0u64, 0u64, 0u64, 0u64);
+    let mut totals = Totals::default();
     let one = |seed| simulate(&Options { seed, ..options.clone() }, None);
     in_order(options.seed, count, threads, one, |summary| {
-        seen += 1;
-        failed += u64::from(!summary.ok);
-        (forks, heights) = (forks + summary.forks, heights + summary.height);
+        totals.add(&summary);
         if args.json || !summary.ok {
             show(&summary, args.json);
         }
         (summary.ok || args.keep_going) && until.is_none_or(|until| Instant::now() < until)
     })?;
     let seconds = began.elapsed().as_secs_f64();
-    eprintln!("{seen} histories of {heights} heights, {forks} forks, {failed} with violations, in {seconds:.1} s");
-    Ok(failed == 0)
+    // Standard output has one JSON object a history, if they were asked for.
+    let text = format!("{totals}, in {seconds:.1} s");
+    if args.json {
+        eprintln!("{text}")
+    } else {
+        println!("{text}")
+    }
+    Ok(totals.failed == 0)
+}
+
+/// How many histories went.
+#[derive(Default)]
+struct Totals {
+    seen: u64,
+    /// Fewest and most machines of a history.
+    machines: Option<(usize, usize)>,
+    heights: u64,
+    forks: u64,
+    failed: u64,
+    faults: u64,
+    restarts: u64,
+    rounds_lost: u64,
+    equivocators: usize,
+    liars: usize,
+    longest_gap_ms: u64,
+}
+
+impl Totals {
+    fn add(&mut self, summary: &Summary) {
+        let machines = summary.setup.machines();
+        let (fewest, most) = self.machines.unwrap_or((machines, machines));
+        self.machines = Some((fewest.min(machines), most.max(machines)));
+        self.seen += 1;
+        self.heights += summary.height;
+        self.forks += summary.forks;
+        self.failed += u64::from(!summary.ok);
+        self.faults += summary.faults;
+        self.restarts += summary.restarts;
+        self.rounds_lost += summary.rounds_lost;
+        self.equivocators += summary.equivocators_named;
+        self.liars += summary.liars_named;
+        self.longest_gap_ms = self.longest_gap_ms.max(summary.longest_gap_ms);
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (fewest, most) = self.machines.unwrap_or_default();
+        write!(
+            f,
+            "{} histories of {fewest} to {most} machines, {} heights: {} forks, {} with violations; {} faults, \
+             {} restarts, {} rounds lost, longest gap {} ms; {} equivocators and {} liars named",
+            self.seen,
+            self.heights,
+            self.forks,
+            self.failed,
+            self.faults,
+            self.restarts,
+            self.rounds_lost,
+            self.longest_gap_ms,
+            self.equivocators,
+            self.liars
+        )
+    }
 }
 
 fn show(summary: &Summary, json: bool) {

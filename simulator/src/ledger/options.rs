@@ -26,6 +26,9 @@ const DRAWN_KINDS: [Kind; 12] = [
     Kind::LoseDisk,
     Kind::Kill,
 ];
+/// How many histories in a million are of a larger swarm, and how large it is.
+const MANY_PER_MILLION: u64 = 40_000;
+const MANY_PEERS: [[u64; 2]; 4] = [[8, 16], [8, 16], [17, 32], [33, 64]];
 /// Kinds of fault that mean something here.
 pub const KINDS: [Kind; 7] =
     [Kind::Kill, Kind::LoseDisk, Kind::PowerCut, Kind::Freeze, Kind::Partition, Kind::OneWay, Kind::Link];
@@ -85,6 +88,9 @@ pub struct Options {
     pub recoveries: Vec<Recovery>,
     /// A rule that is broken.
     pub broken: Option<Break>,
+    /// Each machine verifies all by itself; otherwise what one of them has verified
+    /// is not verified again. The histories are the same.
+    pub verify_all: bool,
 }
 
 /// One history's settings, nothing left open.
@@ -135,6 +141,7 @@ impl Options {
             faults: self.faults.or(other.faults),
             recoveries: if self.recoveries.is_empty() { other.recoveries } else { self.recoveries },
             broken: self.broken.or(other.broken),
+            verify_all: self.verify_all || other.verify_all,
         }
     }
 
@@ -146,8 +153,10 @@ impl Options {
         let seed = Seed::from_number(self.seed).child("ledger", 0);
         let mut draws = Draws::new(seed.child("setup", 0));
         let drawn_peers = draws.one_of(&[4, 4, 4, 4, 5, 5, 6, 7]);
+        let drawn_heights = draws.between(6, 14);
+        let (drawn_peers, drawn_heights) = many(seed).unwrap_or((drawn_peers, drawn_heights));
         let peers = self.peers.unwrap_or(drawn_peers);
-        let heights = self.heights.unwrap_or(draws.between(6, 14));
+        let heights = self.heights.unwrap_or(drawn_heights);
         let alone = draws.happens(80_000);
         let some = draws.happens(250_000);
         let fewer = (peers as u64 * 3).div_ceil(4) as usize;
@@ -202,6 +211,17 @@ impl Options {
             }
         }
     }
+}
+
+/// Of some seeds, a larger swarm and fewer heights: what a height costs grows with
+/// the square of the machines.
+fn many(seed: Seed) -> Option<(usize, u64)> {
+    let mut draws = Draws::new(seed.child("size", 0));
+    if !draws.happens(MANY_PER_MILLION) {
+        return None;
+    }
+    let [fewest, most] = draws.one_of(&MANY_PEERS);
+    Some((draws.between(fewest, most) as usize, draws.between(3, 5)))
 }
 
 fn drawn_fault(kind: Kind, heights: u64, draws: &mut Draws) -> Fault {

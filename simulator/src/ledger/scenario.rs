@@ -56,6 +56,7 @@ pub fn parse(text: &str) -> Result<Options, String> {
         faults,
         recoveries: scenario.recovery,
         broken: scenario.broken,
+        verify_all: false,
     })
 }
 

@@ -14,6 +14,7 @@ use crate::network::Network;
 use crate::report::Trace;
 use crate::schedule::Schedule;
 use manta_protocol::ledger::{Founder, Genesis, Parameters};
+use manta_protocol::memory::remembering;
 use manta_protocol::power::MicroPower;
 use manta_protocol::trust::LedgerOptions;
 use manta_protocol::wire::codec;
@@ -32,6 +33,8 @@ const PATIENCE: Duration = Duration::from_s(120);
 const PATIENCE_PER_HEIGHT: Duration = Duration::from_s(5);
 /// Heights after the last fault that every honest machine has to see.
 const HEIGHTS_AFTER_FAULTS: u64 = 2;
+/// Verifications that are remembered for all machines: those of a few heights.
+const REMEMBERED_MAX: usize = 65_536;
 /// What each founder begins with.
 const FOUNDER_POWER: MicroPower = MicroPower(100_000);
 
@@ -87,10 +90,13 @@ pub(super) struct World {
 /// The options do not go together, or the trace cannot be written.
 pub fn simulate(options: &Options, out: Option<Box<dyn Write>>) -> Result<Summary, String> {
     let setup = options.resolve()?;
-    let mut world = World::new(setup, options.replay(), Trace::new(out));
-    world.begin();
-    world.run();
-    world.end()
+    let history = || {
+        let mut world = World::new(setup, options.replay(), Trace::new(out));
+        world.begin();
+        world.run();
+        world.end()
+    };
+    if options.verify_all { history() } else { remembering(REMEMBERED_MAX, history) }
 }
 
 /// Rules that fit a history of a few dozen heights.

@@ -200,3 +200,16 @@ fn the_log_has_the_records_of_its_latest_height_whole() {
     let long = vec![0; LOG_RECORD_BYTES_MAX + 1];
     assert!(matches!(store.append_log(4, &long), Err(ChainError::LongRecord { .. })));
 }
+
+#[test]
+fn documents_that_never_got_their_names_are_swept_away() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("ledger");
+    let mut store = filled(&folder, 2);
+    store.keep_snapshot(2, b"two").unwrap();
+    let unnamed = folder.join(format!("{UNNAMED}abc"));
+    fs::write(&unnamed, b"half a snap").unwrap();
+    let store = ChainStore::open(&folder).unwrap();
+    assert!(!unnamed.exists());
+    assert_eq!((store.last_height(), store.snapshot().unwrap()), (2, Some((2, b"two".to_vec()))));
+}
