@@ -101,6 +101,18 @@ dispatch! {
     }
 }
 
+dispatch! {
+    /// `values = accumulator + values`, element by element; the largest magnitude of the result.
+    pub(crate) fn add_to(accumulator: &[f32], values: &mut [f32]) -> u32 {
+        let mut peak = 0;
+        for (&sum, value) in accumulator.iter().zip(values) {
+            *value = add(sum, *value);
+            peak = peak.max(magnitude(*value));
+        }
+        peak
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,11 +14,11 @@ use super::step::{Evaluation, LossSum, MicroBatchKey, OpKeys, StepNumbers, StepR
 use super::weights::Weights;
 use super::workspace::Workspace;
 use crate::arithmetic::{canon, from_host};
-use crate::cpu::adamw::State;
+use crate::cpu::adamw::{Peaks, State, UNKNOWN_PEAKS};
 use crate::cpu::attention::AttentionScratch;
 use crate::cpu::cross_entropy::cross_entropy;
 use crate::cpu::pool::Pool;
-use crate::cpu::reduce::sum_peak;
+use crate::cpu::reduce::add_to;
 use crate::cpu::rope::Rotary;
 use crate::cpu::simd::{Simd, SimdPath};
 use crate::error::EngineError;
@@ -70,7 +70,12 @@ pub struct Engine {
     parameters: Vec<f32>,
     first_moment: Vec<f32>,
     second_moment: Vec<f32>,
+    /// The largest magnitudes of parameters and moments, where they are known.
+    peaks: Peaks,
     gradient: Vec<f32>,
+    /// Whether `gradient` is as [`Engine::zero_gradient`] left it.
+    gradient_is_zero: bool,
+    /// Gradient of the micro-batch at hand; scratch of the optimiser's step.
     micro_gradient: Vec<f32>,
     weights: Weights,
     rotary: Rotary,
@@ -106,7 +111,9 @@ impl Engine {
             parameters: zeros(),
             first_moment: zeros(),
             second_moment: zeros(),
+            peaks: UNKNOWN_PEAKS,
             gradient: zeros(),
+            gradient_is_zero: true,
             micro_gradient: zeros(),
             weights: Weights::new(&model, &layout),
             rotary: Rotary::new(model.head_dim, model.rope_theta),
@@ -166,7 +173,7 @@ impl Engine {
         flat.iter_mut().for_each(|value| *value = canon(*value));
         self.parameters = flat;
         self.zero_gradient();
-        self.weights.invalidate();
+        self.parameters_changed();
         Ok(())
     }
 
@@ -188,16 +195,21 @@ impl Engine {
         state.check(&self.layout)?;
         let TrainingState { parameters, first_moment, second_moment } = state;
         (self.parameters, self.first_moment, self.second_moment) = (parameters, first_moment, second_moment);
-        self.gradient.fill(0.0);
-        self.weights.invalidate();
+        self.zero_gradient();
+        self.parameters_changed();
         Ok(())
     }
 
     fn reset(&mut self) {
         self.first_moment.fill(0.0);
         self.second_moment.fill(0.0);
-        self.gradient.fill(0.0);
+        self.zero_gradient();
+        self.parameters_changed();
+    }
+
+    fn parameters_changed(&mut self) {
         self.weights.invalidate();
+        self.peaks = UNKNOWN_PEAKS;
     }
 
     fn check_length(&self, what: &'static str, found: usize) -> Result<(), EngineError> {
@@ -235,7 +247,11 @@ impl Engine {
 
     /// Forgets the accumulated gradient.
     pub fn zero_gradient(&mut self) {
-        self.gradient.fill(0.0);
+        if !self.gradient_is_zero {
+            let Self { gradient, pool, .. } = self;
+            pool.install(|| gradient.par_chunks_mut(TASK_ELEMENTS).for_each(|part| part.fill(0.0)));
+            self.gradient_is_zero = true;
+        }
     }
 
     /// Adds the gradient of one micro-batch and returns its loss.
@@ -258,7 +274,7 @@ impl Engine {
         let (inputs, targets) = split_targets(tokens, batch.length);
         let gradient_scale = from_host(1.0 / batch.tokens() as f64);
         self.prepare(batch.length, true);
-        let Self { workspace, gradient, micro_gradient, .. } = self;
+        let Self { workspace, gradient, gradient_is_zero, micro_gradient, .. } = self;
         let model = Model {
             config: &self.config,
             spec: &self.spec,
@@ -274,10 +290,14 @@ impl Engine {
                 .ok_or(EngineError::Range { op: "cross_entropy", layer: None })?;
             let backward = Backward { model: &model, keys: OpKeys::new(key), gradient: &mut *micro_gradient };
             backward.run(workspace, &inputs, batch)?;
-            let sums = || gradient.par_chunks(TASK_ELEMENTS).zip(micro_gradient.par_chunks(TASK_ELEMENTS));
-            let peak = sums().map(|(sum, part)| sum_peak(model.simd, sum, part)).reduce(|| 0, u32::max);
-            check_range("gradient sum", None, peak)?;
-            model.add(gradient, micro_gradient);
+            // The sum of nothing and a canonical gradient is that gradient.
+            if !*gradient_is_zero {
+                let sums = gradient.par_chunks(TASK_ELEMENTS).zip(micro_gradient.par_chunks_mut(TASK_ELEMENTS));
+                let peak = sums.map(|(sum, part)| add_to(model.simd, sum, part)).reduce(|| 0, u32::max);
+                check_range("gradient sum", None, peak)?;
+            }
+            std::mem::swap(gradient, micro_gradient);
+            *gradient_is_zero = false;
             Ok(LossSum { fixed: judged.fixed, tokens: batch.tokens() as u64 })
         })
     }
@@ -295,14 +315,13 @@ impl Engine {
         step: StepNumbers,
     ) -> Result<StepReport, EngineError> {
         self.check_length("gradient_sum", gradient_sum.len())?;
-        check("gradient_sum", gradient_sum)?;
         if micro_batches == 0 {
             return Err(EngineError::Length { what: "micro_batches", expected: "at least 1".into(), found: 0 });
         }
-        let Self { simd, optimizer, layout, pool, parameters, first_moment, second_moment, micro_gradient, .. } = self;
-        let state = State { parameters, first_moment, second_moment };
+        let Self { simd, optimizer, layout, pool, parameters, first_moment, second_moment, peaks, .. } = self;
+        let (state, scratch) = (State { parameters, first_moment, second_moment }, &mut self.micro_gradient);
         let place = (micro_batches, step);
-        let report = pool.install(|| apply(*simd, optimizer, layout, gradient_sum, place, state, micro_gradient))?;
+        let report = pool.install(|| apply(*simd, optimizer, layout, gradient_sum, place, (state, peaks), scratch))?;
         self.weights.invalidate();
         self.zero_gradient();
         Ok(report)
@@ -314,8 +333,9 @@ impl Engine {
     /// As [`Engine::apply_gradient`].
     pub fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError> {
         let gradient = std::mem::take(&mut self.gradient);
+        let was_zero = std::mem::replace(&mut self.gradient_is_zero, true);
         let outcome = self.apply_gradient(&gradient, micro_batches, step);
-        self.gradient = gradient;
+        (self.gradient, self.gradient_is_zero) = (gradient, was_zero);
         if outcome.is_ok() {
             self.zero_gradient();
         }

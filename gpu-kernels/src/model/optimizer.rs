@@ -1,12 +1,15 @@
 //! The host's side of an optimiser step: scalars, and which tensors decay.
 
-use super::layout::Layout;
+use super::layout::{Layout, Tensor};
 use super::step::{StepNumbers, StepReport, check_range};
-use crate::arithmetic::{canon, from_host, mul};
-use crate::cpu::adamw::{Scalars, State, norm, preview, step};
+use crate::arithmetic::{RANGE_LIMIT_BITS, canon, from_host, mul};
+use crate::cpu::adamw::{
+    Peaks, Scalars, State, larger_peaks, largest, norm, preview, stays_in_range, step, step_in_place,
+};
 use crate::cpu::simd::Simd;
 use crate::error::EngineError;
 use crate::functions::reciprocal;
+use crate::reduce::check;
 use crate::spec::OptimizerConfig;
 
 /// base^exponent by squaring, from the lowest bit of the exponent up.
@@ -56,42 +59,49 @@ pub(crate) fn scalars(config: &OptimizerConfig, step: StepNumbers, gradient_scal
 }
 
 /// Takes one step, or fails and changes nothing but `scratch`, which is as
-/// long as the parameters.
+/// long as the parameters. `peaks` are those of the state before the step, and after it.
 pub(crate) fn apply(
     simd: Simd,
     config: &OptimizerConfig,
     layout: &Layout,
     gradient_sum: &[f32],
     (micro_batches, numbers): (u32, StepNumbers),
-    state: State<'_>,
+    (mut state, peaks): (State<'_>, &mut Peaks),
     scratch: &mut [f32],
 ) -> Result<StepReport, EngineError> {
     let mean_scale = mean_scale(micro_batches);
-    let gradient_norm = mul(norm(simd, gradient_sum), mean_scale);
+    let (sum_norm, gradient_peak) = norm(simd, gradient_sum, scratch);
+    if gradient_peak >= RANGE_LIMIT_BITS {
+        check("gradient_sum", gradient_sum)?;
+    }
+    let gradient_norm = mul(sum_norm, mean_scale);
     check_range("gradient norm", None, gradient_norm.to_bits())?;
     let gradient_scale = clipped_scale(gradient_norm, mean_scale, config.gradient_clip_norm);
-    let scalars = |decays| scalars(config, numbers, gradient_scale, decays);
-    let State { parameters, first_moment, second_moment } = state;
-    for tensor in layout.tensors() {
-        let range = tensor.range();
-        let part = State {
-            parameters: &mut parameters[range.clone()],
-            first_moment: &mut first_moment[range.clone()],
-            second_moment: &mut second_moment[range.clone()],
-        };
-        let scalars = scalars(tensor.shape.len() == 2);
-        let peak = preview(simd, &scalars, &gradient_sum[range.clone()], &part, &mut scratch[range]);
-        check_range("adamw", None, peak)?;
+    let scalars = [false, true].map(|decays| scalars(config, numbers, gradient_scale, decays));
+    let scalars_of = |tensor: &Tensor| &scalars[usize::from(tensor.shape.len() == 2)];
+    let one_pass = scalars.iter().all(|scalars| stays_in_range(scalars, gradient_peak, *peaks));
+    let mut new_peaks = Peaks::default();
+    if one_pass {
+        for tensor in layout.tensors() {
+            let range = tensor.range();
+            let part = state.part(range.clone());
+            let written = step_in_place(simd, scalars_of(tensor), &gradient_sum[range], part);
+            new_peaks = larger_peaks(new_peaks, written);
+        }
+        debug_assert!(new_peaks.iter().all(|&peak| peak < RANGE_LIMIT_BITS));
+    } else {
+        for tensor in layout.tensors() {
+            let range = tensor.range();
+            let (gradient, new) = (&gradient_sum[range.clone()], &mut scratch[range.clone()]);
+            new_peaks = larger_peaks(new_peaks, preview(simd, scalars_of(tensor), gradient, &state.part(range), new));
+        }
+        check_range("adamw", None, largest(new_peaks))?;
+        for tensor in layout.tensors() {
+            let range = tensor.range();
+            let part = state.part(range.clone());
+            step(simd, scalars_of(tensor), &gradient_sum[range.clone()], part, &scratch[range]);
+        }
     }
-    for tensor in layout.tensors() {
-        let range = tensor.range();
-        let part = State {
-            parameters: &mut parameters[range.clone()],
-            first_moment: &mut first_moment[range.clone()],
-            second_moment: &mut second_moment[range.clone()],
-        };
-        let scalars = scalars(tensor.shape.len() == 2);
-        step(simd, &scalars, &gradient_sum[range.clone()], part, &scratch[range]);
-    }
+    *peaks = new_peaks;
     Ok(StepReport { gradient_norm, learning_rate: config.learning_rate_at(numbers.schedule) })
 }

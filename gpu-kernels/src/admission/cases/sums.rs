@@ -146,8 +146,8 @@ pub(super) fn adamw_preview(bench: &mut Bench) -> Cases {
                 first_moment: &mut [first[at]],
                 second_moment: &mut [second[at]],
             };
-            let peak = cpu::adamw::preview(bench.simd, &scalars, &gradient[at..=at], &state, &mut [0.0]);
-            peak >= crate::arithmetic::RANGE_LIMIT_BITS
+            let peaks = cpu::adamw::preview(bench.simd, &scalars, &gradient[at..=at], &state, &mut [0.0]);
+            cpu::adamw::largest(peaks) >= crate::arithmetic::RANGE_LIMIT_BITS
         };
         let edge = edge(fails).min(crate::arithmetic::RANGE_LIMIT_BITS - 1);
         parameters[at] = f32::from_bits(edge - (at as u32 & 1));
@@ -205,7 +205,7 @@ fn optimizer_step(bench: &mut Bench, outputs: bool) -> Cases {
             second_moment: &mut second[range.clone()],
         };
         let peak = bench.pool.install(|| {
-            let peak = cpu::adamw::preview(bench.simd, &scalars, part, &native, &mut new);
+            let peak = cpu::adamw::largest(cpu::adamw::preview(bench.simd, &scalars, part, &native, &mut new));
             if peak < crate::arithmetic::RANGE_LIMIT_BITS {
                 cpu::adamw::step(bench.simd, &scalars, part, native, &new);
             }

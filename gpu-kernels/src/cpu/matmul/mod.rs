@@ -107,8 +107,7 @@ pub(crate) fn product(
                 let input = tile_input(simd, left, first_words, row, 0, 0);
                 narrow_tile(simd, &input, &mut tile, &target, out)
             } else {
-                let sums = wide_sums(simd, left, right, (row, column_panel));
-                scale_wide(simd, &sums, &target, out)
+                wide_tile(simd, left, right, (row, column_panel), &target, out)
             });
         }
     }
@@ -133,6 +132,36 @@ fn narrow_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile, target: &Targ
             scale_narrow(simd, tile, target, out)
         }
     }
+}
+
+/// A tile of two digits or of a long contracted axis; the largest magnitude in it.
+fn wide_tile(
+    simd: Simd,
+    left: &Packed,
+    right: &Packed,
+    (row, column_panel): (usize, usize),
+    target: &Target<'_>,
+    out: &mut [f32],
+) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if simd == Simd::Avx512Vnni && left.chunks == 1 {
+        let mut total = vnni::WideSums::default();
+        for left_digit in 0..left.digits {
+            for right_digit in 0..right.digits {
+                let words = right_words(simd, right, column_panel, right_digit, 0);
+                let input = tile_input(simd, left, words, row, left_digit, 0);
+                total.add(&input, digit_weight(left, right, left_digit, right_digit) as f64);
+            }
+        }
+        return total.store(target, out);
+    }
+    let sums = wide_sums(simd, left, right, (row, column_panel));
+    scale_wide(simd, &sums, target, out)
+}
+
+/// What the product of two digits counts: the last digit of an operand weighs 1, the one before it 256.
+fn digit_weight(left: &Packed, right: &Packed, left_digit: usize, right_digit: usize) -> i64 {
+    1 << (8 * (left.digits - 1 - left_digit + right.digits - 1 - right_digit))
 }
 
 /// The right operand's words of one digit and chunk in one or two panels from `panel`.
@@ -181,15 +210,14 @@ fn wide_sums(
     let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
     for left_digit in 0..left.digits {
         for right_digit in 0..right.digits {
-            // The last digit of an operand weighs 1, the one before it 256.
-            let shift = 8 * (left.digits - 1 - left_digit + right.digits - 1 - right_digit);
+            let weight = digit_weight(left, right, left_digit, right_digit);
             for chunk in 0..left.chunks {
                 let words = right_words(simd, right, column_panel, right_digit, chunk);
                 let input = tile_input(simd, left, words, row, left_digit, chunk);
                 sum_tile(simd, &input, &mut tile);
                 for (sums, tile) in sums.iter_mut().zip(&tile.0) {
                     for (sum, &part) in sums.iter_mut().zip(tile) {
-                        *sum += i64::from(part) << shift;
+                        *sum += i64::from(part) * weight;
                     }
                 }
             }

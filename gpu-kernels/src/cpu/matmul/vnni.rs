@@ -1,7 +1,7 @@
 //! Tile sums with AVX-512 VNNI, over words of four 8-bit integers.
 //!
-//! `vpdpbusd` wants one unsigned operand: the right one is offset by 128, which
-//! is taken back through the sums of the left rows. Its 32-bit sums wrap, and
+//! `vpdpbusd` wants one unsigned operand: the right one is packed larger by 128,
+//! which is taken back through the sums of the left rows. Its 32-bit sums wrap, and
 //! the final value fits, so wrapping in between does no harm.
 
 use super::super::pack::PANEL;
@@ -25,9 +25,8 @@ pub(super) fn sum_tile(input: &TileInput<'_>, tile: &mut Tile) {
 /// VNNI were detected.
 pub(super) fn product_tile(input: &TileInput<'_>, target: &Target<'_>, out: &mut [f32]) -> u32 {
     input.check();
-    let rows = target.row_scales.len();
-    assert!(rows <= TILE_ROWS && (rows - 1) * target.stride + target.columns <= out.len());
-    assert!(target.column_scales.len() >= input.panels * PANEL && target.columns > (input.panels - 1) * PANEL);
+    target.check(out);
+    assert!(target.columns.div_ceil(PANEL) == input.panels);
     // SAFETY: the dispatcher has detected the instruction sets, and the lengths were checked.
     unsafe {
         match input.panels {
@@ -37,21 +36,29 @@ pub(super) fn product_tile(input: &TileInput<'_>, target: &Target<'_>, out: &mut
     }
 }
 
+impl Target<'_> {
+    /// Panics unless every scale that a kernel reads and every element that it writes is there.
+    fn check(&self, out: &[f32]) {
+        let rows = self.row_scales.len();
+        assert!((1..=TILE_ROWS).contains(&rows) && (rows - 1) * self.stride + self.columns <= out.len());
+        let panels = self.columns.div_ceil(PANEL);
+        assert!((1..=2).contains(&panels) && self.column_scales.len() >= panels * PANEL);
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 unsafe fn sums<const PANELS: usize>(input: &TileInput<'_>) -> [[__m512i; PANELS]; TILE_ROWS] {
-    let offset = _mm512_set1_epi32(0x8080_8080u32 as i32);
     let left = input.left.as_ptr();
     let mut sums = [[_mm512_setzero_si512(); PANELS]; TILE_ROWS];
     for (sums, &left_sum) in sums.iter_mut().zip(&input.left_sums) {
         *sums = [_mm512_set1_epi32(left_sum.wrapping_mul(-128)); PANELS];
     }
     for group in 0..input.groups {
-        let mut columns = [offset; PANELS];
+        let mut columns = [_mm512_setzero_si512(); PANELS];
         for (columns, panel) in columns.iter_mut().zip(&input.right) {
             // SAFETY: group < groups, so 16 words lie ahead (`check`).
-            let words = unsafe { _mm512_loadu_si512(panel.as_ptr().add(group * PANEL).cast()) };
-            *columns = _mm512_xor_si512(words, offset);
+            *columns = unsafe { _mm512_loadu_si512(panel.as_ptr().add(group * PANEL).cast()) };
         }
         for (row, sums) in sums.iter_mut().enumerate() {
             // SAFETY: row < 8, so this word exists (`check`).
@@ -63,6 +70,70 @@ unsafe fn sums<const PANELS: usize>(input: &TileInput<'_>) -> [[__m512i; PANELS]
         }
     }
     sums
+}
+
+/// Exact sums of a tile over several pairs of digits, as integers in f64: 65,536
+/// products of digits weighing up to 2¹⁶ stay under 2⁴⁶.
+pub(super) struct WideSums([[[__m512d; 2]; 2]; TILE_ROWS]);
+
+impl Default for WideSums {
+    fn default() -> Self {
+        // SAFETY: all bits zero are sixteen zeros.
+        Self(unsafe { std::mem::zeroed() })
+    }
+}
+
+impl WideSums {
+    /// Adds the sums of one pair of digits that weighs `weight`. Only called where
+    /// AVX-512 F, BW and VNNI were detected.
+    pub(super) fn add(&mut self, input: &TileInput<'_>, weight: f64) {
+        input.check();
+        // SAFETY: the dispatcher has detected the instruction sets, and the lengths were checked.
+        unsafe {
+            match input.panels {
+                1 => self.add_panels::<1>(input, weight),
+                _ => self.add_panels::<2>(input, weight),
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    unsafe fn add_panels<const PANELS: usize>(&mut self, input: &TileInput<'_>, weight: f64) {
+        // SAFETY: as for the caller.
+        let sums = unsafe { sums::<PANELS>(input) };
+        let weight = _mm512_set1_pd(weight);
+        for (total, sums) in self.0.iter_mut().zip(&sums) {
+            for (total, &sum) in total.iter_mut().zip(sums) {
+                let low = _mm512_cvtepi32_pd(_mm512_castsi512_si256(sum));
+                let high = _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(sum, 1));
+                total[0] = _mm512_fmadd_pd(low, weight, total[0]);
+                total[1] = _mm512_fmadd_pd(high, weight, total[1]);
+            }
+        }
+    }
+
+    /// Rounds once, scales and stores the tile; the largest magnitude in it.
+    pub(super) fn store(&self, target: &Target<'_>, out: &mut [f32]) -> u32 {
+        target.check(out);
+        // SAFETY: a tile was summed, so the instruction sets are there; the lengths were checked.
+        unsafe { self.scale_and_store(target, out) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    unsafe fn scale_and_store(&self, target: &Target<'_>, out: &mut [f32]) -> u32 {
+        let mut peak = _mm512_setzero_si512();
+        for (row, total) in self.0.iter().enumerate().take(target.row_scales.len()) {
+            for (panel, total) in total.iter().enumerate().take(target.columns.div_ceil(PANEL)) {
+                let low = _mm512_castps256_ps512(_mm512_cvtpd_ps(total[0]));
+                let low = _mm512_castps_pd(low);
+                let high = _mm256_castps_pd(_mm512_cvtpd_ps(total[1]));
+                let rounded = _mm512_castpd_ps(_mm512_insertf64x4(low, high, 1));
+                // SAFETY: as for the caller.
+                peak = _mm512_max_epu32(peak, unsafe { store_scaled(rounded, (row, panel), target, out) });
+            }
+        }
+        _mm512_reduce_max_epu32(peak)
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -83,26 +154,36 @@ unsafe fn store_sums<const PANELS: usize>(input: &TileInput<'_>, tile: &mut Tile
 unsafe fn scale_and_store<const PANELS: usize>(input: &TileInput<'_>, target: &Target<'_>, out: &mut [f32]) -> u32 {
     // SAFETY: as for the caller.
     let sums = unsafe { sums::<PANELS>(input) };
-    let (magnitude, flush) = (_mm512_set1_epi32(0x7fff_ffff), _mm512_set1_epi32(FLUSH_BITS as i32));
     let mut peak = _mm512_setzero_si512();
     for (row, sums) in sums.iter().enumerate().take(target.row_scales.len()) {
-        let row_scale = _mm512_set1_ps(target.row_scales[row]);
         for (panel, &sum) in sums.iter().enumerate() {
-            let columns = (target.columns - panel * PANEL).min(PANEL);
-            let mask = ((1u32 << columns) - 1) as u16;
-            // SAFETY: the scales have 16 elements for each panel (asserted by the caller).
-            let column_scale = unsafe { _mm512_loadu_ps(target.column_scales.as_ptr().add(panel * PANEL)) };
-            let value = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), row_scale), column_scale);
-            let bits = _mm512_castps_si512(value);
-            let kept = _mm512_cmpge_epu32_mask(_mm512_and_si512(bits, magnitude), flush);
-            let bits = _mm512_maskz_mov_epi32(kept & mask, bits);
-            peak = _mm512_max_epu32(peak, _mm512_and_si512(bits, magnitude));
-            // SAFETY: `columns` elements lie ahead in this row (asserted by the caller).
-            unsafe {
-                let to = out.as_mut_ptr().add(row * target.stride + panel * PANEL);
-                _mm512_mask_storeu_epi32(to.cast(), mask, bits);
-            }
+            // SAFETY: as for the caller.
+            let magnitudes = unsafe { store_scaled(_mm512_cvtepi32_ps(sum), (row, panel), target, out) };
+            peak = _mm512_max_epu32(peak, magnitudes);
         }
     }
     _mm512_reduce_max_epu32(peak)
+}
+
+/// Scales, flushes and stores rounded sums of one row and panel of a tile; their magnitudes.
+/// `target` and `out` were checked.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+unsafe fn store_scaled(rounded: __m512, (row, panel): (usize, usize), target: &Target<'_>, out: &mut [f32]) -> __m512i {
+    let columns = (target.columns - panel * PANEL).min(PANEL);
+    let mask = ((1u32 << columns) - 1) as u16;
+    // SAFETY: the scales have 16 elements for each panel, and a row has a scale (`Target::check`).
+    let (row_scale, column_scale) = unsafe {
+        let columns = target.column_scales.as_ptr().add(panel * PANEL);
+        (_mm512_set1_ps(*target.row_scales.get_unchecked(row)), _mm512_loadu_ps(columns))
+    };
+    let bits = _mm512_castps_si512(_mm512_mul_ps(_mm512_mul_ps(rounded, row_scale), column_scale));
+    let magnitudes = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fff_ffff));
+    let kept = mask & _mm512_cmpge_epu32_mask(magnitudes, _mm512_set1_epi32(FLUSH_BITS as i32));
+    // SAFETY: `columns` elements lie ahead in this row (`Target::check`).
+    unsafe {
+        let to = out.as_mut_ptr().add(row * target.stride + panel * PANEL);
+        _mm512_mask_storeu_epi32(to.cast(), mask, _mm512_maskz_mov_epi32(kept, bits));
+    }
+    _mm512_maskz_mov_epi32(kept, magnitudes)
 }

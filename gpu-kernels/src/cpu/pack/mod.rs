@@ -6,6 +6,9 @@
 //! operands that are packed along their rows keep each row's words together,
 //! which spares a transposition. The order in memory is no part of the arithmetic.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use super::quantize::{Rounding, digit_of, quantize_line, scale_of};
 use super::simd::Simd;
 use crate::arithmetic::magnitude;
@@ -88,6 +91,12 @@ impl Packing {
     fn row_major(&self) -> bool {
         (self.side, self.along) == (Side::Left, Along::Rows)
     }
+
+    /// Whether bytes are stored larger by 128, as the unsigned operand of a dot product.
+    #[cfg(target_arch = "x86_64")]
+    fn offset(&self) -> bool {
+        self.side == Side::Right
+    }
 }
 
 /// A matrix as row-scaled digits, packed for the product kernels.
@@ -159,29 +168,17 @@ impl Packed {
 }
 
 fn pack_block(simd: Simd, view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
-    match (packing.along, simd.group()) {
-        (Along::Rows, 4) => rows_by_four(simd, view, block, packing, into),
-        (Along::Rows, _) => rows_by_two(simd, view, block, packing, into),
-        (Along::Columns, 4) => columns_by_four(simd, view, block, packing, into),
-        (Along::Columns, _) => columns_by_two(simd, view, block, packing, into),
-    }
-}
-
-dispatch! {
-    fn rows_by_four(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
-        pack_rows::<4>(view, block, packing, into);
+    match (simd, packing.along) {
+        #[cfg(target_arch = "x86_64")]
+        (Simd::Avx512Vnni, _) => avx512::pack_block(view, block, packing, into),
+        (_, Along::Rows) => rows_by_two(simd, view, block, packing, into),
+        (_, Along::Columns) => columns_by_two(simd, view, block, packing, into),
     }
 }
 
 dispatch! {
     fn rows_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
         pack_rows::<2>(view, block, packing, into);
-    }
-}
-
-dispatch! {
-    fn columns_by_four(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
-        pack_columns::<4>(view, block, packing, into);
     }
 }
 
