@@ -4,12 +4,12 @@
 //! neither parameters nor optimiser state nor the accumulated gradient, unless
 //! the device itself was lost, and then all of them with it.
 
-use super::kernel::{Form, Pipelines};
+use super::compile::Pipelines;
 use super::model::Model;
 use super::ops::adamw::State;
 use super::optimizer;
 use super::pass::{GradientBuffers, Passes, SLOTS, outcome};
-use super::program::Program;
+use super::program::{Commands, Program};
 use super::workspace::Extent;
 use crate::admission::AdmittedDevice;
 use crate::arithmetic::canon;
@@ -77,28 +77,27 @@ impl GpuEngine {
         model.validate()?;
         arithmetic.validate(&model)?;
         device.check_axes(&model, &arithmetic)?;
-        Self::with_form(model, optimizer, arithmetic, device.device(), device.forms())
+        Self::with_pipelines(model, optimizer, arithmetic, device.pipelines())
     }
 
-    /// Allocates a model with all parameters zero on a device whose kernels are compiled in this form.
-    pub(crate) fn with_form(
+    /// Allocates a model with all parameters zero on the device of these kernels.
+    pub(crate) fn with_pipelines(
         config: ModelConfig,
         optimizer: OptimizerConfig,
         spec: ArithmeticSpec,
-        device: &Device,
-        (form, soft_kernels): (Form, Vec<&'static str>),
+        mut pipelines: Pipelines,
     ) -> Result<Self, EngineError> {
+        let device = &pipelines.device.clone();
         config.validate()?;
         spec.validate(&config)?;
         optimizer.validate()?;
         let layout = Layout::new(&config);
-        let mut pipelines = Pipelines::new(device.clone(), form, soft_kernels);
         let angles = device.allocate("rotary angles", config.max_position_embeddings * config.head_dim)?;
         let model = Model::new(device, &config, &spec, &layout, angles)?;
         let flags = device.allocate("check flags", SLOTS)?;
         let pack_forward = model.pack_weights(&mut pipelines, &flags, Along::Rows)?;
         let pack_backward = model.pack_weights(&mut pipelines, &flags, Along::Columns)?;
-        let vector = |tensor| device.allocate(tensor, layout.len());
+        let vector = |tensor| device.allocate_large(tensor, layout.len());
         Ok(Self {
             device: device.clone(),
             pipelines,
@@ -319,10 +318,9 @@ impl GpuEngine {
         let place = (micro_batches, step);
         let (dispatches, checks) = optimizer::record(&self.optimizer, &self.layout, &state, &self.norm_sums, place);
         let program = Program::new(&mut self.pipelines, &self.flags, &dispatches)?;
-        let mut encoder = self.encoder();
-        program.encode(&self.device, &mut encoder);
-        let reads = [(&self.flags, checks.len() + 1), (&self.scale, 1)];
-        let contents = self.device.submit_and_read(encoder, &reads)?;
+        let mut commands = self.commands();
+        commands.run(&program);
+        let contents = commands.submit_and_read(&[(&self.flags, checks.len() + 1), (&self.scale, 1)])?;
         self.gradient_is_zero = false;
         outcome(&contents[0], &checks)?;
         self.parameters_changed();
@@ -356,6 +354,29 @@ impl GpuEngine {
         let batch = Batch { sequences: 1, length: context.len() };
         let (_, logits) = self.run(context, &[], batch, Purpose::NextToken)?;
         Ok(floats(&logits))
+    }
+
+    /// What each kernel of one micro-batch's pass takes, every dispatch by itself: times, and how often it is run.
+    ///
+    /// # Errors
+    /// As [`GpuEngine::accumulate_gradient`], which this changes the gradient like.
+    pub fn profile(
+        &mut self,
+        tokens: &[u32],
+        sequences: usize,
+        key: &MicroBatchKey,
+    ) -> Result<Vec<(String, std::time::Duration)>, EngineError> {
+        self.accumulate_gradient(tokens, sequences, key)?;
+        let batch = checked_batch(&self.model.config, &self.model.spec, tokens, sequences)?;
+        let extent = Extent { sequences, length: batch.length, logit_rows: batch.tokens(), training: true };
+        let gradient = GradientBuffers { micro: &self.micro_gradient, sum: &self.gradient };
+        let pass = self.passes.get(&self.model, &mut self.pipelines, &self.flags, &gradient, (extent, Purpose::Train))?;
+        let mut times = Vec::new();
+        for (what, program) in [("weights: ", &self.pack_forward), ("weights: ", &self.pack_backward), ("", &pass.program)] {
+            let taken = program.time(&self.device)?;
+            times.extend(taken.into_iter().map(|(kernel, time)| (format!("{what}{}", kernel.describe()), time)));
+        }
+        Ok(times)
     }
 
     /// blake3 of the parameters: equal on all peers of a run after every step.
@@ -392,13 +413,13 @@ impl GpuEngine {
     }
 
     /// Commands that begin by forgetting earlier outcomes and, if it counts as zero, the gradient.
-    fn encoder(&self) -> wgpu::CommandEncoder {
-        let mut encoder = self.device.encoder();
-        encoder.clear_buffer(&self.flags.raw, 0, None);
+    fn commands(&self) -> Commands<'_> {
+        let mut commands = Commands::new(&self.device);
+        commands.clear(&self.flags);
         if self.gradient_is_zero {
-            encoder.clear_buffer(&self.gradient.raw, 0, None);
+            commands.clear(&self.gradient);
         }
-        encoder
+        commands
     }
 
     /// Makes the table of angles long enough.
@@ -421,13 +442,6 @@ impl GpuEngine {
         purpose: Purpose,
     ) -> Result<(Vec<u32>, Vec<u32>), EngineError> {
         self.extend_angles(batch.length);
-        let mut encoder = self.encoder();
-        if !self.forward_packed {
-            self.pack_forward.encode(&self.device, &mut encoder);
-        }
-        if purpose == Purpose::Train && !self.backward_packed {
-            self.pack_backward.encode(&self.device, &mut encoder);
-        }
         let extent = Extent {
             sequences: batch.sequences,
             length: batch.length,
@@ -444,13 +458,24 @@ impl GpuEngine {
             self.device.write(&backward.segments, self.segments.offsets());
             self.device.write(&backward.places, self.segments.all_places());
         }
-        pass.program.encode(&self.device, &mut encoder);
+        let mut commands = Commands::new(&self.device);
+        commands.clear(&self.flags);
+        if self.gradient_is_zero {
+            commands.clear(&self.gradient);
+        }
+        if !self.forward_packed {
+            commands.run(&self.pack_forward);
+        }
+        if purpose == Purpose::Train && !self.backward_packed {
+            commands.run(&self.pack_backward);
+        }
+        commands.run(&pass.program);
         let (losses, logits) = match purpose {
             Purpose::NextToken => (0, self.model.config.vocab_size),
             _ => (batch.tokens(), 0),
         };
         let reads = [(&self.flags, pass.checks.len() + 1), (&workspace.losses, losses), (&workspace.logits, logits)];
-        let mut contents = self.device.submit_and_read(encoder, &reads)?;
+        let mut contents = commands.submit_and_read(&reads)?;
         self.gradient_is_zero = false;
         self.forward_packed = true;
         self.backward_packed |= purpose == Purpose::Train;
@@ -476,6 +501,7 @@ fn hits(losses: &[u32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::kernel::Form;
     use crate::device::{DeviceChoice, DeviceError};
 
     #[test]
@@ -503,8 +529,8 @@ mod tests {
             initializer_range: 0.05,
         };
         let spec = ArithmeticSpec { micro_batch_sequences: 1, sequence_length: 4, ..ArithmeticSpec::default() };
-        let forms = (Form::default(), Vec::new());
-        let mut engine = GpuEngine::with_form(config, OptimizerConfig::default(), spec, &device, forms).unwrap();
+        let pipelines = Pipelines::new(device.clone(), Form::default(), Vec::new(), None);
+        let mut engine = GpuEngine::with_pipelines(config, OptimizerConfig::default(), spec, pipelines).unwrap();
         engine.initialize([1; 32]).unwrap();
         let key = MicroBatchKey { run_seed: [1; 32], step: 0, micro_batch: 0 };
         let tokens = [1, 2, 3, 4, 5];

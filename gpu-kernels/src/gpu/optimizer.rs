@@ -35,20 +35,13 @@ pub(crate) fn record(
     let checks = vec![("gradient norm", None), ("adamw", None)];
     let (norm_slot, step_slot) = (1, 2);
     let blocks = layout.len().div_ceil(NORM_BLOCK);
-    let mut dispatches = vec![
-        sum_of_squares(&state.gradient, layout.len(), norm_sums),
-        gradient_scale(
-            (norm_sums, blocks),
-            mean_scale(micro_batches),
-            config.gradient_clip_norm,
-            &state.scale,
-            norm_slot,
-        ),
-    ];
+    let mut dispatches = sum_of_squares(&state.gradient, layout.len(), norm_sums);
+    let (mean_scale, clip) = (mean_scale(micro_batches), config.gradient_clip_norm);
+    dispatches.push(gradient_scale((norm_sums, blocks), mean_scale, clip, &state.scale, norm_slot));
     // The device computes the scale of the gradient itself.
     let scalars = |decays| -> Scalars { scalars(config, numbers, 0.0, decays) };
     let runs = runs(layout);
-    dispatches.extend(runs.iter().map(|(range, decays)| state.preview(&scalars(*decays), range.clone(), step_slot)));
-    dispatches.extend(runs.iter().map(|(range, decays)| state.step(&scalars(*decays), range.clone())));
+    dispatches.extend(runs.iter().flat_map(|(range, decays)| state.preview(&scalars(*decays), range.clone(), step_slot)));
+    dispatches.extend(runs.iter().flat_map(|(range, decays)| state.step(&scalars(*decays), range.clone())));
     (dispatches, checks)
 }

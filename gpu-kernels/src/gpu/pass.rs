@@ -1,7 +1,7 @@
 //! One pass over a micro-batch: its memory, its program and its checks, kept for the next of equal shape.
 
 use super::forward::{Check, Recorder};
-use super::kernel::Pipelines;
+use super::compile::Pipelines;
 use super::model::Model;
 use super::ops;
 use super::program::Program;
@@ -77,7 +77,7 @@ fn record(
     (extent, purpose): (Extent, Purpose),
 ) -> Result<Pass, DeviceError> {
     let workspace = Workspace::new(&pipelines.device, &model.config, &model.spec, &extent)?;
-    let mut recorder = Recorder::new(model, &workspace, extent);
+    let mut recorder = Recorder::new(model, &workspace, extent, pipelines);
     recorder.forward();
     if purpose != Purpose::NextToken {
         recorder.cross_entropy();
@@ -86,8 +86,8 @@ fn record(
         recorder.backward(gradient.micro);
         let slot = recorder.check("gradient sum", None);
         let count = gradient.sum.len;
-        recorder.push(ops::sum::sum_peak([gradient.sum, gradient.micro], count, slot));
-        recorder.push(ops::sum::accumulate(gradient.micro, count, gradient.sum));
+        recorder.push_all(ops::sum::sum_peak([gradient.sum, gradient.micro], count, slot));
+        recorder.push_all(ops::sum::accumulate(gradient.micro, count, gradient.sum));
     }
     let Recorder { dispatches, checks, .. } = recorder;
     assert!(checks.len() < SLOTS);
