@@ -119,9 +119,16 @@ impl Device {
     }
 
     /// Submits what is recorded.
-    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) {
-        self.queue.submit([encoder.finish()]);
+    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         self.note_submission();
+        self.queue.submit([encoder.finish()])
+    }
+
+    /// Waits for a submission, and frees what only it and earlier ones have held.
+    pub(crate) fn wait_for(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), DeviceError> {
+        let outcome = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
+        outcome.map_err(|error| self.check().err().unwrap_or(DeviceError::Lost { reason: error.to_string() }))?;
+        self.check()
     }
 
     /// Memory for a read-back of so many bytes: that of an earlier one, if it is large enough.
@@ -195,9 +202,7 @@ impl Device {
 
     /// Waits for all work and frees what nobody holds any more.
     pub(crate) fn collect_garbage(&self) -> Result<(), DeviceError> {
-        let outcome = self.device.poll(wgpu::PollType::wait_indefinitely());
-        outcome.map_err(|error| self.check().err().unwrap_or(DeviceError::Lost { reason: error.to_string() }))?;
-        self.check()
+        self.wait_for(None)
     }
 
     /// The content of a tensor.

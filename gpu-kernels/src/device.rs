@@ -53,7 +53,7 @@ pub enum DeviceError {
     },
     /// A tensor is larger than one binding may be.
     #[error(
-        "{tensor} takes {needed_bytes} bytes, but this device binds at most {limit_bytes} at once; \
+        "{tensor} takes {needed_bytes} bytes, but this device binds at most {limit_bytes} of it at once; \
          choose a smaller model or micro-batch, or the native CPU"
     )]
     Binding {
@@ -286,8 +286,16 @@ fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
 
 fn check_limits(device: &str, limits: &wgpu::Limits) -> Result<(), DeviceError> {
     let needs = [
-        ("maxStorageBuffersPerShaderStage", u64::from(STORAGE_BUFFERS), limits.max_storage_buffers_per_shader_stage.into()),
-        ("maxComputeInvocationsPerWorkgroup", u64::from(INVOCATIONS), limits.max_compute_invocations_per_workgroup.into()),
+        (
+            "maxStorageBuffersPerShaderStage",
+            u64::from(STORAGE_BUFFERS),
+            limits.max_storage_buffers_per_shader_stage.into(),
+        ),
+        (
+            "maxComputeInvocationsPerWorkgroup",
+            u64::from(INVOCATIONS),
+            limits.max_compute_invocations_per_workgroup.into(),
+        ),
         ("maxComputeWorkgroupSizeX", u64::from(INVOCATIONS), limits.max_compute_workgroup_size_x.into()),
         ("maxComputeWorkgroupStorageSize", 16_384, limits.max_compute_workgroup_storage_size.into()),
         ("maxComputeWorkgroupsPerDimension", 65_535, limits.max_compute_workgroups_per_dimension.into()),
@@ -341,8 +349,7 @@ impl Device {
         let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
         let features = adapter.features() & wanted;
         let extras = Extras {
-            subgroups: features.contains(wgpu::Features::SUBGROUP)
-                && adapter.get_info().subgroup_min_size >= LANES_MIN,
+            subgroups: features.contains(wgpu::Features::SUBGROUP) && adapter.get_info().subgroup_min_size >= LANES_MIN,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         };
         let descriptor = wgpu::DeviceDescriptor {
@@ -371,10 +378,7 @@ impl Device {
     }
 
     /// The same device with a lower limit of what kernels bind at once.
-    ///
-    /// # Errors
-    /// The limit is under 64 KiB, or above the device's own.
-    pub fn with_binding_limit(mut self, binding_bytes_max: u64) -> Result<Self, DeviceError> {
+    pub(crate) fn with_binding_limit(mut self, binding_bytes_max: u64) -> Result<Self, DeviceError> {
         let own = self.report.binding_bytes_max;
         if !(BINDING_BYTES_MIN..=own).contains(&binding_bytes_max) {
             let (device, limit) = (self.report.name, "maxStorageBufferBindingSize");

@@ -36,4 +36,4 @@ pub use model::state::TrainingState;
 pub use model::step::{Evaluation, LossSum, MicroBatchKey, StepNumbers, StepReport};
 pub use outer::{OuterConfig, OuterOptimizer, OuterReport, OuterState};
 pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig};
-pub use training::TrainingEngine;
+pub use training::{LocalOutcome, LocalStep, LocalTraining, MicroBatch, TrainingEngine};

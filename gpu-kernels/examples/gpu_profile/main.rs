@@ -45,7 +45,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         for timing in time_products(&device, extent, ROUNDS)? {
             println!(
                 "{rows} x {columns} x {depth}: {:>44} {:>10.0} us {:>8.3} G/s equal {} chosen {}",
-                timing.name, timing.median_us, timing.multiply_adds_per_s * 1e-9, timing.equal, timing.chosen
+                timing.name,
+                timing.median_us,
+                timing.multiply_adds_per_s * 1e-9,
+                timing.equal,
+                timing.chosen
             );
         }
         println!("{:.1} s", begun.elapsed().as_secs_f64());

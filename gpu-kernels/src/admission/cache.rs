@@ -43,9 +43,8 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, content: &T) {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let Ok(text) = serde_json::to_vec_pretty(content) else { return };
     let directory = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-    let written = directory
-        .and_then(|()| std::fs::write(&temporary, text))
-        .and_then(|()| std::fs::rename(&temporary, path));
+    let written =
+        directory.and_then(|()| std::fs::write(&temporary, text)).and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         // Nothing is lost but time; a partial file must not stay.
         let _ = std::fs::remove_file(temporary);

@@ -14,8 +14,8 @@ mod parity;
 mod probe;
 mod vectors;
 
-pub use flaws::{FlawReport, prove_vectors};
 pub use crate::gpu::tuning::{ProductClass, TilingTime, TunedClass};
+pub use flaws::{FlawReport, prove_vectors};
 pub use parity::{ParityReport, RunReport, parity_suite};
 
 use crate::device::{Device, DeviceError, DeviceReport};
@@ -156,6 +156,14 @@ impl AdmittedDevice {
         Ok(Self { device, form, soft_kernels, tuning, report })
     }
 
+    /// The same device with a lower limit of what kernels bind at once, as if it were a smaller one.
+    ///
+    /// # Errors
+    /// The limit is under 64 KiB, or above the device's own.
+    pub fn with_binding_limit(self, binding_bytes_max: u64) -> Result<Self, DeviceError> {
+        Ok(Self { device: self.device.with_binding_limit(binding_bytes_max)?, ..self })
+    }
+
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
@@ -285,7 +293,10 @@ fn check_forms(device: &Device, forced: Forms, mut form: Form, fallback: Form) -
     // Shuffles are only relied on where they pass on what they should.
     form.shared_exchange |= !device.extras.subgroups || problem_of("pack_rows", device, form)?.is_some();
     let mut own = Bench::new(device, form)?;
-    let mut soft = Bench::new(device, Form { portable_dot: form.portable_dot, shared_exchange: form.shared_exchange, ..fallback })?;
+    let mut soft = Bench::new(
+        device,
+        Form { portable_dot: form.portable_dot, shared_exchange: form.shared_exchange, ..fallback },
+    )?;
     let mut ops = Vec::new();
     for suite in SUITES {
         ops.push(check_op(suite, &mut own, &mut soft, forced.soft_float)?);

@@ -116,7 +116,9 @@ pub fn time_products(
         let program = Program::new(&mut pipelines, &flags, dispatches)?;
         // The first run pays for what is set up lazily.
         program.time(device)?;
-        results.push(blake3::hash(&device.read(&operands.out)?.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()));
+        results.push(blake3::hash(
+            &device.read(&operands.out)?.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>(),
+        ));
         programs.push(program);
     }
     let mut samples = vec![Vec::new(); entries.len()];

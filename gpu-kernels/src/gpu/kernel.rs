@@ -6,8 +6,14 @@ use std::fmt::Write;
 /// One compiled function: an op and the constants it is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
-    PackRows { digits: u32, stochastic: bool },
-    PackColumns { digits: u32, stochastic: bool },
+    PackRows {
+        digits: u32,
+        stochastic: bool,
+    },
+    PackColumns {
+        digits: u32,
+        stochastic: bool,
+    },
     Matmul(Product),
     /// The product as one would write it first, for comparisons of speed.
     MatmulNaive,
@@ -193,7 +199,9 @@ impl Kernel {
             Self::Matmul(product) => {
                 format!("matmul {}x{} digits, {}", product.left_digits, product.right_digits, product.tiling)
             }
-            Self::PackRows { digits, .. } | Self::PackColumns { digits, .. } => format!("{} {digits} digits", self.name()),
+            Self::PackRows { digits, .. } | Self::PackColumns { digits, .. } => {
+                format!("{} {digits} digits", self.name())
+            }
             _ => self.name().to_owned(),
         }
     }

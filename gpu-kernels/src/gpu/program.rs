@@ -165,7 +165,13 @@ impl<'a> Commands<'a> {
     pub(crate) fn copy(&mut self, from: (&Buffer, usize), to: (&Buffer, usize), count: usize) {
         assert!(from.1 + count <= from.0.len && to.1 + count <= to.0.len);
         let bytes = |words: usize| 4 * words as u64;
-        self.encoder.copy_buffer_to_buffer(&from.0.raw, bytes(from.0.first + from.1), &to.0.raw, bytes(to.0.first + to.1), bytes(count));
+        self.encoder.copy_buffer_to_buffer(
+            &from.0.raw,
+            bytes(from.0.first + from.1),
+            &to.0.raw,
+            bytes(to.0.first + to.1),
+            bytes(count),
+        );
     }
 
     /// Appends a program's dispatches in their order.
@@ -196,8 +202,8 @@ impl<'a> Commands<'a> {
     }
 
     /// Submits everything.
-    pub(crate) fn submit(self) {
-        self.device.submit(self.encoder);
+    pub(crate) fn submit(self) -> wgpu::SubmissionIndex {
+        self.device.submit(self.encoder)
     }
 
     /// Submits everything and reads the first `lens[i]` words of `buffers[i]` after it.

@@ -46,9 +46,11 @@ impl Program {
         }
         encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
         let words = device.submit_and_read_raw(encoder, &[(&resolved, 0, 2 * count as usize)])?;
-        let ticks: Vec<u64> = words.concat().chunks_exact(2).map(|pair| u64::from(pair[1]) << 32 | u64::from(pair[0])).collect();
+        let ticks: Vec<u64> =
+            words.concat().chunks_exact(2).map(|pair| u64::from(pair[1]) << 32 | u64::from(pair[0])).collect();
         let nanoseconds_per_tick = f64::from(device.queue.get_timestamp_period());
-        let span = |pair: &[u64]| Duration::from_nanos((pair[1].saturating_sub(pair[0]) as f64 * nanoseconds_per_tick) as u64);
+        let span =
+            |pair: &[u64]| Duration::from_nanos((pair[1].saturating_sub(pair[0]) as f64 * nanoseconds_per_tick) as u64);
         Ok(ticks.chunks_exact(2).map(span).collect())
     }
 

@@ -77,10 +77,8 @@ impl Tiling {
     ];
 
     /// On a processor: reads are what costs, and shared memory is read like any other.
-    const SOFTWARE: [Self; 2] = [
-        Self::new([16, 4], [1, 8], Operands::Shuffled).in_floats(),
-        Self::new([8, 4], [1, 8], Operands::Shuffled),
-    ];
+    const SOFTWARE: [Self; 2] =
+        [Self::new([16, 4], [1, 8], Operands::Shuffled).in_floats(), Self::new([8, 4], [1, 8], Operands::Shuffled)];
 
     /// All that may be used on a device: the default, then those worth a measurement.
     pub(crate) fn candidates(software: bool, subgroups: bool) -> Vec<Self> {
@@ -94,11 +92,6 @@ impl Tiling {
         let mut all = Self::candidates(true, true);
         all.extend(Self::HARDWARE);
         all
-    }
-
-    /// Threads of a workgroup.
-    pub(crate) fn threads(&self) -> u32 {
-        u32::from(self.down) * u32::from(self.across)
     }
 
     /// Rows and columns of outputs that a workgroup computes.
@@ -262,9 +255,7 @@ impl Product {
 
     fn begin_pair(&self) -> Vec<String> {
         if self.wide {
-            return vec![
-                "let shift = 8u * (LEFT_DIGITS - 1u - left_digit + RIGHT_DIGITS - 1u - right_digit);".into(),
-            ];
+            return vec!["let shift = 8u * (LEFT_DIGITS - 1u - left_digit + RIGHT_DIGITS - 1u - right_digit);".into()];
         }
         if self.left_digits == 1 && self.right_digits == 1 {
             return Vec::new();
@@ -320,19 +311,22 @@ impl Product {
             Operands::Direct => {
                 self.each_row(|i| format!("let a_{i} = left_words[left_{i} + left_digit * pieces + piece];")).collect()
             }
-            Operands::Shared(_) => {
-                self.each_row(|i| format!("let a_{i} = left_tile[piece * TILE_ROWS + thread_row + {i}u * DOWN];")).collect()
-            }
+            Operands::Shared(_) => self
+                .each_row(|i| format!("let a_{i} = left_tile[piece * TILE_ROWS + thread_row + {i}u * DOWN];"))
+                .collect(),
             Operands::Shuffled => {
                 let parts = (0..self.tiling.rows / LANES_MIN as u8)
                     .map(|part| format!("let own_{part} = left_words[left_{part} + left_digit * pieces + piece];"));
                 let lanes = LANES_MIN as u8;
-                let rows = self.each_row(|i| format!("let a_{i} = subgroupShuffle(own_{}, {}u);", i / lanes, i % lanes));
+                let rows =
+                    self.each_row(|i| format!("let a_{i} = subgroupShuffle(own_{}, {}u);", i / lanes, i % lanes));
                 parts.chain(rows).collect()
             }
         };
         let right = |j| match self.tiling.operands {
-            Operands::Shared(_) => format!("let b_{j} = right_tile[piece * TILE_COLUMNS + thread_column + {j}u * ACROSS];"),
+            Operands::Shared(_) => {
+                format!("let b_{j} = right_tile[piece * TILE_COLUMNS + thread_column + {j}u * ACROSS];")
+            }
             _ => format!("let b_{j} = right_words[right_{j} + right_digit * pieces + piece];"),
         };
         text.extend(self.each_column(right));
@@ -343,7 +337,9 @@ impl Product {
                 text.extend(self.each_column(|j| format!("let b_{j}_{word} = floats_of(b_{j}.{word});")));
                 text.extend(self.each_output(|i, j| format!("{target}_{i}_{j} += dot(a_{i}_{word}, b_{j}_{word});")));
             } else {
-                text.extend(self.each_output(|i, j| format!("{target}_{i}_{j} += dot_word(a_{i}.{word}, b_{j}.{word});")));
+                text.extend(
+                    self.each_output(|i, j| format!("{target}_{i}_{j} += dot_word(a_{i}.{word}, b_{j}.{word});")),
+                );
             }
         }
         text

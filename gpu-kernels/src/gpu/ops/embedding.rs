@@ -44,8 +44,7 @@ pub(crate) fn embedding_gradient(
     let launch = |window: Range<usize>| {
         let count = window.len() * width;
         let (table, start) = gradient.window(offset + window.start * width..offset + window.end * width);
-        let params =
-            vec![word(count), word(width), word(start), word(window.start), u32::from(accumulate), slot];
+        let params = vec![word(count), word(width), word(start), word(window.start), u32::from(accumulate), slot];
         let buffers = vec![dx.clone(), segments.clone(), places.clone(), table];
         let groups = count.div_ceil(GROUP_ELEMENTS);
         let operations = elementwise(count + dx.len);

@@ -1,10 +1,10 @@
 //! Launchers of `gemm_operand` and `gemm_fold`.
 
 use super::{GROUP_ELEMENTS, elementwise, word};
-use crate::gpu::ops::matmul::Packed;
 use crate::buffers::Buffer;
 use crate::cpu::random::Key;
 use crate::gpu::kernel::Kernel;
+use crate::gpu::ops::matmul::Packed;
 use crate::gpu::program::Dispatch;
 
 /// Draws `rows` rows of an operand whose rows have a multiple of 4 elements, from its row `first` on.

@@ -129,7 +129,9 @@ pub(crate) fn pack(matrix: &Matrix, along: Along, rounding: Rounding, keys: &Buf
     matrix.check();
     assert_eq!(into.batches, matrix.batches);
     let windows = matrix.windows(PIECE);
-    let launch = |(rows, window): &(Range<usize>, Matrix), phase| pack_window(window, along, rounding, keys, into, (rows.start, phase));
+    let launch = |(rows, window): &(Range<usize>, Matrix), phase| {
+        pack_window(window, along, rounding, keys, into, (rows.start, phase))
+    };
     if along == Along::Rows || windows.len() == 1 {
         return windows.iter().map(|window| launch(window, Phase::Whole)).collect();
     }
