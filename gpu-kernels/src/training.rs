@@ -136,7 +136,7 @@ pub trait TrainingEngine: Send {
         self.zero_gradient();
         let mut loss = LossSum::default();
         for micro_batch in step.micro_batches {
-            loss = loss + self.accumulate_gradient(micro_batch.tokens, micro_batch.sequences, &micro_batch.key)?;
+            loss += self.accumulate_gradient(micro_batch.tokens, micro_batch.sequences, &micro_batch.key)?;
         }
         let report = self.apply_own_gradient(step.micro_batches.len() as u32, step.numbers)?;
         Ok(LocalOutcome { loss, report })
