@@ -1,6 +1,7 @@
 // total += part, unless any check has failed.
 
 struct Params {
+    first_group: u32,
     count: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;

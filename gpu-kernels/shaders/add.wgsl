@@ -1,6 +1,7 @@
 // total = a + b. Twin of `add_assign` in `cpu/reduce.rs`.
 
 struct Params {
+    first_group: u32,
     count: u32,
     slot: u32,
 }

@@ -3,8 +3,12 @@
 // scale · (softmax − one-hot) in place of the logits. Twin of `cpu/cross_entropy.rs`.
 
 struct Params {
+    first_group: u32,
     rows: u32,
     width: u32,
+    /// Of the first row in this window of the logits, and its number.
+    offset: u32,
+    first_row: u32,
     scale: u32,
     with_gradient: u32,
     slot: u32,
@@ -32,29 +36,35 @@ fn loss_to_fixed(loss: u32) -> u32 {
 }
 
 fn compute_row(row: u32, lane: u32) {
-    let start = row * params.width;
-    let of_target = targets[row];
-    // Before the fold: after it, its owner overwrites it.
-    let at_target = scores[start + of_target];
+    let inside = row < params.rows;
+    let width = select(0u, params.width, inside);
+    let start = params.offset + row * params.width;
+    let of_target = targets[params.first_row + min(row, params.rows - 1u)];
+    // Read by its owner alone, who overwrites it later.
+    var own_target = LOWEST;
     var largest = LOWEST;
-    for (var column = lane; column < params.width; column += LANES) {
-        if column != of_target {
-            largest = f_larger(largest, scores[start + column]);
+    for (var column = lane; column < width; column += ROW_THREADS) {
+        let score = scores[start + column];
+        if column == of_target {
+            own_target = score;
+        } else {
+            largest = f_larger(largest, score);
         }
     }
-    let rival = fold_maximum(lane, largest);
+    let at_target = fold_maximum(own_target);
+    let rival = fold_maximum(largest);
     let maximum = f_larger(rival, at_target);
     let distance = f_sub(maximum, at_target);
     let hit = select(0u, SIGN, maximum != rival);
-    let total = exponentials(lane, start, params.width, maximum);
-    if of_target % LANES == lane {
+    let total = exponentials(lane, start, width, maximum);
+    if inside && of_target % ROW_THREADS == lane {
         let loss = loss_to_fixed(f_add(distance, f_log(total)));
-        losses[row] = loss | hit;
+        losses[params.first_row + row] = loss | hit;
         report(params.slot, select(0u, INFINITY, loss == 0xffffffffu));
     }
     if params.with_gradient == 1u {
         let inverse = f_reciprocal(total);
-        for (var column = lane; column < params.width; column += LANES) {
+        for (var column = lane; column < width; column += ROW_THREADS) {
             let e = scores[start + column];
             var value = f_mul(e, inverse);
             if column == of_target {

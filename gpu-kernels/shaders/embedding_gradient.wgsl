@@ -2,9 +2,12 @@
 // element of the table. Twin of `cpu/embedding.rs`.
 
 struct Params {
+    first_group: u32,
     count: u32,
     width: u32,
     offset: u32,
+    /// Whose row comes first in this window of the table.
+    first_token: u32,
     accumulate: u32,
     slot: u32,
 }
@@ -15,7 +18,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> gradient: array<u32>;
 
 fn compute_element(at: u32) {
-    let token = at / params.width;
+    let token = params.first_token + at / params.width;
     var sum = select(0u, gradient[params.offset + at], params.accumulate == 1u);
     var peak = 0u;
     for (var place = segments[token]; place < segments[token + 1u]; place++) {

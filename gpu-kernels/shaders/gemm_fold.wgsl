@@ -2,6 +2,7 @@
 // element. Twin of `fold` in `cpu/gemm.rs`.
 
 struct Params {
+    first_group: u32,
     rows: u32,
     columns: u32,
     key: u32,
@@ -28,10 +29,9 @@ fn integer_of(x: u32) -> u32 {
 @compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let row = group_number(group, groups);
+    let row = group_number(group);
     if row >= params.rows {
         return;
     }

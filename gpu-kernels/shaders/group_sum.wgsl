@@ -2,6 +2,7 @@
 // sums in `cpu/attention.rs`.
 
 struct Params {
+    first_group: u32,
     count: u32,
     head_elements: u32,
     members: u32,

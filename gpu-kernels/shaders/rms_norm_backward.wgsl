@@ -1,6 +1,7 @@
 // Gradient of x through a norm, added to `dx` or written. Twin of `cpu/rmsnorm.rs`.
 
 struct Params {
+    first_group: u32,
     rows: u32,
     width: u32,
     weight_offset: u32,
@@ -26,13 +27,18 @@ fn normal(row: u32, column: u32) -> u32 {
 }
 
 fn compute_row(row: u32, lane: u32) {
-    var sum = 0u;
-    for (var column = lane; column < params.width; column += LANES) {
-        sum = f_mul_add(weighted(row, column), normal(row, column), sum);
+    let width = select(0u, params.width, row < params.rows);
+    var sums = vec4<u32>(0u);
+    for (var column = lane; column < whole_turns(width); column += ROW_THREADS) {
+        var sum = sums.x;
+        if column < width {
+            sum = f_mul_add(weighted(row, column), normal(row, column), sum);
+        }
+        sums = turned(sums, sum);
     }
-    let mean = f_mul(fold_sum(lane, sum), params.reciprocal_width);
+    let mean = f_mul(fold_sum(sums), params.reciprocal_width);
     var peak = 0u;
-    for (var column = lane; column < params.width; column += LANES) {
+    for (var column = lane; column < width; column += ROW_THREADS) {
         let inner = f_mul_add(normal(row, column) ^ SIGN, mean, weighted(row, column));
         let at = row * params.width + column;
         let before = select(0u, dx[at], params.accumulate == 1u);

@@ -2,6 +2,7 @@
 // Twin of `cpu/rope.rs`.
 
 struct Params {
+    first_group: u32,
     count: u32,
     length: u32,
     head_dim: u32,

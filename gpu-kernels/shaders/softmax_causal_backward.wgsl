@@ -6,13 +6,17 @@
 fn compute_row(row: u32, lane: u32) {
     let valid = causal_width(row);
     let start = row * params.stride;
-    var sum = 0u;
-    for (var column = lane; column < valid; column += LANES) {
-        sum = f_mul_add(probabilities[start + column], gradient[start + column], sum);
+    var sums = vec4<u32>(0u);
+    for (var column = lane; column < whole_turns(valid); column += ROW_THREADS) {
+        var sum = sums.x;
+        if column < valid {
+            sum = f_mul_add(probabilities[start + column], gradient[start + column], sum);
+        }
+        sums = turned(sums, sum);
     }
-    let mean = fold_sum(lane, sum);
+    let mean = fold_sum(sums);
     var peak = 0u;
-    for (var column = lane; column < params.stride; column += LANES) {
+    for (var column = lane; column < select(0u, params.stride, row < params.rows); column += ROW_THREADS) {
         var value = 0u;
         if column < valid {
             let centred = f_sub(gradient[start + column], mean);

@@ -1,6 +1,7 @@
 // Reports the largest magnitude in a + b. Twin of `sum_peak` in `cpu/reduce.rs`.
 
 struct Params {
+    first_group: u32,
     count: u32,
     slot: u32,
 }

@@ -1,6 +1,7 @@
 // h = gate · σ(gate) · up on rows [gate, up]. Twin of `cpu/swiglu.rs`.
 
 struct Params {
+    first_group: u32,
     count: u32,
     width: u32,
     slot: u32,

@@ -3,14 +3,20 @@
 //! A device that is opened has been granted the adapter's own limits. Nothing
 //! here says that it computes right: that is for [`crate::admission`].
 
+use crate::gpu::compile::Compiled;
+use crate::gpu::pace::Pace;
+use crate::gpu::tiling::LANES_MIN;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Storage buffers that one kernel binds at most, the flags among them.
 const STORAGE_BUFFERS: u32 = 6;
+/// What kernels must be able to bind at once.
+const BINDING_BYTES_MIN: u64 = 1 << 16;
 /// Invocations of the largest workgroup.
 const INVOCATIONS: u32 = 256;
 
@@ -47,7 +53,7 @@ pub enum DeviceError {
     },
     /// A tensor is larger than one binding may be.
     #[error(
-        "{tensor} takes {needed_bytes} bytes, but this device binds at most {limit_bytes} at once; \
+        "{tensor} takes {needed_bytes} bytes, but this device binds at most {limit_bytes} of it at once; \
          choose a smaller model or micro-batch, or the native CPU"
     )]
     Binding {
@@ -173,7 +179,40 @@ pub struct Device {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     report: DeviceReport,
+    /// What it offers beyond what every device must.
+    pub(crate) extras: Extras,
     lost: Arc<Mutex<Option<String>>>,
+    activity: Arc<Counters>,
+    /// How fast it has worked lately.
+    pub(crate) pace: Arc<Pace>,
+    /// Kernels that have been compiled.
+    pub(crate) compiled: Arc<Compiled>,
+    /// Memory of the last read-back, for the next.
+    pub(crate) read_back: Arc<Mutex<Option<wgpu::Buffer>>>,
+}
+
+/// What only some devices offer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extras {
+    /// Lanes of a subgroup can pass values on, and there are at least eight of them.
+    pub(crate) subgroups: bool,
+    /// Passes can be timed on the device itself.
+    pub(crate) timestamps: bool,
+}
+
+/// What a device has been asked for since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// Submissions of commands.
+    pub submissions: u64,
+    /// Buffers, bind groups and pipelines made.
+    pub resources: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    submissions: AtomicU64,
+    resources: AtomicU64,
 }
 
 /// Waits for a future of wgpu, which on native platforms is ready or becomes so on another thread.
@@ -247,15 +286,23 @@ fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
 
 fn check_limits(device: &str, limits: &wgpu::Limits) -> Result<(), DeviceError> {
     let needs = [
-        ("maxStorageBuffersPerShaderStage", u64::from(STORAGE_BUFFERS), limits.max_storage_buffers_per_shader_stage),
-        ("maxComputeInvocationsPerWorkgroup", u64::from(INVOCATIONS), limits.max_compute_invocations_per_workgroup),
-        ("maxComputeWorkgroupSizeX", u64::from(INVOCATIONS), limits.max_compute_workgroup_size_x),
-        ("maxComputeWorkgroupStorageSize", 4096, limits.max_compute_workgroup_storage_size),
-        ("maxComputeWorkgroupsPerDimension", 65_535, limits.max_compute_workgroups_per_dimension),
-        ("maxDynamicUniformBuffersPerPipelineLayout", 1, limits.max_dynamic_uniform_buffers_per_pipeline_layout),
+        (
+            "maxStorageBuffersPerShaderStage",
+            u64::from(STORAGE_BUFFERS),
+            limits.max_storage_buffers_per_shader_stage.into(),
+        ),
+        (
+            "maxComputeInvocationsPerWorkgroup",
+            u64::from(INVOCATIONS),
+            limits.max_compute_invocations_per_workgroup.into(),
+        ),
+        ("maxComputeWorkgroupSizeX", u64::from(INVOCATIONS), limits.max_compute_workgroup_size_x.into()),
+        ("maxComputeWorkgroupStorageSize", 16_384, limits.max_compute_workgroup_storage_size.into()),
+        ("maxComputeWorkgroupsPerDimension", 65_535, limits.max_compute_workgroups_per_dimension.into()),
+        ("maxStorageBufferBindingSize", BINDING_BYTES_MIN, limits.max_storage_buffer_binding_size),
+        ("maxDynamicUniformBuffersPerPipelineLayout", 1, limits.max_dynamic_uniform_buffers_per_pipeline_layout.into()),
     ];
     for (limit, needed, found) in needs {
-        let found = u64::from(found);
         if found < needed {
             return Err(DeviceError::Limit { device: device.to_owned(), limit, needed, found });
         }
@@ -299,8 +346,15 @@ impl Device {
         })?;
         let report = report_of(adapter);
         check_limits(&report.name, &adapter.limits())?;
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let features = adapter.features() & wanted;
+        let extras = Extras {
+            subgroups: features.contains(wgpu::Features::SUBGROUP) && adapter.get_info().subgroup_min_size >= LANES_MIN,
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("manta"),
+            required_features: features,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -318,7 +372,36 @@ impl Device {
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
             noted.get_or_insert_with(|| error.to_string());
         }));
-        Ok(Self { device, queue, report, lost })
+        let pace = Arc::new(Pace::new(report.kind));
+        let (activity, compiled, read_back) = Default::default();
+        Ok(Self { device, queue, report, extras, lost, activity, pace, compiled, read_back })
+    }
+
+    /// The same device with a lower limit of what kernels bind at once.
+    pub(crate) fn with_binding_limit(mut self, binding_bytes_max: u64) -> Result<Self, DeviceError> {
+        let own = self.report.binding_bytes_max;
+        if !(BINDING_BYTES_MIN..=own).contains(&binding_bytes_max) {
+            let (device, limit) = (self.report.name, "maxStorageBufferBindingSize");
+            return Err(DeviceError::Limit { device, limit, needed: binding_bytes_max, found: own });
+        }
+        self.report.binding_bytes_max = binding_bytes_max;
+        Ok(self)
+    }
+
+    /// What has been asked of the device so far.
+    pub fn activity(&self) -> Activity {
+        Activity {
+            submissions: self.activity.submissions.load(Ordering::Relaxed),
+            resources: self.activity.resources.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn note_submission(&self) {
+        self.activity.submissions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_resource(&self) {
+        self.activity.resources.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What this device is.

@@ -23,7 +23,9 @@ pub mod spec;
 mod training;
 pub mod whetstone;
 
-pub use benchmark::{measure_device_multiply_adds_per_s, measure_multiply_adds_per_s};
+pub use benchmark::{
+    ProductExtent, ProductTiming, measure_device_multiply_adds_per_s, measure_multiply_adds_per_s, time_products,
+};
 pub use cpu::simd::SimdPath;
 pub use error::EngineError;
 pub use gpu::engine::GpuEngine;
@@ -34,4 +36,4 @@ pub use model::state::TrainingState;
 pub use model::step::{Evaluation, LossSum, MicroBatchKey, StepNumbers, StepReport};
 pub use outer::{OuterConfig, OuterOptimizer, OuterReport, OuterState};
 pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig};
-pub use training::TrainingEngine;
+pub use training::{LocalOutcome, LocalStep, LocalTraining, MicroBatch, TrainingEngine};

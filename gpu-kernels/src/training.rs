@@ -8,6 +8,44 @@ use crate::model::layout::Layout;
 use crate::model::step::{Evaluation, LossSum, MicroBatchKey, StepNumbers, StepReport};
 use crate::spec::ArithmeticSpec;
 
+/// Sequences whose gradient is computed at once.
+#[derive(Clone, Copy, Debug)]
+pub struct MicroBatch<'a> {
+    /// Rows of inputs with the target of the last one.
+    pub tokens: &'a [u32],
+    /// Number of rows.
+    pub sequences: usize,
+    /// What its roundings are keyed by.
+    pub key: MicroBatchKey,
+}
+
+/// A step of local training: the gradients of micro-batches, and an optimiser step with their sum.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalStep<'a> {
+    /// At least one.
+    pub micro_batches: &'a [MicroBatch<'a>],
+    /// Of the optimiser step.
+    pub numbers: StepNumbers,
+}
+
+/// What came of a step of local training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LocalOutcome {
+    /// The loss of all micro-batches.
+    pub loss: LossSum,
+    /// The optimiser step.
+    pub report: StepReport,
+}
+
+/// What came of steps of local training.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LocalTraining {
+    /// The steps that were taken, in their order.
+    pub outcomes: Vec<LocalOutcome>,
+    /// Why the step after them, and with it all others, was not taken.
+    pub stopped: Option<EngineError>,
+}
+
 /// One model in training. All implementations give the same bits; calls that
 /// fail change nothing, unless a device was lost ([`EngineError::Device`]),
 /// after which the engine is of no more use.
@@ -70,6 +108,39 @@ pub trait TrainingEngine: Send {
     /// # Errors
     /// As [`TrainingEngine::apply_gradient`].
     fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError>;
+    /// Takes steps with the engine's own gradients, one after another; the accumulated gradient is
+    /// forgotten first. Devices are not waited for in between.
+    ///
+    /// # Errors
+    /// Bad tokens, or a failing device. An op that leaves the range ends the training early instead.
+    fn train_steps(&mut self, steps: &[LocalStep<'_>]) -> Result<LocalTraining, EngineError> {
+        let mut training = LocalTraining::default();
+        for step in steps {
+            match self.train_step(step) {
+                Ok(outcome) => training.outcomes.push(outcome),
+                Err(error @ EngineError::Range { .. }) => {
+                    self.zero_gradient();
+                    training.stopped = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(training)
+    }
+    /// Takes one step with the engine's own gradient.
+    ///
+    /// # Errors
+    /// As [`TrainingEngine::accumulate_gradient`] and [`TrainingEngine::apply_own_gradient`].
+    fn train_step(&mut self, step: &LocalStep<'_>) -> Result<LocalOutcome, EngineError> {
+        self.zero_gradient();
+        let mut loss = LossSum::default();
+        for micro_batch in step.micro_batches {
+            loss += self.accumulate_gradient(micro_batch.tokens, micro_batch.sequences, &micro_batch.key)?;
+        }
+        let report = self.apply_own_gradient(step.micro_batches.len() as u32, step.numbers)?;
+        Ok(LocalOutcome { loss, report })
+    }
     /// Loss and hits of `sequences` rows of tokens.
     ///
     /// # Errors
@@ -94,8 +165,9 @@ pub trait TrainingEngine: Send {
 
 /// Forwards to the inherent methods; `$ok` makes results of those that cannot fail.
 macro_rules! training_engine {
-    ($engine:ty, $ok:expr, $vector:expr) => {
+    ($engine:ty, $ok:expr, $vector:expr $(, $train_steps:item)?) => {
         impl TrainingEngine for $engine {
+            $($train_steps)?
             fn config(&self) -> &ModelConfig {
                 self.config()
             }
@@ -159,4 +231,11 @@ macro_rules! training_engine {
 }
 
 training_engine!(Engine, Ok, |values: &[f32]| Ok(values.to_vec()));
-training_engine!(GpuEngine, std::convert::identity, std::convert::identity);
+training_engine!(
+    GpuEngine,
+    std::convert::identity,
+    std::convert::identity,
+    fn train_steps(&mut self, steps: &[LocalStep<'_>]) -> Result<LocalTraining, EngineError> {
+        self.train_steps(steps)
+    }
+);

@@ -2,6 +2,7 @@
 // `first_moment` and `second_moment`: to read them or to write them too.
 
 struct Params {
+    first_group: u32,
     count: u32,
     offset: u32,
     beta1: u32,

@@ -232,7 +232,7 @@ fn f_larger(a: u32, b: u32) -> u32 {
     return select(a, b, f_less(a, b));
 }
 
-/// The number of a workgroup in a grid that is folded into two dimensions.
-fn group_number(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
+/// The number of a workgroup: long dispatches come in parts.
+fn group_number(group: vec3<u32>) -> u32 {
+    return params.first_group + group.x;
 }

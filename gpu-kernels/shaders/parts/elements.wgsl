@@ -4,10 +4,9 @@
 @compute @workgroup_size(256)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let at = group_number(group, groups) * 256u + thread;
+    let at = group_number(group) * 256u + thread;
     if at < params.count {
         compute_element(at);
     }

@@ -1,17 +1,13 @@
-// The entry of ops that compute rows, each by the 32 lanes of a tree: one workgroup a row.
-// The op defines `params.rows` and `compute_row`.
+// The entry of ops that compute rows, or other lines, by eight threads each: eight rows a
+// workgroup. The op defines `compute_row`, which gets every thread, for threads meet when they
+// exchange values, those of rows beyond the last one, too.
 
-const TREES: u32 = 1u;
+const ROW_THREADS: u32 = 8u;
+const GROUP_THREADS: u32 = 64u;
 
-@compute @workgroup_size(32)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = group_number(group, groups);
-    // Alike for the whole workgroup, so all of its lanes meet at the barriers.
-    if row < params.rows {
-        compute_row(row, lane);
-    }
+@compute @workgroup_size(GROUP_THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
+    enter(thread);
+    let row = group_number(group) * (GROUP_THREADS / ROW_THREADS) + thread.index / ROW_THREADS;
+    compute_row(row, thread.index % ROW_THREADS);
 }

@@ -1,46 +1,37 @@
-// The tree of 32 lanes, twin of `cpu/reduce.rs`. The op defines TREES: how many of them a
-// workgroup folds side by side. Thread `lane * TREES + tree` is a tree's lane, and the
-// workgroup has no other threads.
+// The tree of 32 lanes, twin of `cpu/reduce.rs`. Eight threads work on a row; number t holds
+// the lanes t, t + 8, t + 16 and t + 24, so that the first two levels are its own.
 
 const LANES: u32 = 32u;
-var<workgroup> lanes: array<u32, LANES * TREES>;
 
-/// The sum over all lanes of the thread's tree, on each of them.
-fn fold_sum(thread: u32, value: u32) -> u32 {
-    let lane = thread / TREES;
-    lanes[thread] = value;
-    workgroupBarrier();
-    for (var level = 0u; level < 5u; level++) {
-        if FOLD_UPWARDS {
-            let stride = 1u << level;
-            if lane % (2u * stride) == 0u {
-                lanes[thread] = f_add(lanes[thread], lanes[thread + stride * TREES]);
-            }
-        } else {
-            let stride = 16u >> level;
-            if lane < stride {
-                lanes[thread] = f_add(lanes[thread], lanes[thread + stride * TREES]);
-            }
-        }
-        workgroupBarrier();
-    }
-    let sum = lanes[thread % TREES];
-    workgroupBarrier();
-    return sum;
+/// Starts on the next element that a thread has in a row: its lanes take turns, and come back to
+/// their places after every fourth.
+fn turned(lanes: vec4<u32>, first: u32) -> vec4<u32> {
+    return vec4<u32>(lanes.yzw, first);
 }
 
-/// The largest number over all lanes of the thread's tree, on each of them.
-fn fold_maximum(thread: u32, value: u32) -> u32 {
-    let lane = thread / TREES;
-    lanes[thread] = value;
-    workgroupBarrier();
-    for (var stride = 16u; stride > 0u; stride >>= 1u) {
-        if lane < stride {
-            lanes[thread] = f_larger(lanes[thread], lanes[thread + stride * TREES]);
-        }
-        workgroupBarrier();
+/// The number of elements with those that fill up the last turn.
+fn whole_turns(width: u32) -> u32 {
+    return (width + LANES - 1u) / LANES * LANES;
+}
+
+/// The sum over all lanes of a row, on each of its threads.
+fn fold_sum(lanes: vec4<u32>) -> u32 {
+    if FOLD_UPWARDS {
+        var sum = f_add(f_add(lanes.x, lanes.y), f_add(lanes.z, lanes.w));
+        sum = f_add(sum, exchange(sum, 1u));
+        sum = f_add(sum, exchange(sum, 2u));
+        return f_add(sum, exchange(sum, 4u));
     }
-    let largest = lanes[thread % TREES];
-    workgroupBarrier();
-    return largest;
+    var sum = f_add(f_add(lanes.x, lanes.z), f_add(lanes.y, lanes.w));
+    sum = f_add(sum, exchange(sum, 4u));
+    sum = f_add(sum, exchange(sum, 2u));
+    return f_add(sum, exchange(sum, 1u));
+}
+
+/// The largest number of a row's threads, on each of them.
+fn fold_maximum(value: u32) -> u32 {
+    var largest = value;
+    largest = f_larger(largest, exchange(largest, 4u));
+    largest = f_larger(largest, exchange(largest, 2u));
+    return f_larger(largest, exchange(largest, 1u));
 }

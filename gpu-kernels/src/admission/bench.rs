@@ -7,8 +7,9 @@ use crate::cpu::random::Key;
 use crate::cpu::simd::{Simd, SimdPath};
 use crate::device::Device;
 use crate::error::EngineError;
-use crate::gpu::kernel::{Form, Pipelines};
-use crate::gpu::program::{Dispatch, Program};
+use crate::gpu::compile::Pipelines;
+use crate::gpu::kernel::Form;
+use crate::gpu::program::{Commands, Dispatch, Program};
 
 /// What outputs are filled with before a kernel runs: a NaN.
 pub(crate) const GARBAGE: u32 = 0x7fc0_beef;
@@ -40,7 +41,7 @@ impl Bench {
         let key_pairs = [[0x1234_5678, 0x9abc_def0], [0xdead_beef, 0x0bad_cafe]];
         Ok(Self {
             device: device.clone(),
-            pipelines: Pipelines::new(device.clone(), form, Vec::new()),
+            pipelines: Pipelines::new(device.clone(), form, Vec::new(), None),
             flags: device.allocate("check flags", SLOTS + 1)?,
             keys: device.upload("rounding keys", key_pairs.as_flattened())?,
             key_pairs,
@@ -78,12 +79,12 @@ impl Bench {
         checks: usize,
     ) -> Result<Vec<u32>, EngineError> {
         let program = Program::new(&mut self.pipelines, &self.flags, dispatches)?;
-        let mut encoder = self.device.encoder();
-        encoder.clear_buffer(&self.flags.raw, 0, None);
-        program.encode(&self.device, &mut encoder);
+        let mut commands = Commands::new(&self.device);
+        commands.clear(&self.flags);
+        commands.run(&program);
         let mut reads: Vec<(&Buffer, usize)> = outputs.iter().map(|buffer| (*buffer, buffer.len)).collect();
         reads.push((&self.flags, checks + 1));
-        let mut contents = self.device.submit_and_read(encoder, &reads)?;
+        let mut contents = commands.submit_and_read(&reads)?;
         let flags = contents.pop().unwrap_or_default();
         let mut found = contents.concat();
         found.extend(flags.iter().skip(1).map(|&flag| u32::from(flag != 0)));

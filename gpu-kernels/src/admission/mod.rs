@@ -7,25 +7,30 @@
 //! device is refused. [`GpuEngine`](crate::GpuEngine) takes admitted devices only.
 
 mod bench;
-mod cache;
+pub(crate) mod cache;
 mod cases;
 mod flaws;
 mod parity;
 mod probe;
 mod vectors;
 
+pub use crate::gpu::tuning::{ProductClass, TilingTime, TunedClass};
 pub use flaws::{FlawReport, prove_vectors};
 pub use parity::{ParityReport, RunReport, parity_suite};
 
 use crate::device::{Device, DeviceError, DeviceReport};
 use crate::error::EngineError;
+use crate::gpu::compile::Pipelines;
 use crate::gpu::kernel::{Form, Kernel};
+use crate::gpu::tiling::Tiling;
+use crate::gpu::tuning::{SharedTuning, kept};
 use crate::model::config::ModelConfig;
 use crate::spec::{ARITHMETIC_VERSION, ArithmeticSpec};
 use bench::Bench;
-use cases::{AXIS_LONG, AXIS_SHORT, SUITES, Suite, long_axis};
+use cases::{AXIS_LONG, AXIS_SHORT, SUITES, Suite, long_axis, tiled_products};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// Forms that kernels are made to take although the device might do without.
@@ -75,6 +80,8 @@ pub struct AdmissionReport {
     pub forced: Forms,
     /// Whether 8-bit dot products do without the built-in.
     pub portable_dot: bool,
+    /// Whether threads of a row pass values on through shared memory instead of by shuffles.
+    pub shared_exchange: bool,
     /// Elements that loops may run over: some software drivers cut longer ones short.
     pub axis_max: usize,
     /// Every kernel.
@@ -95,6 +102,16 @@ impl AdmissionReport {
     pub fn admitted(&self) -> bool {
         self.refused.is_none()
     }
+
+    /// How kernels are compiled that need no integer floats.
+    fn form(&self) -> Form {
+        Form {
+            soft: self.forced.soft_float,
+            portable_dot: self.portable_dot,
+            shared_exchange: self.shared_exchange,
+            flaw: None,
+        }
+    }
 }
 
 /// A device whose kernels were found to compute the exact arithmetic, each in some form.
@@ -103,6 +120,7 @@ pub struct AdmittedDevice {
     device: Device,
     form: Form,
     soft_kernels: Vec<&'static str>,
+    tuning: SharedTuning,
     report: AdmissionReport,
 }
 
@@ -120,17 +138,30 @@ impl AdmittedDevice {
             Some(report) => report,
             None => check_and_keep(&device, forced, cache_directory)?,
         };
-        Ok(Self::from_report(device, report)?)
+        Ok(Self::from_report(device, report, cache_directory)?)
     }
 
     /// The device in the forms that its tests found to be right.
-    fn from_report(device: Device, report: AdmissionReport) -> Result<Self, DeviceError> {
+    fn from_report(
+        device: Device,
+        report: AdmissionReport,
+        cache_directory: Option<&Path>,
+    ) -> Result<Self, DeviceError> {
         if let Some(problem) = report.refused {
             return Err(DeviceError::NotAdmitted { device: report.device.name, problem });
         }
         let soft_kernels = soft_kernels(&report.ops);
-        let form = Form { soft: report.forced.soft_float, portable_dot: report.portable_dot, flaw: None };
-        Ok(Self { device, form, soft_kernels, report })
+        let form = report.form();
+        let tuning = SharedTuning::new(&device, product_form(form, &soft_kernels), cache_directory);
+        Ok(Self { device, form, soft_kernels, tuning, report })
+    }
+
+    /// The same device with a lower limit of what kernels bind at once, as if it were a smaller one.
+    ///
+    /// # Errors
+    /// The limit is under 64 KiB, or above the device's own.
+    pub fn with_binding_limit(self, binding_bytes_max: u64) -> Result<Self, DeviceError> {
+        Ok(Self { device: self.device.with_binding_limit(binding_bytes_max)?, ..self })
     }
 
     /// The device.
@@ -163,10 +194,32 @@ impl AdmittedDevice {
         }
     }
 
-    /// How its kernels are compiled.
-    pub(crate) fn forms(&self) -> (Form, Vec<&'static str>) {
-        (self.form, self.soft_kernels.clone())
+    /// The tilings that products of this device take, as far as they have been measured.
+    pub fn tuned_classes(&self) -> Vec<TunedClass> {
+        self.tuning.classes()
     }
+
+    /// Why tilings that were kept are measured again, if they are.
+    pub fn tuning_warning(&self) -> Option<String> {
+        self.tuning.warning()
+    }
+
+    /// Its kernels in the forms that were found to be right.
+    pub(crate) fn pipelines(&self) -> Pipelines {
+        let tuning = Some(self.tuning.clone());
+        Pipelines::new(self.device.clone(), self.form, self.soft_kernels.clone(), tuning)
+    }
+}
+
+/// The form in which products are compiled.
+fn product_form(form: Form, soft_kernels: &[&str]) -> Form {
+    Form { soft: form.soft || soft_kernels.contains(&"matmul"), ..form }
+}
+
+/// The tilings that are kept for products of this device, which a report of its tests belongs to.
+pub fn kept_tunings(directory: &Path, report: &AdmissionReport) -> Vec<TunedClass> {
+    let form = report.form();
+    kept(directory, &report.device, product_form(form, &soft_kernels(&report.ops)))
 }
 
 /// The report that [`AdmittedDevice::admit`] or [`check_and_keep`] has kept of
@@ -192,12 +245,33 @@ pub fn check_and_keep(
 }
 
 /// blake3 of all shader texts in their own form, in hexadecimal.
-pub(crate) fn shader_hash() -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("manta shader texts");
-    for kernel in Kernel::all() {
-        hasher.update(kernel.text(Form::default()).as_bytes()).update(&[0]);
+pub(crate) fn shader_hash() -> &'static str {
+    static HASH: OnceLock<String> = OnceLock::new();
+    HASH.get_or_init(|| {
+        let mut hasher = blake3::Hasher::new_derive_key("manta shader texts");
+        for kernel in Kernel::all() {
+            hasher.update(kernel.text(Form::default()).as_bytes()).update(&[0]);
+        }
+        hasher.finalize().to_hex().to_string()
+    })
+}
+
+/// Whether a tiling gives the known answers for operands of so many digits.
+///
+/// # Errors
+/// The device is lost or out of memory; a tiling that the driver does not compile is just wrong.
+pub(crate) fn known_answers_hold(
+    device: &Device,
+    form: Form,
+    tiling: Tiling,
+    digits: [usize; 2],
+) -> Result<bool, EngineError> {
+    let mut bench = Bench::new(device, form)?;
+    match tiled_products(&mut bench, &[tiling], digits) {
+        Ok(outcomes) => Ok(outcomes.iter().all(|outcome| outcome.found == outcome.expected)),
+        Err(EngineError::Device(DeviceError::Kernel { .. })) => Ok(false),
+        Err(error) => Err(error),
     }
-    hasher.finalize().to_hex().to_string()
 }
 
 /// Runs all known-answer tests and the tiny training run on `device`.
@@ -206,7 +280,7 @@ pub(crate) fn shader_hash() -> String {
 /// The device is lost or out of memory. Wrong answers, and kernels that the
 /// driver does not compile, are no errors but in the report.
 pub fn check_device(device: &Device, forced: Forms) -> Result<AdmissionReport, EngineError> {
-    let form = Form { soft: forced.soft_float, portable_dot: forced.portable_dot, flaw: None };
+    let form = Form { soft: forced.soft_float, portable_dot: forced.portable_dot, ..Form::default() };
     check_forms(device, forced, form, Form { soft: true, ..form })
 }
 
@@ -214,10 +288,15 @@ pub fn check_device(device: &Device, forced: Forms) -> Result<AdmissionReport, E
 fn check_forms(device: &Device, forced: Forms, mut form: Form, fallback: Form) -> Result<AdmissionReport, EngineError> {
     let start = Instant::now();
     if !form.portable_dot {
-        form.portable_dot = dot_problem(device, form)?.is_some();
+        form.portable_dot = problem_of("matmul", device, form)?.is_some();
     }
+    // Shuffles are only relied on where they pass on what they should.
+    form.shared_exchange |= !device.extras.subgroups || problem_of("pack_rows", device, form)?.is_some();
     let mut own = Bench::new(device, form)?;
-    let mut soft = Bench::new(device, Form { portable_dot: form.portable_dot, ..fallback })?;
+    let mut soft = Bench::new(
+        device,
+        Form { portable_dot: form.portable_dot, shared_exchange: form.shared_exchange, ..fallback },
+    )?;
     let mut ops = Vec::new();
     for suite in SUITES {
         ops.push(check_op(suite, &mut own, &mut soft, forced.soft_float)?);
@@ -227,9 +306,10 @@ fn check_forms(device: &Device, forced: Forms, mut form: Form, fallback: Form) -
         axis_max: if long { AXIS_LONG } else { AXIS_SHORT },
         device: device.report().clone(),
         arithmetic_version: ARITHMETIC_VERSION,
-        shader_hash: shader_hash(),
+        shader_hash: shader_hash().to_owned(),
         forced,
         portable_dot: form.portable_dot,
+        shared_exchange: form.shared_exchange,
         refused: refusal(&ops),
         ops,
         whole_step: false,
@@ -253,10 +333,10 @@ fn soft_kernels(ops: &[OpReport]) -> Vec<&'static str> {
     SUITES.iter().map(|suite| suite.op).filter(is_soft).collect()
 }
 
-/// What is wrong with the product in this form, if something is.
-fn dot_problem(device: &Device, form: Form) -> Result<Option<String>, EngineError> {
+/// What is wrong with a kernel in this form, if something is.
+fn problem_of(op: &str, device: &Device, form: Form) -> Result<Option<String>, EngineError> {
     let mut bench = Bench::new(device, form)?;
-    match SUITES.iter().find(|suite| suite.op == "matmul") {
+    match SUITES.iter().find(|suite| suite.op == op) {
         Some(suite) => Ok(run_suite(suite, &mut bench)?.err()),
         None => Ok(None),
     }
@@ -331,7 +411,7 @@ mod tests {
             assert_eq!(op.form, expected, "{op:?}");
             assert_eq!(op.problem.is_some(), expected == OpForm::SoftFloat, "{op:?}");
         }
-        let admitted = AdmittedDevice::from_report(device, report).unwrap();
+        let admitted = AdmittedDevice::from_report(device, report, None).unwrap();
         assert!(admitted.soft_kernels.contains(&"rms_norm") && !admitted.soft_kernels.contains(&"matmul"));
     }
 
@@ -342,7 +422,7 @@ mod tests {
         let report = check_forms(&device, Forms::default(), flushing, flushing).unwrap();
         assert!(!report.admitted() && !report.whole_step);
         assert!(matches!(
-            AdmittedDevice::from_report(device, report),
+            AdmittedDevice::from_report(device, report, None),
             Err(DeviceError::NotAdmitted { problem, .. }) if problem.contains("wrong in every form")
         ));
     }

@@ -99,7 +99,7 @@ pub fn parity_suite(device: &Device, steps: u64) -> Result<ParityReport, EngineE
     let mut report = ParityReport { admissions: Vec::new(), runs: Vec::new(), flaws: prove_vectors(device)? };
     for forms in forms {
         let admission = check_device(device, forms)?;
-        let admitted = AdmittedDevice::from_report(device.clone(), admission.clone());
+        let admitted = AdmittedDevice::from_report(device.clone(), admission.clone(), None);
         report.admissions.push(admission);
         let Ok(admitted) = admitted else { continue };
         for (name, model, spec) in runs() {

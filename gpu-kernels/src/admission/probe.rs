@@ -2,6 +2,7 @@
 
 use crate::device::Device;
 use crate::error::EngineError;
+use crate::gpu::compile::Pipelines;
 use crate::gpu::engine::GpuEngine;
 use crate::gpu::kernel::Form;
 use crate::model::config::ModelConfig;
@@ -65,7 +66,8 @@ pub(super) fn run_on_device(
     soft_kernels: Vec<&'static str>,
 ) -> Result<String, EngineError> {
     let (model, arithmetic, optimizer) = shape();
-    run(&mut GpuEngine::with_form(model, optimizer, arithmetic, device, (form, soft_kernels))?)
+    let pipelines = Pipelines::new(device.clone(), form, soft_kernels, None);
+    run(&mut GpuEngine::with_pipelines(model, optimizer, arithmetic, pipelines)?)
 }
 
 #[cfg(test)]

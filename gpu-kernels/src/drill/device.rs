@@ -5,10 +5,11 @@ use super::{Block, GEMM_DEPTH_MAX, GemmShape, Keys};
 use crate::admission::AdmittedDevice;
 use crate::buffers::Buffer;
 use crate::device::{Device, DeviceError};
-use crate::gpu::kernel::Pipelines;
+use crate::gpu::compile::Pipelines;
 use crate::gpu::ops::gemm::{draw, fold};
 use crate::gpu::ops::matmul::{Matrix, Packed, matmul, packed_words};
-use crate::gpu::program::{NO_SLOT, Program};
+use crate::gpu::program::{Commands, NO_SLOT, Program};
+use crate::gpu::tiling::ProductShape;
 
 /// Elements of the part of the product that is held at a time: 32 MiB.
 const PRODUCT_ELEMENTS: usize = 1 << 23;
@@ -39,25 +40,24 @@ struct Held {
 
 impl DeviceGemm {
     pub(super) fn new(device: &AdmittedDevice) -> Result<Self, DeviceError> {
-        let (form, soft_kernels) = device.forms();
+        let pipelines = device.pipelines();
         let device = device.device().clone();
-        let pipelines = Pipelines::new(device.clone(), form, soft_kernels);
         Ok(Self { flags: device.allocate("check flags", 1)?, pipelines, device, held: None })
     }
 
     /// Draws the right operand.
     pub(super) fn begin(&mut self, shape: &GemmShape, keys: &Keys) -> Result<(), DeviceError> {
         debug_assert!(shape.depth <= GEMM_DEPTH_MAX);
-        let fits = |held: &Held| held.right.rows == shape.columns && held.right.groups == shape.depth / 4;
+        let fits = |held: &Held| held.right.rows == shape.columns && held.right.k == shape.depth;
         let held = match self.held.take().filter(fits) {
             Some(held) => held,
             None => self.allocate(shape)?,
         };
-        let words = &self.held.insert(held).right.words;
-        let program = Program::new(&mut self.pipelines, &self.flags, &[draw(keys.right, 0, words, words.len)])?;
-        let mut encoder = self.device.encoder();
-        program.encode(&self.device, &mut encoder);
-        self.device.submit(encoder);
+        let right = &self.held.insert(held).right;
+        let program = Program::new(&mut self.pipelines, &self.flags, &[draw(keys.right, 0, right, right.rows)])?;
+        let mut commands = Commands::new(&self.device);
+        commands.run(&program);
+        commands.submit();
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl DeviceGemm {
                 words: device.allocate(tensor, packed_words(rows, shape.depth, 1, 1))?,
                 scales: device.upload(tensor, &vec![UNSCALED; rows])?,
                 rows,
-                groups: shape.depth / 4,
+                k: shape.depth,
                 digits: 1,
                 batches: 1,
             })
@@ -94,15 +94,15 @@ impl DeviceGemm {
             let part = (rows - offset).min(held.rows);
             let left = Packed { rows: part, ..held.left.clone() };
             let out = Matrix::whole(&held.product, 0, part, shape.columns);
-            let first = (block.first + offset) * left.groups;
-            dispatches.push(draw(keys.left, first as u32, &left.words, part * left.groups));
-            dispatches.push(matmul(&left, &held.right, 1, &out, NO_SLOT));
+            dispatches.push(draw(keys.left, block.first + offset, &left, part));
+            let tiling = self.pipelines.tiling(&ProductShape::of(&left, &held.right));
+            dispatches.extend(matmul(&left, &held.right, 1, &out, (NO_SLOT, tiling)));
             dispatches.push(fold(keys.fold, (&held.product, part, shape.columns), (&held.folds, offset)));
         }
         let program = Program::new(&mut self.pipelines, &self.flags, &dispatches)?;
-        let mut encoder = self.device.encoder();
-        program.encode(&self.device, &mut encoder);
-        let mut contents = self.device.submit_and_read(encoder, &[(&held.folds, rows)])?;
+        let mut commands = Commands::new(&self.device);
+        commands.run(&program);
+        let mut contents = commands.submit_and_read(&[(&held.folds, rows)])?;
         Ok(contents.pop().unwrap_or_default())
     }
 }

@@ -1,11 +1,13 @@
 //! Records the forward pass. Twin of `model/forward.rs` and `cpu/attention.rs`.
 
+use super::compile::Pipelines;
 use super::model::{Block, Linear, Model};
 use super::ops;
 use super::ops::attention::Scores;
 use super::ops::matmul::{Matrix, Packed, Rounding};
 use super::ops::rope::HeadLayout;
 use super::program::{Dispatch, NO_SLOT};
+use super::tiling::ProductShape;
 use super::workspace::{BlockSaved, Extent, PackedBuffers, Workspace};
 use crate::arithmetic::from_host;
 use crate::buffers::Buffer;
@@ -39,14 +41,21 @@ pub(crate) struct Recorder<'a> {
     pub(crate) model: &'a Model,
     pub(crate) workspace: &'a Workspace,
     pub(crate) extent: Extent,
+    /// Which knows the best tilings.
+    pub(crate) pipelines: &'a mut Pipelines,
     pub(crate) dispatches: Vec<Dispatch>,
     /// Check number i reports in slot i + 1.
     pub(crate) checks: Vec<Check>,
 }
 
 impl<'a> Recorder<'a> {
-    pub(crate) fn new(model: &'a Model, workspace: &'a Workspace, extent: Extent) -> Self {
-        Self { model, workspace, extent, dispatches: Vec::new(), checks: Vec::new() }
+    pub(crate) fn new(
+        model: &'a Model,
+        workspace: &'a Workspace,
+        extent: Extent,
+        pipelines: &'a mut Pipelines,
+    ) -> Self {
+        Self { model, workspace, extent, pipelines, dispatches: Vec::new(), checks: Vec::new() }
     }
 
     /// The slot of the next check, in the order in which the native engine checks.
@@ -59,6 +68,16 @@ impl<'a> Recorder<'a> {
         self.dispatches.push(dispatch);
     }
 
+    pub(crate) fn push_all(&mut self, dispatches: Vec<Dispatch>) {
+        self.dispatches.extend(dispatches);
+    }
+
+    /// Writes the products of left batch i and right batch i / `right_share` to the matrices of `out`.
+    pub(crate) fn product(&mut self, left: &Packed, right: &Packed, right_share: usize, out: &Matrix, slot: u32) {
+        let tiling = self.pipelines.tiling(&ProductShape::of(left, right));
+        self.push_all(ops::matmul::matmul(left, right, right_share, out, (slot, tiling)));
+    }
+
     /// Packs `matrix` into `space`.
     pub(crate) fn pack(
         &mut self,
@@ -69,7 +88,7 @@ impl<'a> Recorder<'a> {
         space: &PackedBuffers,
     ) -> Packed {
         let packed = Packed::of(matrix, along, digits.into(), &space.words, &space.scales);
-        self.push(ops::matmul::pack(matrix, along, rounding, &self.model.keys, &packed));
+        self.push_all(ops::matmul::pack(matrix, along, rounding, &self.model.keys, &packed));
         packed
     }
 
@@ -89,7 +108,7 @@ impl<'a> Recorder<'a> {
             self.pack(&matrix, Along::Columns, digits, Rounding::Nearest, saved);
         }
         let out = Matrix::whole(y, 0, rows, linear.rows);
-        self.push(ops::matmul::matmul(&left, &linear.forward, 1, &out, slot));
+        self.product(&left, &linear.forward, 1, &out, slot);
     }
 
     /// Records everything from tokens to logits.
@@ -97,8 +116,8 @@ impl<'a> Recorder<'a> {
         let (model, workspace) = (self.model, self.workspace);
         let table = (&model.parameters, model.embedding);
         let tokens = (&workspace.tokens, self.extent.tokens());
-        let width = model.config.hidden_size;
-        self.push(ops::embedding::embedding(table, tokens, width, workspace.stream(0)));
+        let shape = (model.config.vocab_size, model.config.hidden_size);
+        self.push_all(ops::embedding::embedding(table, shape, tokens, workspace.stream(0)));
         for (layer, block) in model.blocks.iter().enumerate() {
             self.attention_half(block, workspace.block(layer), layer);
             self.mlp_half(block, workspace.block(layer), layer);
@@ -182,7 +201,7 @@ impl<'a> Recorder<'a> {
         let shape = (self.extent.logit_rows, self.model.config.vocab_size);
         let scale = self.extent.training.then(|| from_host(1.0 / self.extent.tokens() as f64));
         let (logits, targets) = (&workspace.logits, &workspace.targets);
-        self.push(ops::cross_entropy::cross_entropy(logits, shape, targets, scale, &workspace.losses, slot));
+        self.push_all(ops::cross_entropy::cross_entropy(logits, shape, targets, scale, &workspace.losses, slot));
     }
 
     /// Where queries, keys and values lie in the rows of the joint matrix.
@@ -255,7 +274,7 @@ impl<'a> Recorder<'a> {
         let keys = self.head_matrices(&saved.keys, chunk.first_key_head, chunk.key_heads);
         let right = self.pack(&keys, Along::Rows, digits, Rounding::Nearest, &workspace.right);
         let out = self.score_matrices(&workspace.scores, chunk);
-        self.push(ops::matmul::matmul(&left, &right, chunk.group, &out, NO_SLOT));
+        self.product(&left, &right, chunk.group, &out, NO_SLOT);
         self.push(self.scores(chunk).softmax(&workspace.scores, slot));
     }
 
@@ -268,6 +287,6 @@ impl<'a> Recorder<'a> {
         let values = self.head_matrices(&saved.values, chunk.first_key_head, chunk.key_heads);
         let right = self.pack(&values, Along::Columns, digits, Rounding::Nearest, &workspace.right);
         let out = self.head_matrices(&workspace.heads, chunk.first_query_head(), chunk.query_heads());
-        self.push(ops::matmul::matmul(&left, &right, chunk.group, &out, slot));
+        self.product(&left, &right, chunk.group, &out, slot);
     }
 }

@@ -1,15 +1,22 @@
-//! Shader sources and their forms: which text a kernel is made of, and how it is compiled.
+//! Shader sources and their forms: which text a kernel is made of.
 
-use crate::device::{Device, DeviceError, block_on};
-use std::collections::HashMap;
+use super::tiling::{Product, Tiling};
 use std::fmt::Write;
 
 /// One compiled function: an op and the constants it is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
-    PackRows { digits: u32, stochastic: bool },
-    PackColumns { digits: u32, stochastic: bool },
-    Matmul { left_digits: u32, right_digits: u32, tile: u32 },
+    PackRows {
+        digits: u32,
+        stochastic: bool,
+    },
+    PackColumns {
+        digits: u32,
+        stochastic: bool,
+    },
+    Matmul(Product),
+    /// The product as one would write it first, for comparisons of speed.
+    MatmulNaive,
     RmsNorm,
     RmsNormBackward,
     RmsNormWeightGradient,
@@ -61,6 +68,8 @@ impl Flaw {
 pub(crate) struct Form {
     /// f32 sums and products in integers.
     pub(crate) soft: bool,
+    /// Threads of a row exchange values in shared memory instead of by shuffles.
+    pub(crate) shared_exchange: bool,
     /// Dot products by plain integer arithmetic instead of the built-in.
     pub(crate) portable_dot: bool,
     pub(crate) flaw: Option<Flaw>,
@@ -76,6 +85,8 @@ macro_rules! part {
 const CANONICAL: &str = part!("canonical");
 const FUNCTIONS: &str = part!("functions");
 const TREE: &str = part!("tree");
+const EXCHANGE: &str = part!("exchange_shuffled");
+const EXCHANGE_SHARED: &str = part!("exchange_shared");
 const HASH: &str = part!("hash");
 const QUANTIZE: &str = part!("quantize");
 const PACK: &str = part!("pack");
@@ -108,7 +119,7 @@ macro_rules! source {
 }
 
 impl Kernel {
-    /// Every kernel, and every number of digits it is compiled for.
+    /// Every kernel, so that their texts tell whether any has changed.
     pub(crate) fn all() -> Vec<Self> {
         let mut kernels = vec![
             Self::RmsNorm,
@@ -132,40 +143,44 @@ impl Kernel {
             Self::Adamw,
             Self::GemmOperand,
             Self::GemmFold,
+            Self::MatmulNaive,
         ];
         for digits in [1, 2] {
             for stochastic in [false, true] {
                 kernels.extend([Self::PackRows { digits, stochastic }, Self::PackColumns { digits, stochastic }]);
             }
-            for tile in [32, 64] {
-                kernels.extend([1, 2].map(|right_digits| Self::Matmul { left_digits: digits, right_digits, tile }));
-            }
+        }
+        // The other numbers of digits differ in constants alone.
+        for tiling in Tiling::all() {
+            let product = |digits, wide| Product { left_digits: digits, right_digits: digits, wide, tiling };
+            kernels.extend([Self::Matmul(product(1, false)), Self::Matmul(product(2, true))]);
         }
         kernels
     }
 
     fn source(self) -> Source {
         match self {
-            Self::PackRows { .. } => source!("pack_rows", "rrww", HASH, QUANTIZE, PACK),
-            Self::PackColumns { .. } => source!("pack_columns", "rrww", HASH, QUANTIZE, PACK),
-            Self::Matmul { .. } => source!("matmul", "rrrrw"),
-            Self::RmsNorm => source!("rms_norm", "rrww", FUNCTIONS, TREE, ROWS),
-            Self::RmsNormBackward => source!("rms_norm_backward", "rrrrw", TREE, ROWS),
-            Self::RmsNormWeightGradient => source!("rms_norm_weight_gradient", "rrrw", TREE),
+            Self::PackRows { .. } => source!("pack_rows", "rrww", HASH, QUANTIZE, PACK, EXCHANGE, ROWS),
+            Self::PackColumns { .. } => source!("pack_columns", "rrww", HASH, QUANTIZE, PACK, EXCHANGE, ROWS),
+            Self::Matmul(_) => source!("matmul", "rrrrw"),
+            Self::MatmulNaive => source!("matmul_naive", "rrrrw", ELEMENTS),
+            Self::RmsNorm => source!("rms_norm", "rrww", FUNCTIONS, EXCHANGE, TREE, ROWS),
+            Self::RmsNormBackward => source!("rms_norm_backward", "rrrrw", EXCHANGE, TREE, ROWS),
+            Self::RmsNormWeightGradient => source!("rms_norm_weight_gradient", "rrrw", EXCHANGE, TREE, ROWS),
             Self::Rope => source!("rope", "rrw", ELEMENTS),
-            Self::SoftmaxCausal => source!("softmax_causal", "w", FUNCTIONS, TREE, ROWS, SOFTMAX, CAUSAL),
-            Self::SoftmaxCausalBackward => source!("softmax_causal_backward", "rw", TREE, ROWS, CAUSAL),
+            Self::SoftmaxCausal => source!("softmax_causal", "w", FUNCTIONS, EXCHANGE, TREE, ROWS, SOFTMAX, CAUSAL),
+            Self::SoftmaxCausalBackward => source!("softmax_causal_backward", "rw", EXCHANGE, TREE, ROWS, CAUSAL),
             Self::GroupSum => source!("group_sum", "rw", ELEMENTS),
             Self::Swiglu => source!("swiglu", "rw", FUNCTIONS, ELEMENTS),
             Self::SwigluBackward => source!("swiglu_backward", "rrw", FUNCTIONS, ELEMENTS),
-            Self::CrossEntropy => source!("cross_entropy", "wrw", FUNCTIONS, TREE, ROWS, SOFTMAX),
+            Self::CrossEntropy => source!("cross_entropy", "wrw", FUNCTIONS, EXCHANGE, TREE, ROWS, SOFTMAX),
             Self::Embedding => source!("embedding", "rrw", ELEMENTS),
             Self::EmbeddingGradient => source!("embedding_gradient", "rrrw", ELEMENTS),
             Self::Add => source!("add", "rrw", ELEMENTS),
             Self::SumPeak => source!("sum_peak", "rr", ELEMENTS),
             Self::Accumulate => source!("accumulate", "rw", ELEMENTS),
-            Self::SumOfSquares => source!("sum_of_squares", "rw", TREE, ROWS),
-            Self::GradientScale => source!("gradient_scale", "rw", FUNCTIONS, TREE, ROWS),
+            Self::SumOfSquares => source!("sum_of_squares", "rw", EXCHANGE, TREE, ROWS),
+            Self::GradientScale => source!("gradient_scale", "rw", FUNCTIONS, EXCHANGE, TREE, ROWS),
             Self::AdamwPreview => source!("adamw_preview", "rrrrr", FUNCTIONS, ELEMENTS, ADAMW_UPDATE),
             Self::Adamw => source!("adamw", "rrwww", FUNCTIONS, ELEMENTS, ADAMW_UPDATE),
             Self::GemmOperand => source!("gemm_operand", "w", HASH, ELEMENTS),
@@ -178,15 +193,38 @@ impl Kernel {
         self.source().name
     }
 
+    /// The op's name with what it is compiled for.
+    pub(crate) fn describe(self) -> String {
+        match self {
+            Self::Matmul(product) => {
+                format!("matmul {}x{} digits, {}", product.left_digits, product.right_digits, product.tiling)
+            }
+            Self::PackRows { digits, .. } | Self::PackColumns { digits, .. } => {
+                format!("{} {digits} digits", self.name())
+            }
+            _ => self.name().to_owned(),
+        }
+    }
+
     /// The whole text that is compiled.
     pub(crate) fn text(self, form: Form) -> String {
         let source = self.source();
         let mut text = header(self, form);
-        for part in [CANONICAL].iter().chain(source.parts).chain([&source.text]) {
-            text.push_str(part);
+        for part in [CANONICAL].iter().chain(source.parts) {
+            let shared = form.shared_exchange && *part == EXCHANGE;
+            text.push_str(if shared { EXCHANGE_SHARED } else { part });
             text.push('\n');
         }
+        match self {
+            Self::Matmul(product) => text.push_str(&product.fill(source.text)),
+            _ => text.push_str(source.text),
+        }
         text
+    }
+
+    /// Access to each buffer from binding 2 on: r or w.
+    pub(crate) fn access(self) -> &'static str {
+        self.source().access
     }
 }
 
@@ -205,108 +243,56 @@ fn header(kernel: Kernel, form: Form) -> String {
         _ => 27,
     };
     let soft = form.soft || rounding != 0;
-    let mut text = format!(
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
         "const SOFT: bool = {soft};\nconst ROUNDING: u32 = {rounding}u;\nconst FUSED: bool = {};\n\
          const FLUSH_BITS: u32 = {}u;\nconst FOLD_UPWARDS: bool = {};\n",
         flaw == Some(Flaw::Fused),
         flush_field << 23,
         flaw == Some(Flaw::Reassociated),
     );
-    // Writing to a string does not fail.
-    let _ = match kernel {
+    match kernel {
         Kernel::PackRows { digits, stochastic } | Kernel::PackColumns { digits, stochastic } => {
             let (below, limit) = if digits == 1 { (6, 127) } else { (13, 16_384) };
-            write!(
+            let _ = write!(
                 text,
                 "const DIGITS: u32 = {digits}u;\nconst STOCHASTIC: bool = {stochastic};\n\
                  const BELOW: u32 = {below}u;\nconst LIMIT: i32 = {limit};\n"
-            )
+            );
         }
-        Kernel::Matmul { left_digits, right_digits, tile } => write!(
-            text,
-            "const TILE: u32 = {tile}u;\nconst LEFT_DIGITS: u32 = {left_digits}u;\nconst RIGHT_DIGITS: u32 = {right_digits}u;\n\
-             const BUILTIN_DOT: bool = {};\n",
-            !form.portable_dot
-        ),
-        _ => Ok(()),
-    };
+        Kernel::Matmul(product) => text.push_str(&product.header(form.portable_dot)),
+        _ => {}
+    }
     text
 }
 
-/// A kernel on a device.
-pub(crate) struct Pipeline {
-    pub(crate) pipeline: wgpu::ComputePipeline,
-    pub(crate) layout: wgpu::BindGroupLayout,
-    /// Number of buffers from binding 2 on.
-    pub(crate) buffers: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgpu::naga::front::wgsl::parse_str;
+    use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 
-/// Kernels of one form, compiled when they are first needed.
-pub(crate) struct Pipelines {
-    pub(crate) device: Device,
-    form: Form,
-    /// Kernels that need the integer form although the others do not.
-    soft_kernels: Vec<&'static str>,
-    compiled: HashMap<Kernel, Pipeline>,
-}
-
-impl Pipelines {
-    pub(crate) fn new(device: Device, form: Form, soft_kernels: Vec<&'static str>) -> Self {
-        Self { device, form, soft_kernels, compiled: HashMap::new() }
-    }
-
-    /// The kernel, compiled.
-    pub(crate) fn get(&mut self, kernel: Kernel) -> Result<&Pipeline, DeviceError> {
-        if !self.compiled.contains_key(&kernel) {
-            let soft = self.form.soft || self.soft_kernels.contains(&kernel.name());
-            let pipeline = compile(&self.device, kernel, Form { soft, ..self.form })?;
-            self.compiled.insert(kernel, pipeline);
+    #[test]
+    fn every_text_that_is_compiled_without_checks_is_valid() {
+        let own = Form::default();
+        let forms = [
+            own,
+            Form { soft: true, ..own },
+            Form { portable_dot: true, ..own },
+            Form { shared_exchange: true, ..own },
+        ];
+        for kernel in Kernel::all() {
+            for form in forms {
+                let text = kernel.text(form);
+                let module = parse_str(&text).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&text)));
+                let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
+                validator.subgroup_stages(wgpu::naga::valid::ShaderStages::COMPUTE);
+                validator.subgroup_operations(wgpu::naga::valid::SubgroupOperationSet::all());
+                let outcome = validator.validate(&module);
+                assert!(outcome.is_ok(), "{kernel:?} {form:?}: {outcome:?}");
+            }
         }
-        Ok(&self.compiled[&kernel])
-    }
-}
-
-fn compile(device: &Device, kernel: Kernel, form: Form) -> Result<Pipeline, DeviceError> {
-    let source = kernel.source();
-    device.check()?;
-    let raw = &device.device;
-    let scope = raw.push_error_scope(wgpu::ErrorFilter::Validation);
-    let entry = |binding, ty, has_dynamic_offset| wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
-        count: None,
-    };
-    let storage = |read_only| wgpu::BufferBindingType::Storage { read_only };
-    let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, true), entry(1, storage(false), false)];
-    entries.extend((2..).zip(source.access.bytes()).map(|(binding, access)| {
-        let read_only = access == b'r';
-        entry(binding, storage(read_only), false)
-    }));
-    let layout = raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
-    let descriptor = wgpu::ShaderModuleDescriptor {
-        label: Some(source.name),
-        source: wgpu::ShaderSource::Wgsl(kernel.text(form).into()),
-    };
-    // Loops of ours end, and bounding them again would cost more than they do.
-    let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-    // SAFETY: bounds are still checked; every loop counts up to a bound.
-    let module = unsafe { raw.create_shader_module_trusted(descriptor, checks) };
-    let pipeline_layout = raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: None,
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let pipeline = raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(source.name),
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions::default(),
-        cache: None,
-    });
-    match block_on(scope.pop()) {
-        Some(error) => Err(DeviceError::Kernel { kernel: source.name, problem: error.to_string() }),
-        None => Ok(Pipeline { pipeline, layout, buffers: source.access.len() }),
     }
 }

@@ -3,12 +3,17 @@
 //! shaders share stands before them, from `shaders/parts/`.
 
 mod backward;
+pub(crate) mod compile;
 pub(crate) mod engine;
 mod forward;
 pub(crate) mod kernel;
 mod model;
 pub(crate) mod ops;
 mod optimizer;
+pub(crate) mod pace;
 mod pass;
 pub(crate) mod program;
+pub(crate) mod stopwatch;
+pub(crate) mod tiling;
+pub(crate) mod tuning;
 mod workspace;

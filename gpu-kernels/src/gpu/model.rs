@@ -1,6 +1,6 @@
 //! The model on the device: its parameters, and the weights as the products see them.
 
-use super::kernel::Pipelines;
+use super::compile::Pipelines;
 use super::ops::matmul::{Matrix, Packed, Rounding, pack, packed_words};
 use super::ops::rms_norm::RmsNorm;
 use super::program::{Dispatch, Program};
@@ -60,7 +60,7 @@ impl Model {
         layout: &Layout,
         angles: Buffer,
     ) -> Result<Self, DeviceError> {
-        let parameters = device.allocate("parameters", layout.len())?;
+        let parameters = device.allocate_large("parameters", layout.len())?;
         let weights = Weights::new(config, layout);
         let linear = |native: &crate::model::weights::Linear| -> Result<Linear, DeviceError> {
             let matrix = Matrix::whole(&parameters, native.range.start, native.rows, native.columns);
@@ -127,7 +127,7 @@ impl Model {
             .flat_map(|block| [&block.query_key_value, &block.output, &block.gate_up, &block.down])
             .chain([&self.head]);
         let dispatches: Vec<Dispatch> = linears
-            .map(|linear| {
+            .flat_map(|linear| {
                 let matrix = Matrix::whole(&self.parameters, linear.range.start, linear.rows, linear.columns);
                 let into = if along == Along::Rows { &linear.forward } else { &linear.backward };
                 pack(&matrix, along, Rounding::Nearest, &self.keys, into)

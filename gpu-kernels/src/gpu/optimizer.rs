@@ -1,10 +1,11 @@
 //! The optimiser step on the device. Twin of `model/optimizer.rs`.
 
-use super::forward::Check;
 use super::ops::adamw::{State, gradient_scale, sum_of_squares};
+use super::pass::SLOTS;
 use super::program::Dispatch;
 use crate::buffers::Buffer;
 use crate::cpu::adamw::{NORM_BLOCK, Scalars};
+use crate::error::EngineError;
 use crate::model::layout::Layout;
 use crate::model::optimizer::{mean_scale, scalars};
 use crate::model::step::StepNumbers;
@@ -24,31 +25,35 @@ fn runs(layout: &Layout) -> Vec<(Range<usize>, bool)> {
     runs
 }
 
-/// The dispatches of a step, which reports its norm in `state.scale`, and their checks.
+/// Slots of the checks of norm and step: those of passes begin at the other end.
+const NORM_SLOT: usize = SLOTS - 2;
+const STEP_SLOT: usize = SLOTS - 1;
+
+/// The check of an optimiser step that has failed, if one has; `flags` has all slots.
+pub(crate) fn failed_check(flags: &[u32]) -> Option<EngineError> {
+    let failed = |slot: usize| flags[slot] != 0;
+    let op = [(NORM_SLOT, "gradient norm"), (STEP_SLOT, "adamw")].into_iter().find(|&(slot, _)| failed(slot))?.1;
+    Some(EngineError::Range { op, layer: None })
+}
+
+/// The dispatches of a step, which reports its norm in `state.scale`.
 pub(crate) fn record(
     config: &OptimizerConfig,
     layout: &Layout,
     state: &State,
     norm_sums: &Buffer,
     (micro_batches, numbers): (u32, StepNumbers),
-) -> (Vec<Dispatch>, Vec<Check>) {
-    let checks = vec![("gradient norm", None), ("adamw", None)];
-    let (norm_slot, step_slot) = (1, 2);
+) -> Vec<Dispatch> {
+    let (norm_slot, step_slot) = (NORM_SLOT as u32, STEP_SLOT as u32);
     let blocks = layout.len().div_ceil(NORM_BLOCK);
-    let mut dispatches = vec![
-        sum_of_squares(&state.gradient, layout.len(), norm_sums),
-        gradient_scale(
-            (norm_sums, blocks),
-            mean_scale(micro_batches),
-            config.gradient_clip_norm,
-            &state.scale,
-            norm_slot,
-        ),
-    ];
+    let mut dispatches = sum_of_squares(&state.gradient, layout.len(), norm_sums);
+    let (mean_scale, clip) = (mean_scale(micro_batches), config.gradient_clip_norm);
+    dispatches.push(gradient_scale((norm_sums, blocks), mean_scale, clip, &state.scale, norm_slot));
     // The device computes the scale of the gradient itself.
     let scalars = |decays| -> Scalars { scalars(config, numbers, 0.0, decays) };
     let runs = runs(layout);
-    dispatches.extend(runs.iter().map(|(range, decays)| state.preview(&scalars(*decays), range.clone(), step_slot)));
-    dispatches.extend(runs.iter().map(|(range, decays)| state.step(&scalars(*decays), range.clone())));
-    (dispatches, checks)
+    dispatches
+        .extend(runs.iter().flat_map(|(range, decays)| state.preview(&scalars(*decays), range.clone(), step_slot)));
+    dispatches.extend(runs.iter().flat_map(|(range, decays)| state.step(&scalars(*decays), range.clone())));
+    dispatches
 }

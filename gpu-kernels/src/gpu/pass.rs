@@ -1,7 +1,7 @@
 //! One pass over a micro-batch: its memory, its program and its checks, kept for the next of equal shape.
 
+use super::compile::Pipelines;
 use super::forward::{Check, Recorder};
-use super::kernel::Pipelines;
 use super::model::Model;
 use super::ops;
 use super::program::Program;
@@ -36,6 +36,11 @@ pub(crate) struct GradientBuffers<'a> {
 pub(crate) struct Passes(Vec<Pass>);
 
 impl Passes {
+    /// The pass that was asked for last.
+    pub(crate) fn last(&self) -> Option<&Pass> {
+        self.0.last()
+    }
+
     /// The pass of this shape, recorded if it is new.
     pub(crate) fn get(
         &mut self,
@@ -77,7 +82,7 @@ fn record(
     (extent, purpose): (Extent, Purpose),
 ) -> Result<Pass, DeviceError> {
     let workspace = Workspace::new(&pipelines.device, &model.config, &model.spec, &extent)?;
-    let mut recorder = Recorder::new(model, &workspace, extent);
+    let mut recorder = Recorder::new(model, &workspace, extent, pipelines);
     recorder.forward();
     if purpose != Purpose::NextToken {
         recorder.cross_entropy();
@@ -86,19 +91,18 @@ fn record(
         recorder.backward(gradient.micro);
         let slot = recorder.check("gradient sum", None);
         let count = gradient.sum.len;
-        recorder.push(ops::sum::sum_peak([gradient.sum, gradient.micro], count, slot));
-        recorder.push(ops::sum::accumulate(gradient.micro, count, gradient.sum));
+        recorder.push_all(ops::sum::sum_peak([gradient.sum, gradient.micro], count, slot));
+        recorder.push_all(ops::sum::accumulate(gradient.micro, count, gradient.sum));
     }
     let Recorder { dispatches, checks, .. } = recorder;
-    assert!(checks.len() < SLOTS);
+    // The last two are the optimiser's.
+    assert!(checks.len() < SLOTS - 2);
     let program = Program::new(pipelines, flags, &dispatches)?;
     Ok(Pass { extent, purpose, workspace, program, checks })
 }
 
-/// The first failed check as an error. `flags` has slot 0 and one slot for each check.
-pub(crate) fn outcome(flags: &[u32], checks: &[Check]) -> Result<(), EngineError> {
-    match flags[1..].iter().zip(checks).find(|(flag, _)| **flag != 0) {
-        Some((_, &(op, layer))) => Err(EngineError::Range { op, layer }),
-        None => Ok(()),
-    }
+/// The first check that has failed, if one has. `flags` has slot 0 and at least one slot for each check.
+pub(crate) fn failed_check(flags: &[u32], checks: &[Check]) -> Option<EngineError> {
+    let (_, &(op, layer)) = flags[1..].iter().zip(checks).find(|(flag, _)| **flag != 0)?;
+    Some(EngineError::Range { op, layer })
 }

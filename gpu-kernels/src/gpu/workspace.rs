@@ -161,7 +161,7 @@ impl Workspace {
             attended: device.allocate("attention output", queries)?,
             branch: device.allocate("residual branch", stream)?,
             inner: device.allocate("SwiGLU output", inner)?,
-            logits: device.allocate("logits", extent.logit_rows * config.vocab_size)?,
+            logits: device.allocate_large("logits", extent.logit_rows * config.vocab_size)?,
             losses: device.allocate("losses", tokens)?,
             scores: device.allocate("attention scores", scores)?,
             left: PackedBuffers::new(device, left_words, left_scales)?,

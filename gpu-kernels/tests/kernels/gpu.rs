@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// The software adapter; none if the environment says aloud to skip.
-fn device() -> Option<Device> {
+pub(crate) fn device() -> Option<Device> {
     match Device::open(&DeviceChoice::Software) {
         Ok(device) => Some(device),
         Err(error) if std::env::var("MANTA_TEST_SKIP").is_ok_and(|skip| skip.contains("gpu")) => {
@@ -26,7 +26,7 @@ fn device() -> Option<Device> {
 }
 
 /// The adapter admitted once for all tests that need no other form.
-fn admitted() -> Option<AdmittedDevice> {
+pub(crate) fn admitted() -> Option<AdmittedDevice> {
     static ADMITTED: OnceLock<Option<AdmittedDevice>> = OnceLock::new();
     ADMITTED
         .get_or_init(|| device().map(|device| AdmittedDevice::admit(device, Forms::default(), None).unwrap()))
@@ -38,7 +38,7 @@ fn gpu_engine(model: ModelConfig, spec: ArithmeticSpec) -> Option<GpuEngine> {
 }
 
 /// A folder of its own under Cargo's, empty.
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&folder);
     folder

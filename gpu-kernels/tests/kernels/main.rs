@@ -8,6 +8,7 @@ mod against_reference;
 mod engine;
 mod golden;
 mod gpu;
+mod gpu_long;
 mod local_rounds;
 mod local_training;
 mod outer;

@@ -5,7 +5,7 @@ mod products;
 mod rows;
 mod sums;
 
-pub(crate) use products::{AXIS_LONG, AXIS_SHORT, long_axis};
+pub(crate) use products::{AXIS_LONG, AXIS_SHORT, long_axis, tiled_products};
 
 use super::bench::{Bench, Outcome};
 use crate::error::EngineError;

@@ -8,7 +8,8 @@ use crate::cpu::pack::{Along, PANEL, Packing, View};
 use crate::cpu::quantize::{self, digit_of, quantize_line, scale_of};
 use crate::error::EngineError;
 use crate::gpu::ops;
-use crate::gpu::ops::matmul::{Matrix, Packed, Rounding, TILES, packed_words};
+use crate::gpu::ops::matmul::{Matrix, Packed, Rounding, packed_words};
+use crate::gpu::tiling::{PIECE, Tiling};
 
 pub(super) fn pack_rows(bench: &mut Bench) -> Cases {
     pack(bench, Along::Rows)
@@ -39,8 +40,8 @@ fn pack(bench: &mut Bench, along: Along) -> Cases {
                 let words = bench.garbage(packed_words(lines, k, digits, batches))?;
                 let scales = bench.garbage(batches * lines)?;
                 let packed = Packed::of(&matrix, along, digits, &words, &scales);
-                let dispatch = ops::matmul::pack(&matrix, along, rounding, &bench.keys, &packed);
-                let found = bench.run(&[dispatch], &[&words, &scales])?;
+                let dispatches = ops::matmul::pack(&matrix, along, rounding, &bench.keys, &packed);
+                let found = bench.run(&dispatches, &[&words, &scales])?;
                 let native = match rounding {
                     Rounding::Nearest => quantize::Rounding::Nearest,
                     Rounding::Stochastic(key) => quantize::Rounding::Stochastic(bench.key_pairs[key]),
@@ -64,7 +65,7 @@ fn pack_native(
         Along::Rows => (matrix.rows, matrix.columns),
         Along::Columns => (matrix.columns, matrix.rows),
     };
-    let groups = k.div_ceil(4);
+    let groups = k.div_ceil(PIECE) * PIECE / 4;
     let mut words = vec![0u32; packed_words(lines, k, digits, matrix.batches)];
     let mut fields = Vec::new();
     for batch in 0..matrix.batches {
@@ -93,8 +94,18 @@ fn pack_native(
     words
 }
 
-/// Products of packed operands, whole path, in every number of digits.
+/// Products of packed operands, whole path, in every number of digits, by the tiling that
+/// needs no measurement.
 pub(super) fn matmul(bench: &mut Bench) -> Cases {
+    let mut outcomes = Vec::new();
+    for digits in [[1, 1], [2, 1], [1, 2], [2, 2]] {
+        outcomes.extend(tiled_products(bench, &[Tiling::DEFAULT], digits)?);
+    }
+    Ok(outcomes)
+}
+
+/// Products of operands of so many digits by each of these tilings.
+pub(crate) fn tiled_products(bench: &mut Bench, tilings: &[Tiling], digits: [usize; 2]) -> Cases {
     let mut outcomes = Vec::new();
     // The last has the longest axis that every admitted device must manage.
     let shapes = [(1, 1, 1), (67, 45, 37), (5, 130, 300), (2, 3, AXIS_SHORT)];
@@ -109,12 +120,8 @@ pub(super) fn matmul(bench: &mut Bench) -> Cases {
         ];
         for (number, values) in regimes.into_iter().enumerate() {
             let (a, b) = (values(m * k, 2 * number as u32), values(n * k, 2 * number as u32 + 1));
-            for (left_digits, right_digits) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
-                if k == AXIS_SHORT && (number < 4 || left_digits != right_digits) {
-                    continue;
-                }
-                let digits = (left_digits, right_digits);
-                outcomes.extend(product_outcomes(bench, (m, n, k), (&a, &b), digits)?);
+            if k < AXIS_SHORT || number == 4 {
+                outcomes.extend(product_outcomes(bench, (m, n, k), (&a, &b), (digits, tilings))?);
             }
         }
     }
@@ -126,15 +133,15 @@ pub(super) fn matmul(bench: &mut Bench) -> Cases {
 pub(crate) fn long_axis(bench: &mut Bench) -> Cases {
     let (m, n, k) = (1, 2, AXIS_LONG);
     let (a, b) = (vec![-1.984_375; m * k], vec![1.984_375; n * k]);
-    product_outcomes(bench, (m, n, k), (&a, &b), (2, 1))
+    product_outcomes(bench, (m, n, k), (&a, &b), ([2, 1], &[Tiling::DEFAULT]))
 }
 
-/// One product by tiles of every size.
+/// One product by each of these tilings.
 fn product_outcomes(
     bench: &mut Bench,
     (m, n, k): (usize, usize, usize),
     (a, b): (&[f32], &[f32]),
-    (left_digits, right_digits): (usize, usize),
+    ([left_digits, right_digits], tilings): ([usize; 2], &[Tiling]),
 ) -> Cases {
     let operand = |values: &[f32], rows: usize, digits: usize| -> Result<_, EngineError> {
         let matrix = Matrix::whole(&bench.floats(values)?, 0, rows, k);
@@ -152,12 +159,12 @@ fn product_outcomes(
     let mut c = vec![0.0; m * n];
     let panels = 0..m.div_ceil(PANEL);
     let peak = cpu::matmul::product(bench.simd, &native_left, panels, &native_right, &mut c, n);
-    bench.run(&[pack_left, pack_right], &[])?;
+    bench.run(&[pack_left, pack_right].concat(), &[])?;
     let mut outcomes = Vec::new();
-    for tile in TILES {
+    for &tiling in tilings {
         let out = Matrix::whole(&bench.garbage(m * n)?, 0, m, n);
-        let product = ops::matmul::matmul_tiled(&left, &right, 1, &out, (SLOT, tile));
-        let found = bench.run(&[product], &[&out.buffer])?;
+        let product = ops::matmul::matmul(&left, &right, 1, &out, (SLOT, tiling));
+        let found = bench.run(&product, &[&out.buffer])?;
         outcomes.push(Outcome { found, expected: expect(&[&c], peak) });
     }
     Ok(outcomes)
@@ -166,14 +173,22 @@ fn product_outcomes(
 /// Words of operands, at the start, in the middle and at the end of their count.
 pub(super) fn gemm_operand(bench: &mut Bench) -> Cases {
     let mut outcomes = Vec::new();
+    let (rows, k) = (285, 28);
+    let (width, stride) = (k / 4, packed_words(1, k, 1, 1));
     // About one byte in 256 is −128, which becomes −127.
-    for (key, first) in [([1, 2], 0), ([0xdead_beef, 0x0bad_cafe], 12_345), ([7, 7], (1 << 31) - 1000)] {
-        let words = bench.garbage(2000)?;
-        let found = bench.run(&[ops::gemm::draw(key, first, &words, 1999)], &[&words])?;
-        let mut integers = vec![0.0; 4 * 1999];
-        cpu::gemm::draw(bench.simd, key, first, &mut integers);
+    for (key, first) in [([1, 2], 0), ([0xdead_beef, 0x0bad_cafe], 1_763), ([7, 7], (1 << 31) / width - 2 * rows)] {
+        let words = bench.garbage(rows * stride + 1)?;
+        let operand = Packed { words: words.clone(), scales: words.clone(), rows, k, digits: 1, batches: 1 };
+        let found = bench.run(&[ops::gemm::draw(key, first, &operand, rows)], &[&words])?;
+        let mut integers = vec![0.0; rows * k];
+        cpu::gemm::draw(bench.simd, key, (first * width) as u32, &mut integers);
         let pack = |four: &[f32]| u32::from_le_bytes([0, 1, 2, 3].map(|at| four[at] as i32 as u8));
-        let mut expected: Vec<u32> = integers.chunks_exact(4).map(pack).collect();
+        let mut expected = Vec::new();
+        for row in integers.chunks_exact(k) {
+            expected.extend(row.chunks_exact(4).map(pack));
+            // Rows are filled up with zeros.
+            expected.resize(expected.len() + stride - width, 0);
+        }
         // The word after them is left alone.
         expected.extend([GARBAGE, 0]);
         outcomes.push(Outcome { found, expected });

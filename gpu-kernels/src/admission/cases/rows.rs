@@ -256,9 +256,9 @@ pub(super) fn cross_entropy(bench: &mut Bench) -> Cases {
             row[target as usize] = cpu::reduce::row_maximum(row);
         }
         let (buffer, losses) = (bench.floats(&logits)?, bench.garbage(rows)?);
-        let dispatch =
+        let dispatches =
             ops::cross_entropy::cross_entropy(&buffer, (rows, width), &bench.words(&targets)?, scale, &losses, SLOT);
-        let mut found = bench.run(&[dispatch], &[&losses, &buffer])?;
+        let mut found = bench.run(&dispatches, &[&losses, &buffer])?;
         let judged = bench.pool.install(|| cpu::cross_entropy::cross_entropy(bench.simd, &mut logits, &targets, scale));
         let failed = found.pop();
         // The native twin gives the sums of losses and hits only, and nothing if one fails.
@@ -284,8 +284,9 @@ pub(super) fn embedding(bench: &mut Bench) -> Cases {
     let (table, places) = (spread(offset + vocab_size * width, 1, -100, 39), tokens(count, 2, vocab_size));
     let rows = bench.garbage(count * width)?;
     let (parameters, list) = (bench.floats(&table)?, bench.words(&places)?);
-    let dispatch = ops::embedding::embedding((&parameters, offset), (&list, count), width, &rows);
-    let found = bench.run(&[dispatch], &[&rows])?;
+    let shape = (vocab_size, width);
+    let dispatches = ops::embedding::embedding((&parameters, offset), shape, (&list, count), &rows);
+    let found = bench.run(&dispatches, &[&rows])?;
     let mut expected = vec![0.0; count * width];
     bench.pool.install(|| cpu::embedding::gather(&table[offset..], &places, width, &mut expected));
     Ok(vec![Outcome { found, expected: expect(&[&expected], 0) }])
@@ -303,14 +304,14 @@ pub(super) fn embedding_gradient(bench: &mut Bench) -> Cases {
             let dx = spread(count * width, 4, low, high);
             let mut table = if accumulate { ordinary(vocab_size * width, 5) } else { vec![0.0; vocab_size * width] };
             let gradient = if accumulate { bench.floats(&table)? } else { bench.garbage(table.len())? };
-            let dispatch = ops::embedding::embedding_gradient(
+            let dispatches = ops::embedding::embedding_gradient(
                 &bench.floats(&dx)?,
                 [&starts, &places],
                 (vocab_size, width),
                 (&gradient, 0, accumulate),
                 SLOT,
             );
-            let found = bench.run(&[dispatch], &[&gradient])?;
+            let found = bench.run(&dispatches, &[&gradient])?;
             let peak =
                 bench.pool.install(|| cpu::embedding::scatter_add(bench.simd, &segments, &dx, width, &mut table));
             outcomes.push(Outcome { found, expected: expect(&[&table], peak) });

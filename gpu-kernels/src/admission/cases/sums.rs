@@ -49,7 +49,7 @@ pub(super) fn sum_peak(bench: &mut Bench) -> Cases {
     let mut outcomes = Vec::new();
     for (a, b) in sum_cases() {
         let (left, right) = (bench.floats(&a)?, bench.floats(&b)?);
-        let found = bench.run(&[ops::sum::sum_peak([&left, &right], a.len(), SLOT)], &[])?;
+        let found = bench.run(&ops::sum::sum_peak([&left, &right], a.len(), SLOT), &[])?;
         let peak = cpu::reduce::sum_peak(bench.simd, &a, &b);
         outcomes.push(Outcome { found, expected: expect(&[], peak) });
     }
@@ -61,7 +61,7 @@ pub(super) fn sum_peak(bench: &mut Bench) -> Cases {
         for a in [edge, edge - 1] {
             let a = f32::from_bits(a);
             let slot = SLOT + dispatches.len() as u32;
-            dispatches.push(ops::sum::sum_peak([&bench.floats(&[a])?, &bench.floats(&[b])?], 1, slot));
+            dispatches.extend(ops::sum::sum_peak([&bench.floats(&[a])?, &bench.floats(&[b])?], 1, slot));
             expected.push(u32::from(fails(a)));
         }
     }
@@ -75,9 +75,9 @@ pub(super) fn accumulate(bench: &mut Bench) -> Cases {
     let mut outcomes = Vec::new();
     for (mut a, b) in sum_cases() {
         let (total, part) = (bench.floats(&a)?, bench.floats(&b)?);
-        let check = ops::sum::sum_peak([&total, &part], a.len(), SLOT);
-        let dispatch = ops::sum::accumulate(&part, a.len(), &total);
-        let found = bench.run(&[check, dispatch], &[&total])?;
+        let mut dispatches = ops::sum::sum_peak([&total, &part], a.len(), SLOT);
+        dispatches.extend(ops::sum::accumulate(&part, a.len(), &total));
+        let found = bench.run(&dispatches, &[&total])?;
         let peak = cpu::reduce::sum_peak(bench.simd, &a, &b);
         if peak < crate::arithmetic::RANGE_LIMIT_BITS {
             add_assign(bench.simd, &mut a, &b);
@@ -97,8 +97,8 @@ pub(super) fn sum_of_squares(bench: &mut Bench) -> Cases {
     for values in norm_inputs() {
         let blocks = values.len().div_ceil(NORM_BLOCK);
         let sums = bench.garbage(blocks)?;
-        let dispatch = ops::adamw::sum_of_squares(&bench.floats(&values)?, values.len(), &sums);
-        let found = bench.run(&[dispatch], &[&sums])?;
+        let dispatches = ops::adamw::sum_of_squares(&bench.floats(&values)?, values.len(), &sums);
+        let found = bench.run(&dispatches, &[&sums])?;
         let expected: Vec<f32> =
             values.chunks(NORM_BLOCK).map(|block| cpu::reduce::sum_of_squares(bench.simd, block)).collect();
         outcomes.push(Outcome { found, expected: expect(&[&expected], 0) });
@@ -160,7 +160,7 @@ pub(super) fn adamw_preview(bench: &mut Bench) -> Cases {
         first_moment: bench.floats(&first)?,
         second_moment: bench.floats(&second)?,
     };
-    let dispatches: Vec<_> = (0..count).map(|at| state.preview(&scalars, at..at + 1, SLOT + at as u32)).collect();
+    let dispatches: Vec<_> = (0..count).flat_map(|at| state.preview(&scalars, at..at + 1, SLOT + at as u32)).collect();
     let found = bench.run_checks(&dispatches, &[], count)?;
     outcomes.push(Outcome { found, expected });
     Ok(outcomes)
@@ -191,10 +191,10 @@ fn optimizer_step(bench: &mut Bench, outputs: bool) -> Cases {
             first_moment: bench.floats(&first)?,
             second_moment: bench.floats(&second)?,
         };
-        let mut dispatches = vec![state.preview(&scalars, range.clone(), SLOT)];
+        let mut dispatches = state.preview(&scalars, range.clone(), SLOT);
         let mut tensors = Vec::new();
         if outputs {
-            dispatches.push(state.step(&scalars, range.clone()));
+            dispatches.extend(state.step(&scalars, range.clone()));
             tensors = vec![&state.parameters, &state.first_moment, &state.second_moment];
         }
         let found = bench.run(&dispatches, &tensors)?;

@@ -1,6 +1,6 @@
 //! Launchers of `softmax_causal`, `softmax_causal_backward` and `group_sum`.
 
-use super::{GROUP_ELEMENTS, word};
+use super::{GROUP_ELEMENTS, GROUP_ROWS, elementwise, word};
 use crate::buffers::Buffer;
 use crate::gpu::kernel::Kernel;
 use crate::gpu::program::Dispatch;
@@ -30,7 +30,8 @@ impl Scores {
             kernel: Kernel::SoftmaxCausal,
             params,
             buffers: vec![scores.clone()],
-            groups: self.heads * self.length,
+            groups: (self.heads * self.length).div_ceil(GROUP_ROWS),
+            operations: elementwise(self.heads * self.length * self.stride),
         }
     }
 
@@ -38,7 +39,9 @@ impl Scores {
     pub(crate) fn softmax_backward(&self, probabilities: &Buffer, gradient: &Buffer, slot: u32) -> Dispatch {
         let params = self.params(&[probabilities, gradient], slot);
         let buffers = vec![probabilities.clone(), gradient.clone()];
-        Dispatch { kernel: Kernel::SoftmaxCausalBackward, params, buffers, groups: self.heads * self.length }
+        let rows = self.heads * self.length;
+        let (groups, operations) = (rows.div_ceil(GROUP_ROWS), elementwise(rows * self.stride));
+        Dispatch { kernel: Kernel::SoftmaxCausalBackward, params, buffers, groups, operations }
     }
 }
 
@@ -53,5 +56,6 @@ pub(crate) fn group_sum(
     assert!(count * members <= parts.len && offset + count <= total.len);
     let params = vec![word(count), word(head_elements), word(members), word(offset), slot];
     let buffers = vec![parts.clone(), total.clone()];
-    Dispatch { kernel: Kernel::GroupSum, params, buffers, groups: count.div_ceil(GROUP_ELEMENTS) }
+    let (groups, operations) = (count.div_ceil(GROUP_ELEMENTS), elementwise(count * members));
+    Dispatch { kernel: Kernel::GroupSum, params, buffers, groups, operations }
 }

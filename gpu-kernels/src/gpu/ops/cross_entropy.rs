@@ -1,6 +1,6 @@
-//! Launcher of `cross_entropy`.
+//! Launcher of `cross_entropy`: a dispatch for each window of the logits.
 
-use super::word;
+use super::{GROUP_ROWS, elementwise, word};
 use crate::buffers::Buffer;
 use crate::gpu::kernel::Kernel;
 use crate::gpu::program::Dispatch;
@@ -13,9 +13,17 @@ pub(crate) fn cross_entropy(
     scale: Option<f32>,
     losses: &Buffer,
     slot: u32,
-) -> Dispatch {
+) -> Vec<Dispatch> {
     assert!(rows * width <= logits.len && rows <= targets.len && rows <= losses.len);
-    let params = vec![word(rows), word(width), scale.unwrap_or(0.0).to_bits(), u32::from(scale.is_some()), slot];
-    let buffers = vec![logits.clone(), targets.clone(), losses.clone()];
-    Dispatch { kernel: Kernel::CrossEntropy, params, buffers, groups: rows }
+    let step = (logits.elements_max(1) / width).max(1);
+    let launch = |first: usize| {
+        let rows = step.min(rows - first);
+        let (window, offset) = logits.window(first * width..(first + rows) * width);
+        let (scale, with_gradient) = (scale.unwrap_or(0.0).to_bits(), u32::from(scale.is_some()));
+        let params = vec![word(rows), word(width), word(offset), word(first), scale, with_gradient, slot];
+        let buffers = vec![window, targets.clone(), losses.clone()];
+        let operations = 4 * elementwise(rows * width);
+        Dispatch { kernel: Kernel::CrossEntropy, params, buffers, groups: rows.div_ceil(GROUP_ROWS), operations }
+    };
+    (0..rows).step_by(step).map(launch).collect()
 }

@@ -1,13 +1,10 @@
 //! Launchers of `rms_norm`, `rms_norm_backward` and `rms_norm_weight_gradient`.
 
-use super::word;
+use super::{GROUP_ROWS, elementwise, word};
 use crate::arithmetic::from_host;
 use crate::buffers::Buffer;
 use crate::gpu::kernel::Kernel;
 use crate::gpu::program::Dispatch;
-
-/// Columns that a workgroup of the weight gradient sums.
-const COLUMNS: usize = 8;
 
 /// A norm over rows of `width` elements; its weight starts at `weight` in `parameters`.
 #[derive(Clone)]
@@ -39,17 +36,19 @@ impl RmsNorm {
     ) -> Dispatch {
         self.check(rows, &[y], inverse);
         assert!((first + rows) * self.width <= x.len);
+        let (parameters, offset) = self.parameters.window(self.weight..self.weight + self.width);
         let params = vec![
             word(rows),
             word(self.width),
             word(first * self.width),
-            word(self.weight),
+            word(offset),
             self.reciprocal_width(),
             self.epsilon.to_bits(),
             slot,
         ];
-        let buffers = vec![x.clone(), self.parameters.clone(), y.clone(), inverse.clone()];
-        Dispatch { kernel: Kernel::RmsNorm, params, buffers, groups: rows }
+        let buffers = vec![x.clone(), parameters, y.clone(), inverse.clone()];
+        let operations = elementwise(rows * self.width);
+        Dispatch { kernel: Kernel::RmsNorm, params, buffers, groups: rows.div_ceil(GROUP_ROWS), operations }
     }
 
     /// Adds the gradient of x to `dx`, or writes it there.
@@ -61,10 +60,12 @@ impl RmsNorm {
         slot: u32,
     ) -> Dispatch {
         self.check(rows, &[dy, x, dx], inverse);
+        let (parameters, offset) = self.parameters.window(self.weight..self.weight + self.width);
         let params =
-            vec![word(rows), word(self.width), word(self.weight), self.reciprocal_width(), u32::from(accumulate), slot];
-        let buffers = vec![dy.clone(), x.clone(), inverse.clone(), self.parameters.clone(), dx.clone()];
-        Dispatch { kernel: Kernel::RmsNormBackward, params, buffers, groups: rows }
+            vec![word(rows), word(self.width), word(offset), self.reciprocal_width(), u32::from(accumulate), slot];
+        let buffers = vec![dy.clone(), x.clone(), inverse.clone(), parameters, dx.clone()];
+        let operations = elementwise(rows * self.width);
+        Dispatch { kernel: Kernel::RmsNormBackward, params, buffers, groups: rows.div_ceil(GROUP_ROWS), operations }
     }
 
     /// Writes the gradient of the weight to the weight's place in `gradient`.
@@ -77,8 +78,10 @@ impl RmsNorm {
     ) -> Dispatch {
         self.check(rows, &[dy, x], inverse);
         assert!(self.weight + self.width <= gradient.len);
-        let params = vec![word(rows), word(self.width), word(self.weight), slot];
-        let buffers = vec![dy.clone(), x.clone(), inverse.clone(), gradient.clone()];
-        Dispatch { kernel: Kernel::RmsNormWeightGradient, params, buffers, groups: self.width.div_ceil(COLUMNS) }
+        let (gradient, offset) = gradient.window(self.weight..self.weight + self.width);
+        let params = vec![word(rows), word(self.width), word(offset), slot];
+        let buffers = vec![dy.clone(), x.clone(), inverse.clone(), gradient];
+        let (groups, operations) = (self.width.div_ceil(GROUP_ROWS), elementwise(rows * self.width));
+        Dispatch { kernel: Kernel::RmsNormWeightGradient, params, buffers, groups, operations }
     }
 }

@@ -1,6 +1,6 @@
 //! Launcher of `rope`.
 
-use super::{GROUP_ELEMENTS, word};
+use super::{GROUP_ELEMENTS, elementwise, word};
 use crate::buffers::Buffer;
 use crate::cpu::rope::Turn;
 use crate::gpu::kernel::Kernel;
@@ -54,6 +54,7 @@ impl HeadLayout {
             slot,
         ];
         let buffers = vec![from.clone(), angles.clone(), to.clone()];
-        Dispatch { kernel: Kernel::Rope, params, buffers, groups: count.div_ceil(GROUP_ELEMENTS) }
+        let (groups, operations) = (count.div_ceil(GROUP_ELEMENTS), elementwise(2 * count));
+        Dispatch { kernel: Kernel::Rope, params, buffers, groups, operations }
     }
 }

@@ -1,6 +1,6 @@
 //! Launchers of `swiglu` and `swiglu_backward`.
 
-use super::{GROUP_ELEMENTS, word};
+use super::{GROUP_ELEMENTS, elementwise, word};
 use crate::buffers::Buffer;
 use crate::gpu::kernel::Kernel;
 use crate::gpu::program::Dispatch;
@@ -11,7 +11,8 @@ pub(crate) fn swiglu(gate_up: &Buffer, (rows, width): (usize, usize), h: &Buffer
     assert!(2 * count <= gate_up.len && count <= h.len);
     let buffers = vec![gate_up.clone(), h.clone()];
     let groups = count.div_ceil(GROUP_ELEMENTS);
-    Dispatch { kernel: Kernel::Swiglu, params: vec![word(count), word(width), slot], buffers, groups }
+    let (params, operations) = (vec![word(count), word(width), slot], 4 * elementwise(count));
+    Dispatch { kernel: Kernel::Swiglu, params, buffers, groups, operations }
 }
 
 /// The gradient of \[gate, up\].
@@ -25,5 +26,6 @@ pub(crate) fn swiglu_backward(
     assert!(count <= dh.len && 2 * count <= gate_up.len && 2 * count <= d_gate_up.len);
     let buffers = vec![dh.clone(), gate_up.clone(), d_gate_up.clone()];
     let groups = count.div_ceil(GROUP_ELEMENTS);
-    Dispatch { kernel: Kernel::SwigluBackward, params: vec![word(count), word(width), slot], buffers, groups }
+    let (params, operations) = (vec![word(count), word(width), slot], 4 * elementwise(count));
+    Dispatch { kernel: Kernel::SwigluBackward, params, buffers, groups, operations }
 }

@@ -1,16 +1,17 @@
 //! [`GpuEngine`]: the engine of `model/engine.rs` with everything on a device.
 //!
-//! Each call submits once and reads back once. A call that fails has changed
-//! neither parameters nor optimiser state nor the accumulated gradient, unless
-//! the device itself was lost, and then all of them with it.
+//! Each call submits once and reads back once; [`GpuEngine::train_steps`] does so for
+//! a whole sequence of steps. A call that fails has changed neither parameters nor
+//! optimiser state nor the accumulated gradient, unless the device itself was lost,
+//! and then all of them with it.
 
-use super::kernel::{Form, Pipelines};
+mod replay;
+mod work;
+
+use super::compile::Pipelines;
 use super::model::Model;
-use super::ops::adamw::State;
-use super::optimizer;
-use super::pass::{GradientBuffers, Passes, SLOTS, outcome};
+use super::pass::{Passes, SLOTS};
 use super::program::Program;
-use super::workspace::Extent;
 use crate::admission::AdmittedDevice;
 use crate::arithmetic::canon;
 use crate::buffers::{Buffer, bits, floats};
@@ -21,18 +22,13 @@ use crate::cpu::rope::Rotary;
 use crate::device::Device;
 use crate::error::EngineError;
 use crate::model::config::ModelConfig;
-use crate::model::engine::{
-    OPTIMIZER_CONTEXT, PARAMETER_CONTEXT, check_context, check_sequences, checked_batch, hash_vectors, split_targets,
-};
-use crate::model::forward::{Batch, Purpose};
+use crate::model::engine::{OPTIMIZER_CONTEXT, PARAMETER_CONTEXT, hash_vectors};
 use crate::model::init::initialize;
 use crate::model::layout::Layout;
 use crate::model::state::TrainingState;
-use crate::model::step::{
-    Evaluation, LAYER_SITES, LossSum, MicroBatchKey, OpKeys, RoundingSite, StepNumbers, StepReport,
-};
 use crate::reduce::check;
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
+use replay::ReplayMemory;
 
 /// Trains one model on a graphics device, bit for bit as [`crate::Engine`] does.
 pub struct GpuEngine {
@@ -53,12 +49,21 @@ pub struct GpuEngine {
     flags: Buffer,
     pack_forward: Program,
     pack_backward: Program,
+    optimizer_program: Option<OptimizerProgram>,
+    replay: ReplayMemory,
     passes: Passes,
     segments: Segments,
     forward_packed: bool,
     backward_packed: bool,
     /// The gradient counts as zero whatever the device holds.
     gradient_is_zero: bool,
+}
+
+/// The dispatches of an optimiser step, whose numbers are those of the last one.
+struct OptimizerProgram {
+    /// With the accumulated gradient, not with one from outside.
+    own: bool,
+    program: Program,
 }
 
 impl GpuEngine {
@@ -77,28 +82,27 @@ impl GpuEngine {
         model.validate()?;
         arithmetic.validate(&model)?;
         device.check_axes(&model, &arithmetic)?;
-        Self::with_form(model, optimizer, arithmetic, device.device(), device.forms())
+        Self::with_pipelines(model, optimizer, arithmetic, device.pipelines())
     }
 
-    /// Allocates a model with all parameters zero on a device whose kernels are compiled in this form.
-    pub(crate) fn with_form(
+    /// Allocates a model with all parameters zero on the device of these kernels.
+    pub(crate) fn with_pipelines(
         config: ModelConfig,
         optimizer: OptimizerConfig,
         spec: ArithmeticSpec,
-        device: &Device,
-        (form, soft_kernels): (Form, Vec<&'static str>),
+        mut pipelines: Pipelines,
     ) -> Result<Self, EngineError> {
+        let device = &pipelines.device.clone();
         config.validate()?;
         spec.validate(&config)?;
         optimizer.validate()?;
         let layout = Layout::new(&config);
-        let mut pipelines = Pipelines::new(device.clone(), form, soft_kernels);
         let angles = device.allocate("rotary angles", config.max_position_embeddings * config.head_dim)?;
         let model = Model::new(device, &config, &spec, &layout, angles)?;
         let flags = device.allocate("check flags", SLOTS)?;
         let pack_forward = model.pack_weights(&mut pipelines, &flags, Along::Rows)?;
         let pack_backward = model.pack_weights(&mut pipelines, &flags, Along::Columns)?;
-        let vector = |tensor| device.allocate(tensor, layout.len());
+        let vector = |tensor| device.allocate_large(tensor, layout.len());
         Ok(Self {
             device: device.clone(),
             pipelines,
@@ -113,6 +117,8 @@ impl GpuEngine {
             flags,
             pack_forward,
             pack_backward,
+            optimizer_program: None,
+            replay: ReplayMemory::default(),
             passes: Passes::default(),
             segments: Segments::default(),
             forward_packed: false,
@@ -260,104 +266,6 @@ impl GpuEngine {
         self.gradient_is_zero = true;
     }
 
-    /// Adds the gradient of one micro-batch and returns its loss; see
-    /// [`crate::Engine::accumulate_gradient`].
-    ///
-    /// # Errors
-    /// As there, or a device that is lost or out of memory.
-    pub fn accumulate_gradient(
-        &mut self,
-        tokens: &[u32],
-        sequences: usize,
-        key: &MicroBatchKey,
-    ) -> Result<LossSum, EngineError> {
-        check_sequences(&self.model.spec, sequences)?;
-        let batch = checked_batch(&self.model.config, &self.model.spec, tokens, sequences)?;
-        let (inputs, targets) = split_targets(tokens, batch.length);
-        self.device.write(&self.model.keys, &self.site_keys(key));
-        let (losses, _) = self.run(&inputs, &targets, batch, Purpose::Train)?;
-        Ok(loss_sum(&losses))
-    }
-
-    /// Takes the optimiser step of these numbers with the sum of the gradients of
-    /// `micro_batches` micro-batches, and forgets the accumulated gradient.
-    ///
-    /// # Errors
-    /// As [`crate::Engine::apply_gradient`], or a lost device.
-    pub fn apply_gradient(
-        &mut self,
-        gradient_sum: &[f32],
-        micro_batches: u32,
-        step: StepNumbers,
-    ) -> Result<StepReport, EngineError> {
-        self.check_length("gradient_sum", gradient_sum.len())?;
-        check("gradient_sum", gradient_sum)?;
-        self.device.write(&self.micro_gradient, &bits(gradient_sum));
-        self.apply(self.micro_gradient.clone(), micro_batches, step)
-    }
-
-    /// [`GpuEngine::apply_gradient`] with the gradient accumulated here, which
-    /// does not leave the device.
-    ///
-    /// # Errors
-    /// As [`GpuEngine::apply_gradient`].
-    pub fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError> {
-        self.apply(self.gradient.clone(), micro_batches, step)
-    }
-
-    fn apply(&mut self, gradient: Buffer, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError> {
-        if micro_batches == 0 {
-            return Err(EngineError::Length { what: "micro_batches", expected: "at least 1".into(), found: 0 });
-        }
-        let state = State {
-            gradient,
-            scale: self.scale.clone(),
-            parameters: self.model.parameters.clone(),
-            first_moment: self.first_moment.clone(),
-            second_moment: self.second_moment.clone(),
-        };
-        let place = (micro_batches, step);
-        let (dispatches, checks) = optimizer::record(&self.optimizer, &self.layout, &state, &self.norm_sums, place);
-        let program = Program::new(&mut self.pipelines, &self.flags, &dispatches)?;
-        let mut encoder = self.encoder();
-        program.encode(&self.device, &mut encoder);
-        let reads = [(&self.flags, checks.len() + 1), (&self.scale, 1)];
-        let contents = self.device.submit_and_read(encoder, &reads)?;
-        self.gradient_is_zero = false;
-        outcome(&contents[0], &checks)?;
-        self.parameters_changed();
-        self.zero_gradient();
-        let learning_rate = self.optimizer.learning_rate_at(step.schedule);
-        Ok(StepReport { gradient_norm: f32::from_bits(contents[1][0]), learning_rate })
-    }
-
-    /// Loss and hits of `sequences` rows of tokens; see [`crate::Engine::evaluate`].
-    ///
-    /// # Errors
-    /// As there, or a device that is lost or out of memory.
-    pub fn evaluate(&mut self, tokens: &[u32], sequences: usize) -> Result<Evaluation, EngineError> {
-        let batch = checked_batch(&self.model.config, &self.model.spec, tokens, sequences)?;
-        let mut sum = Evaluation::default();
-        for tokens in tokens.chunks(self.model.spec.micro_batch_sequences * (batch.length + 1)) {
-            let batch = Batch { sequences: tokens.len() / (batch.length + 1), ..batch };
-            let (inputs, targets) = split_targets(tokens, batch.length);
-            let (losses, _) = self.run(&inputs, &targets, batch, Purpose::Evaluate)?;
-            sum = sum + Evaluation { loss: loss_sum(&losses), hits: hits(&losses) };
-        }
-        Ok(sum)
-    }
-
-    /// The logits of the token after `context`; see [`crate::Engine::next_token_logits`].
-    ///
-    /// # Errors
-    /// As there, or a device that is lost or out of memory.
-    pub fn next_token_logits(&mut self, context: &[u32]) -> Result<Vec<f32>, EngineError> {
-        check_context(&self.model.config, context)?;
-        let batch = Batch { sequences: 1, length: context.len() };
-        let (_, logits) = self.run(context, &[], batch, Purpose::NextToken)?;
-        Ok(floats(&logits))
-    }
-
     /// blake3 of the parameters: equal on all peers of a run after every step.
     ///
     /// # Errors
@@ -376,107 +284,14 @@ impl GpuEngine {
             self.device.submit_and_read(self.device.encoder(), &[(first, first.len), (second, second.len)])?;
         Ok(hash_vectors(OPTIMIZER_CONTEXT, &[&floats(&contents[0]), &floats(&contents[1])]))
     }
-
-    /// The keys of all roundings of a micro-batch.
-    fn site_keys(&self, key: &MicroBatchKey) -> Vec<u32> {
-        let (keys, layers) = (OpKeys::new(key), self.model.config.num_hidden_layers);
-        let mut words = vec![0; self.model.keys.len];
-        debug_assert_eq!(words.len(), 2 * (layers + 1) * LAYER_SITES as usize);
-        for layer in 0..=layers {
-            for site in RoundingSite::ALL {
-                let place = 2 * site.number(layer) as usize;
-                words[place..place + 2].copy_from_slice(&keys.site(layer, site));
-            }
-        }
-        words
-    }
-
-    /// Commands that begin by forgetting earlier outcomes and, if it counts as zero, the gradient.
-    fn encoder(&self) -> wgpu::CommandEncoder {
-        let mut encoder = self.device.encoder();
-        encoder.clear_buffer(&self.flags.raw, 0, None);
-        if self.gradient_is_zero {
-            encoder.clear_buffer(&self.gradient.raw, 0, None);
-        }
-        encoder
-    }
-
-    /// Makes the table of angles long enough.
-    fn extend_angles(&mut self, positions: usize) {
-        let known = self.rotary.positions();
-        if known < positions {
-            self.rotary.extend_to(positions);
-            let table: Vec<u32> =
-                self.rotary.angles().flat_map(|(cosine, sine)| [cosine.to_bits(), sine.to_bits()]).collect();
-            self.device.write(&self.model.angles, &table);
-        }
-    }
-
-    /// Runs a pass; the fixed-point losses of its rows, and for `NextToken` the logits instead.
-    fn run(
-        &mut self,
-        inputs: &[u32],
-        targets: &[u32],
-        batch: Batch,
-        purpose: Purpose,
-    ) -> Result<(Vec<u32>, Vec<u32>), EngineError> {
-        self.extend_angles(batch.length);
-        let mut encoder = self.encoder();
-        if !self.forward_packed {
-            self.pack_forward.encode(&self.device, &mut encoder);
-        }
-        if purpose == Purpose::Train && !self.backward_packed {
-            self.pack_backward.encode(&self.device, &mut encoder);
-        }
-        let extent = Extent {
-            sequences: batch.sequences,
-            length: batch.length,
-            logit_rows: if purpose == Purpose::NextToken { 1 } else { batch.tokens() },
-            training: purpose == Purpose::Train,
-        };
-        let gradient = GradientBuffers { micro: &self.micro_gradient, sum: &self.gradient };
-        let pass = self.passes.get(&self.model, &mut self.pipelines, &self.flags, &gradient, (extent, purpose))?;
-        let workspace = &pass.workspace;
-        self.device.write(&workspace.tokens, inputs);
-        self.device.write(&workspace.targets, targets);
-        if let Some(backward) = &workspace.backward {
-            self.segments.sort(inputs, self.model.config.vocab_size);
-            self.device.write(&backward.segments, self.segments.offsets());
-            self.device.write(&backward.places, self.segments.all_places());
-        }
-        pass.program.encode(&self.device, &mut encoder);
-        let (losses, logits) = match purpose {
-            Purpose::NextToken => (0, self.model.config.vocab_size),
-            _ => (batch.tokens(), 0),
-        };
-        let reads = [(&self.flags, pass.checks.len() + 1), (&workspace.losses, losses), (&workspace.logits, logits)];
-        let mut contents = self.device.submit_and_read(encoder, &reads)?;
-        self.gradient_is_zero = false;
-        self.forward_packed = true;
-        self.backward_packed |= purpose == Purpose::Train;
-        outcome(&contents[0], &pass.checks)?;
-        let logits = contents.pop().unwrap_or_default();
-        let losses = contents.pop().unwrap_or_default();
-        Ok((losses, logits))
-    }
-}
-
-/// The bit of a row's loss that says whether its target is a hit; losses are under 2³¹.
-const HIT: u32 = 1 << 31;
-
-/// The sum of fixed-point losses, in any order.
-fn loss_sum(losses: &[u32]) -> LossSum {
-    LossSum { fixed: losses.iter().map(|&loss| i64::from(loss & !HIT)).sum(), tokens: losses.len() as u64 }
-}
-
-fn hits(losses: &[u32]) -> u64 {
-    losses.iter().map(|&loss| u64::from(loss / HIT)).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::{DeviceChoice, DeviceError};
+    use crate::gpu::kernel::Form;
+    use crate::model::step::{MicroBatchKey, StepNumbers};
 
     #[test]
     fn a_lost_device_is_an_error_and_no_panic() {
@@ -503,8 +318,8 @@ mod tests {
             initializer_range: 0.05,
         };
         let spec = ArithmeticSpec { micro_batch_sequences: 1, sequence_length: 4, ..ArithmeticSpec::default() };
-        let forms = (Form::default(), Vec::new());
-        let mut engine = GpuEngine::with_form(config, OptimizerConfig::default(), spec, &device, forms).unwrap();
+        let pipelines = Pipelines::new(device.clone(), Form::default(), Vec::new(), None);
+        let mut engine = GpuEngine::with_pipelines(config, OptimizerConfig::default(), spec, pipelines).unwrap();
         engine.initialize([1; 32]).unwrap();
         let key = MicroBatchKey { run_seed: [1; 32], step: 0, micro_batch: 0 };
         let tokens = [1, 2, 3, 4, 5];

@@ -1,6 +1,10 @@
 //! A short measurement of this machine, for its listing. Nothing that is
 //! computed depends on it.
 
+mod product;
+
+pub use product::{ProductExtent, ProductTiming, time_products};
+
 use crate::admission::AdmittedDevice;
 use crate::cpu::matmul::product_parallel;
 use crate::cpu::pack::{Along, Packed, Packing, View};
@@ -8,9 +12,9 @@ use crate::cpu::pool::Pool;
 use crate::cpu::quantize::Rounding;
 use crate::cpu::simd::SimdPath;
 use crate::error::EngineError;
-use crate::gpu::kernel::Pipelines;
 use crate::gpu::ops::matmul::{Matrix, Packed as DevicePacked, matmul, packed_words};
-use crate::gpu::program::{NO_SLOT, Program};
+use crate::gpu::program::{Commands, NO_SLOT, Program};
+use crate::gpu::tiling::ProductShape;
 use std::time::{Duration, Instant};
 
 /// Side of the square matrices multiplied: their packed forms fit a second-level cache.
@@ -54,14 +58,13 @@ pub fn measure_multiply_adds_per_s(duration_ms: u64, threads: usize) -> Result<u
 /// # Errors
 /// The device is lost or out of memory.
 pub fn measure_device_multiply_adds_per_s(device: &AdmittedDevice, duration_ms: u64) -> Result<u64, EngineError> {
-    let (form, soft_kernels) = device.forms();
+    let mut pipelines = device.pipelines();
     let device = device.device();
-    let mut pipelines = Pipelines::new(device.clone(), form, soft_kernels);
     let flags = device.allocate("check flags", 2)?;
     let operand = |rows| -> Result<DevicePacked, EngineError> {
         let words = device.allocate("a benchmark's operand", packed_words(rows, SIDE, 1, 1))?;
         let scales = device.allocate("a benchmark's scales", rows)?;
-        Ok(DevicePacked { words, scales, rows, groups: SIDE.div_ceil(4), digits: 1, batches: 1 })
+        Ok(DevicePacked { words, scales, rows, k: SIDE, digits: 1, batches: 1 })
     };
     let right = operand(SIDE)?;
     let limit = Duration::from_millis(duration_ms);
@@ -69,14 +72,15 @@ pub fn measure_device_multiply_adds_per_s(device: &AdmittedDevice, duration_ms: 
     loop {
         let left = operand(rows)?;
         let out = Matrix::whole(&device.allocate("a benchmark's product", rows * SIDE)?, 0, rows, SIDE);
-        let program = Program::new(&mut pipelines, &flags, &[matmul(&left, &right, 1, &out, NO_SLOT)])?;
+        let tiling = pipelines.tiling(&ProductShape::of(&left, &right));
+        let program = Program::new(&mut pipelines, &flags, &matmul(&left, &right, 1, &out, (NO_SLOT, tiling)))?;
         let mut elapsed = Duration::MAX;
         // The first round pays for what is set up lazily.
         for _ in 0..2 {
             let start = Instant::now();
-            let mut encoder = device.encoder();
-            program.encode(device, &mut encoder);
-            device.submit_and_read(encoder, &[(&flags, 1)])?;
+            let mut commands = Commands::new(device);
+            commands.run(&program);
+            commands.submit_and_read(&[(&flags, 1)])?;
             elapsed = elapsed.min(start.elapsed());
         }
         if elapsed >= limit || rows >= ROWS_MAX {

@@ -1,0 +1,111 @@
+//! Times tilings on a product of a class.
+
+use super::ProductClass;
+use crate::device::{Device, DeviceError};
+use crate::gpu::compile::Pipelines;
+use crate::gpu::ops::matmul::{Matrix, Packed, matmul, packed_words};
+use crate::gpu::program::{NO_SLOT, Program};
+use crate::gpu::tiling::Tiling;
+use std::time::Duration;
+
+/// Multiply-adds of the first, smallest product.
+const MULTIPLY_ADDS: u64 = 1 << 22;
+/// Products that take less are made larger, up to the size of the class: clocks and the filling
+/// of a device need so much.
+const TIME_MIN: Duration = Duration::from_micros(500);
+/// Rounds in which tilings that are not far behind take turns. The least time counts: a
+/// device that others use, too, has only been slower for a while.
+const ROUNDS: usize = 4;
+/// How far behind the fastest a tiling may be to be measured again, in percent.
+const BEHIND_MAX: u32 = 50;
+
+/// What was measured.
+pub(super) struct Found {
+    pub(super) multiply_adds: u64,
+    /// The fastest first.
+    pub(super) times: Vec<(Tiling, Duration)>,
+}
+
+/// A product of the class's proportions, of any numbers.
+struct Specimen {
+    left: Packed,
+    right: Packed,
+    out: Matrix,
+}
+
+impl Specimen {
+    /// Of at most so many multiply-adds if that is possible: batches, then rows and columns are halved.
+    fn new(
+        device: &Device,
+        class: ProductClass,
+        [left_digits, right_digits]: [usize; 2],
+        multiply_adds: u64,
+    ) -> Result<Self, DeviceError> {
+        let ProductClass { mut rows, mut columns, depth, mut batches, .. } = class;
+        let size = |rows: usize, columns: usize, batches: usize| (rows * columns) as u64 * (depth * batches) as u64;
+        while size(rows, columns, batches) > multiply_adds && batches > 1 {
+            batches /= 2;
+        }
+        while size(rows, columns, batches) > multiply_adds && rows.max(columns) > 64 {
+            *(if rows >= columns { &mut rows } else { &mut columns }) /= 2;
+        }
+        let operand = |rows, digits| -> Result<Packed, DeviceError> {
+            let words = device.allocate("a specimen's operand", packed_words(rows, depth, digits, batches))?;
+            let scales = device.allocate("a specimen's scales", rows * batches)?;
+            Ok(Packed { words, scales, rows, k: depth, digits, batches })
+        };
+        let out = device.allocate("a specimen's product", rows * columns * batches)?;
+        let out = Matrix { batches, ..Matrix::whole(&out, 0, rows, columns) };
+        Ok(Self { left: operand(rows, left_digits)?, right: operand(columns, right_digits)?, out })
+    }
+
+    fn multiply_adds(&self) -> u64 {
+        (self.out.rows * self.out.columns) as u64 * (self.left.k * self.out.batches) as u64
+    }
+
+    fn program(&self, pipelines: &mut Pipelines, tiling: Tiling) -> Result<Program, DeviceError> {
+        let flags = pipelines.device.allocate("check flags", 1)?;
+        let dispatches = matmul(&self.left, &self.right, 1, &self.out, (NO_SLOT, tiling));
+        Program::new(pipelines, &flags, &dispatches)
+    }
+}
+
+fn time(pipelines: &Pipelines, program: &Program) -> Result<Duration, DeviceError> {
+    Ok(program.time(&pipelines.device)?.into_iter().map(|(_, time)| time).sum())
+}
+
+/// Times `tilings` on a product of the class.
+pub(super) fn measure(
+    pipelines: &mut Pipelines,
+    class: ProductClass,
+    digits: [usize; 2],
+    tilings: &[Tiling],
+) -> Result<Found, DeviceError> {
+    let device = pipelines.device.clone();
+    let mut limit = MULTIPLY_ADDS;
+    let specimen = loop {
+        let specimen = Specimen::new(&device, class, digits, limit)?;
+        let program = specimen.program(pipelines, Tiling::DEFAULT)?;
+        time(pipelines, &program)?;
+        if time(pipelines, &program)? >= TIME_MIN || specimen.multiply_adds() < limit {
+            break specimen;
+        }
+        limit *= 4;
+    };
+    let programs = tilings.iter().map(|&tiling| specimen.program(pipelines, tiling));
+    let programs = programs.collect::<Result<Vec<_>, _>>()?;
+    let mut least = vec![Duration::MAX; tilings.len()];
+    // The first round pays for what is set up lazily.
+    for round in 0..=ROUNDS {
+        let best = least.iter().min().map_or(Duration::MAX, |best| best.saturating_mul(100 + BEHIND_MAX) / 100);
+        for (program, least) in programs.iter().zip(&mut least) {
+            if round < 2 || *least <= best {
+                let taken = time(pipelines, program)?;
+                *least = if round == 0 { Duration::MAX } else { taken.min(*least) };
+            }
+        }
+    }
+    let mut times: Vec<_> = tilings.iter().copied().zip(least).collect();
+    times.sort_by_key(|&(_, time)| time);
+    Ok(Found { multiply_adds: specimen.multiply_adds(), times })
+}
