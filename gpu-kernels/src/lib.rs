@@ -32,6 +32,7 @@ pub use gpu::engine::GpuEngine;
 pub use model::config::{ConfigError, ModelConfig};
 pub use model::engine::{Engine, EngineOptions};
 pub use model::layout::{Layout, Tensor};
+pub use model::profile::{OpClass, Profile};
 pub use model::state::TrainingState;
 pub use model::step::{Evaluation, LossSum, MicroBatchKey, StepNumbers, StepReport};
 pub use outer::{OuterConfig, OuterOptimizer, OuterReport, OuterState};

@@ -7,7 +7,7 @@
 //! machine disturb less than the time on the clock.
 
 use manta_gpu_kernels::{
-    ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OptimizerConfig, SimdPath, StepNumbers,
+    ArithmeticSpec, Engine, EngineOptions, MicroBatchKey, ModelConfig, OpClass, OptimizerConfig, SimdPath, StepNumbers,
 };
 use std::time::Instant;
 
@@ -58,16 +58,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let row = spec.sequence_length + 1;
     let token = |place: u64| (place * place / 3 + place / 5) % config.vocab_size as u64;
     let mut samples = Vec::new();
+    let mut profiles = Vec::new();
     for number in 0..WARM_UP + count {
         let places = number * 7919..number * 7919 + (spec.micro_batch_sequences * row) as u64;
         let tokens: Vec<u32> = places.map(|place| token(place) as u32).collect();
         let key = MicroBatchKey { run_seed: [1; 32], step: number, micro_batch: 0 };
+        engine.take_profile();
         let (start, processor) = (Instant::now(), processor_ns());
         engine.accumulate_gradient(&tokens, spec.micro_batch_sequences, &key)?;
         let middle = (start.elapsed(), processor_ns() - processor);
         engine.apply_own_gradient(1, StepNumbers::in_order(number))?;
         let end = (start.elapsed(), processor_ns() - processor);
         if number >= WARM_UP {
+            profiles.push(engine.take_profile());
             samples.push([middle.1, end.1 - middle.1, end.1, end.0.as_nanos() as u64]);
         }
     }
@@ -80,5 +83,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} parameters, {tokens} tokens a micro-batch, one a step", engine.layout().len());
     println!("gradient {:.1}, optimiser {:.1}, step {:.1} processor ms", median(0), median(1), median(2));
     println!("step {:.1} ms on the clock, {:.0} tokens/s", median(3), tokens / median(3) * 1e3);
+    for class in OpClass::ALL {
+        let mut spent_ns: Vec<u64> =
+            profiles.iter().map(|profile| profile.spent_ns.get(&class).copied().unwrap_or(0)).collect();
+        spent_ns.sort_unstable();
+        println!("{:>8.2} ms  {class:?}", spent_ns[spent_ns.len() / 2] as f64 / 1e6);
+    }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::engine::Model;
 use super::forward::Batch;
+use super::profile::OpClass;
 use super::step::{OpKeys, RoundingSite, check_range};
 use super::weights::{BlockWeights, Linear};
 use super::workspace::{BlockSaved, Workspace};
@@ -49,13 +50,17 @@ impl Backward<'_> {
         left: &mut Packed,
         dx: &mut [f32],
     ) -> (u32, u32) {
-        let simd = self.model.simd;
+        let Model { simd, laps, .. } = *self.model;
         let view = View::whole(dy, dy.len() / linear.rows, linear.rows);
         left.pack_parallel(simd, view, Packing::left(Along::Rows, rounding.digits, rounding.rows));
+        laps.end(OpClass::PackGradients);
         let dx_peak = product_parallel(simd, left, &linear.backward, dx);
+        laps.end(OpClass::Products);
         left.pack_parallel(simd, view, Packing::left(Along::Columns, rounding.digits, rounding.columns));
-        let dw = &mut self.gradient[linear.range.clone()];
-        (dx_peak, product_parallel(simd, left, x, dw))
+        laps.end(OpClass::PackGradients);
+        let dw_peak = product_parallel(simd, left, x, &mut self.gradient[linear.range.clone()]);
+        laps.end(OpClass::Products);
+        (dx_peak, dw_peak)
     }
 
     /// Goes back from the gradient of the logits, which stands in
@@ -86,6 +91,7 @@ impl Backward<'_> {
         check_range("rms_norm weight gradient", None, norm.weight_gradient(branch, stream, normed_inverse, dw))?;
         normed.fill(0.0);
         check_range("rms_norm backward", None, norm.backward(branch, stream, normed_inverse, normed))?;
+        model.laps.end(OpClass::Norms);
         // From here on the stream holds its own gradient.
         std::mem::swap(stream, normed);
         Ok(())
@@ -108,6 +114,7 @@ impl Backward<'_> {
         let width = model.config.intermediate_size;
         let peak = swiglu::backward(model.simd, inner, &saved.gate_up, width, gate_up);
         check_range("swiglu backward", layer, peak)?;
+        model.laps.end(OpClass::Gates);
         let rounding = self.rounding(layer, RoundingSite::GateUpRows, RoundingSite::GateUpColumns, digits);
         let (dx, dw) = self.linear(&weights.gate_up, gate_up, &saved.normed_middle, rounding, left, branch);
         check_range("gate_up backward", layer, dx)?;
@@ -133,6 +140,7 @@ impl Backward<'_> {
         check_range("output weight gradient", layer, dw)?;
 
         model.attended_layout(batch).split(model.rotary, Turn::Not, attended, heads);
+        model.laps.end(OpClass::Rotary);
         let keys = AttentionKeys {
             output_rows: self.keys.site(layer, RoundingSite::AttendedRows),
             output_columns: self.keys.site(layer, RoundingSite::AttendedColumns),
@@ -143,11 +151,13 @@ impl Backward<'_> {
         let gradients = Gradients { queries: d_queries, keys: d_keys, values: d_values };
         let peak = model.attention(batch).backward(model.pool, inputs, heads, &keys, gradients);
         check_range("attention backward", layer, peak)?;
+        model.laps.end(OpClass::Attention);
         let [query_layout, key_layout, value_layout] = model.joint_layouts(batch);
         let peak = query_layout.merge(model.rotary, Turn::Backward, d_queries, joint);
         let peak = peak.max(key_layout.merge(model.rotary, Turn::Backward, d_keys, joint));
         value_layout.merge(model.rotary, Turn::Not, d_values, joint);
         check_range("rotary backward", layer, peak)?;
+        model.laps.end(OpClass::Rotary);
 
         let rounding = self.rounding(layer, RoundingSite::JointRows, RoundingSite::JointColumns, digits);
         let (dx, dw) = self.linear(&weights.query_key_value, joint, &saved.normed_input, rounding, left, branch);
@@ -169,7 +179,9 @@ impl Backward<'_> {
         let norm = self.model.norm(weight);
         let dw = &mut self.gradient[weight.clone()];
         check_range("rms_norm weight gradient", layer, norm.weight_gradient(dy, x, inverse, dw))?;
-        check_range("rms_norm backward", layer, norm.backward(dy, x, inverse, stream))
+        let peak = norm.backward(dy, x, inverse, stream);
+        self.model.laps.end(OpClass::Norms);
+        check_range("rms_norm backward", layer, peak)
     }
 
     fn embedding(&mut self, workspace: &mut Workspace, inputs: &[u32]) -> Result<(), EngineError> {
@@ -181,6 +193,7 @@ impl Backward<'_> {
             gradient.fill(0.0);
         }
         let peak = scatter_add(model.simd, segments, stream, model.config.hidden_size, gradient);
+        model.laps.end(OpClass::Embedding);
         check_range("embedding gradient", None, peak)
     }
 }

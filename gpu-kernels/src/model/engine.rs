@@ -8,6 +8,7 @@ use super::config::ModelConfig;
 use super::forward::{Batch, Purpose, TASK_ELEMENTS};
 use super::init::initialize;
 use super::layout::Layout;
+use super::profile::{Laps, OpClass, Profile};
 use super::optimizer::apply;
 use super::state::TrainingState;
 use super::step::{Evaluation, LossSum, MicroBatchKey, OpKeys, StepNumbers, StepReport, check_range};
@@ -57,6 +58,7 @@ pub(crate) struct Model<'a> {
     pub(crate) rotary: &'a Rotary,
     pub(crate) pool: &'a Pool<AttentionScratch>,
     pub(crate) simd: Simd,
+    pub(crate) laps: &'a Laps,
 }
 
 /// Trains one model.
@@ -80,6 +82,7 @@ pub struct Engine {
     weights: Weights,
     rotary: Rotary,
     workspace: Workspace,
+    laps: Laps,
 }
 
 impl Engine {
@@ -118,6 +121,7 @@ impl Engine {
             weights: Weights::new(&model, &layout),
             rotary: Rotary::new(model.head_dim, model.rope_theta),
             workspace: Workspace::default(),
+            laps: Laps::new(),
             layout,
             config: model,
             optimizer,
@@ -283,11 +287,13 @@ impl Engine {
             rotary: &self.rotary,
             pool: &self.pool,
             simd: self.simd,
+            laps: &self.laps,
         };
         self.pool.install(|| {
             model.forward(workspace, &inputs, batch, Purpose::Train)?;
             let judged = cross_entropy(model.simd, &mut workspace.logits, &targets, Some(gradient_scale))
                 .ok_or(EngineError::Range { op: "cross_entropy", layer: None })?;
+            model.laps.end(OpClass::CrossEntropy);
             let backward = Backward { model: &model, keys: OpKeys::new(key), gradient: &mut *micro_gradient };
             backward.run(workspace, &inputs, batch)?;
             // The sum of nothing and a canonical gradient is that gradient.
@@ -298,6 +304,7 @@ impl Engine {
             }
             std::mem::swap(gradient, micro_gradient);
             *gradient_is_zero = false;
+            model.laps.end(OpClass::GradientSums);
             Ok(LossSum { fixed: judged.fixed, tokens: batch.tokens() as u64 })
         })
     }
@@ -318,12 +325,14 @@ impl Engine {
         if micro_batches == 0 {
             return Err(EngineError::Length { what: "micro_batches", expected: "at least 1".into(), found: 0 });
         }
+        self.laps.start();
         let Self { simd, optimizer, layout, pool, parameters, first_moment, second_moment, peaks, .. } = self;
         let (state, scratch) = (State { parameters, first_moment, second_moment }, &mut self.micro_gradient);
         let place = (micro_batches, step);
         let report = pool.install(|| apply(*simd, optimizer, layout, gradient_sum, place, (state, peaks), scratch))?;
         self.weights.invalidate();
         self.zero_gradient();
+        self.laps.end(OpClass::Optimizer);
         Ok(report)
     }
 
@@ -391,11 +400,18 @@ impl Engine {
         hash_vectors(OPTIMIZER_CONTEXT, &[&self.first_moment, &self.second_moment])
     }
 
+    /// Where the time went since this was asked last, on the clock.
+    pub fn take_profile(&mut self) -> Profile {
+        self.laps.take()
+    }
+
     /// Makes tables and packed weights ready for a pass.
     fn prepare(&mut self, length: usize, with_backward: bool) {
         self.rotary.extend_to(length);
+        self.laps.start();
         let Self { weights, parameters, simd, spec, pool, .. } = self;
         pool.install(|| weights.pack(*simd, parameters, spec.weight_digits.into(), with_backward));
+        self.laps.end(OpClass::PackWeights);
     }
 
     fn model(&mut self) -> (Model<'_>, &mut Workspace) {
@@ -407,6 +423,7 @@ impl Engine {
             rotary: &self.rotary,
             pool: &self.pool,
             simd: self.simd,
+            laps: &self.laps,
         };
         (model, &mut self.workspace)
     }

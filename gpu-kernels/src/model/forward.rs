@@ -1,6 +1,7 @@
 //! The forward pass: tokens to logits.
 
 use super::engine::Model;
+use super::profile::OpClass;
 use super::step::check_range;
 use super::weights::{BlockWeights, Linear};
 use super::workspace::{BlockSaved, Workspace};
@@ -92,7 +93,10 @@ impl Model<'_> {
         if let Some(saved) = saved {
             saved.pack_parallel(self.simd, view, Packing::right(Along::Columns, digits, Rounding::Nearest));
         }
-        product_parallel(self.simd, left, &linear.forward, y)
+        self.laps.end(OpClass::PackActivations);
+        let peak = product_parallel(self.simd, left, &linear.forward, y);
+        self.laps.end(OpClass::Products);
+        peak
     }
 
     /// `sum += branch`
@@ -114,7 +118,9 @@ impl Model<'_> {
         let logit_rows = if purpose == Purpose::NextToken { 1 } else { batch.tokens() };
         workspace.resize(self.config, batch.tokens(), logit_rows, purpose == Purpose::Train);
         let embedding = &self.parameters[self.weights.embedding.clone()];
+        self.laps.start();
         gather(embedding, inputs, self.config.hidden_size, &mut workspace.stream);
+        self.laps.end(OpClass::Embedding);
         let mut blocks = std::mem::take(&mut workspace.blocks);
         let outcome = self.weights.blocks.iter().enumerate().try_for_each(|(layer, weights)| {
             let (slot, saving) = if purpose == Purpose::Train { (layer, true) } else { (0, false) };
@@ -139,6 +145,7 @@ impl Model<'_> {
         saved.input.copy_from_slice(stream);
         let norm = self.norm(&weights.input_norm);
         check_range("rms_norm", layer, norm.forward(stream, normed, &mut saved.input_inverse))?;
+        self.laps.end(OpClass::Norms);
         let keep = saving.then_some(&mut saved.normed_input);
         check_range("query_key_value", layer, self.linear(&weights.query_key_value, normed, left, keep, joint))?;
         let [queries, keys, values] = self.joint_layouts(batch);
@@ -146,12 +153,17 @@ impl Model<'_> {
         let peak = peak.max(keys.split(self.rotary, Turn::Forward, joint, &mut saved.keys));
         values.split(self.rotary, Turn::Not, joint, &mut saved.values);
         check_range("rotary", layer, peak)?;
+        self.laps.end(OpClass::Rotary);
         let inputs = Inputs { queries: &saved.queries, keys: &saved.keys, values: &saved.values };
         check_range("attention", layer, self.attention(batch).forward(self.pool, inputs, heads))?;
+        self.laps.end(OpClass::Attention);
         self.attended_layout(batch).merge(self.rotary, Turn::Not, heads, attended);
+        self.laps.end(OpClass::Rotary);
         let keep = saving.then_some(&mut saved.attended);
         check_range("output", layer, self.linear(&weights.output, attended, left, keep, branch))?;
-        check_range("residual", layer, self.add(stream, branch))
+        let peak = self.add(stream, branch);
+        self.laps.end(OpClass::Residuals);
+        check_range("residual", layer, peak)
     }
 
     /// x + down(swiglu(gate_up(norm(x))))
@@ -166,13 +178,17 @@ impl Model<'_> {
         saved.middle.copy_from_slice(stream);
         let norm = self.norm(&weights.attention_norm);
         check_range("rms_norm", layer, norm.forward(stream, normed, &mut saved.middle_inverse))?;
+        self.laps.end(OpClass::Norms);
         let keep = saving.then_some(&mut saved.normed_middle);
         check_range("gate_up", layer, self.linear(&weights.gate_up, normed, left, keep, &mut saved.gate_up))?;
         let width = self.config.intermediate_size;
         check_range("swiglu", layer, swiglu::forward(self.simd, &saved.gate_up, width, inner))?;
+        self.laps.end(OpClass::Gates);
         let keep = saving.then_some(&mut saved.inner);
         check_range("down", layer, self.linear(&weights.down, inner, left, keep, branch))?;
-        check_range("residual", layer, self.add(stream, branch))
+        let peak = self.add(stream, branch);
+        self.laps.end(OpClass::Residuals);
+        check_range("residual", layer, peak)
     }
 
     /// Final norm and logits of the last `rows` tokens.
@@ -182,6 +198,7 @@ impl Model<'_> {
         let normed = &mut normed[..rows * self.config.hidden_size];
         let norm = self.norm(&self.weights.final_norm);
         check_range("rms_norm", None, norm.forward(&stream[start..], normed, &mut normed_inverse[..rows]))?;
+        self.laps.end(OpClass::Norms);
         let keep = (purpose == Purpose::Train).then_some(final_normed);
         check_range("logits", None, self.linear(&self.weights.head, normed, left, keep, logits))
     }

@@ -7,6 +7,7 @@ pub(crate) mod forward;
 pub(crate) mod init;
 pub mod layout;
 pub(crate) mod optimizer;
+pub mod profile;
 pub mod state;
 pub mod step;
 pub(crate) mod weights;
