@@ -213,7 +213,7 @@ impl ChainStore {
     ///
     /// # Errors
     /// [`ChainError`].
-    pub(crate) fn append_recovery(&self, height: u64, bytes: &[u8]) -> Result<(), ChainError> {
+    pub(crate) fn append_recovery(&mut self, height: u64, bytes: &[u8]) -> Result<(), ChainError> {
         if height != self.last + 1 || bytes.len() > RECOVERY_BYTES_MAX || bytes.is_empty() {
             return Err(ChainError::Unfit { height, found_bytes: bytes.len(), expected: self.last + 1 });
         }
