@@ -403,7 +403,11 @@ fn stage_view(number: u8, stage: &manta_protocol::ledger::Stage) -> StageView {
         kind: kind.into(),
         opened: stage.opened,
         weights_of: stage.weights_of,
-        expected_milli: stage.expected_milli.checked_shl(stage.interval).unwrap_or(u64::MAX),
+        // A primary is one, however often another was drawn.
+        expected_milli: match stage.is_election() {
+            true => stage.expected_milli.checked_shl(stage.interval).unwrap_or(u64::MAX),
+            false => stage.expected_milli,
+        },
         candidates: stage.candidates,
         phase: phase.into(),
     }
@@ -413,10 +417,11 @@ fn seat_view(task: &Task, seat: &Seat, digest: Option<Hash>) -> SeatView {
     let stage = task.stages.get(usize::from(seat.stage));
     let elected = match (&seat.election, stage) {
         (Some((_, output)), Some(stage)) => {
-            let seats = stage.seats(output, seat.weight);
+            let seats = stage.seats(&task.id, seat.stage, output, seat.weight);
             format!("its VRF proof wins {seats} of about {} seats", stage.expected_milli.div_ceil(1_000))
         }
         _ if task.origin.candidate() == Some(&seat.worker) => "it is the candidate".into(),
+        (None, Some(stage)) if stage.primary == Some(seat.worker) => "it was drawn to open the task".into(),
         _ => "everyone could take part".into(),
     };
     SeatView {

@@ -284,8 +284,9 @@ impl Driver {
     }
 }
 
-/// Rules of a swarm that is watched for a minute: units of some milliseconds,
-/// each worth a quarter of what a founder starts with, so that power shows.
+/// Rules of a swarm that is watched for a minute: units of some milliseconds, of
+/// which one weighs about what a founder starts with, and many for newcomers, so
+/// that weights come near to each other while one looks.
 fn watched(epoch_ms: u64) -> Parameters {
     let class = DrillClass { rows: 128, columns: 128, depth: 256, commit_blocks: 2 };
     Parameters {
@@ -293,6 +294,7 @@ fn watched(epoch_ms: u64) -> Parameters {
         operations_per_power: class.operations() * 4,
         classes: vec![class],
         probation_weight_max: 100_000,
+        probation_milli: 2_000,
         penalty: MicroPower(250_000),
         ..Parameters::demo()
     }

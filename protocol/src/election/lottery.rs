@@ -12,22 +12,35 @@ const DRAW_TAG: &[u8] = b"manta 2026-11 lottery draw v1";
 /// One peer, each with the probability of its share of all weights; `None` if
 /// there is no weight at all. `weights` ascend by peer id.
 pub fn draw(seed: &Hash, weights: &[(PeerId, u64)]) -> Option<PeerId> {
+    draw_where(seed, weights, |_| true)
+}
+
+/// The first in the order drawn of whom `may` holds; `None` if it holds of nobody
+/// who weighs anything. Nobody changes who else is drawn by giving up its own
+/// draw: those before it in the order stay before it. `weights` ascend by peer id.
+pub fn draw_where(seed: &Hash, weights: &[(PeerId, u64)], may: impl Fn(&PeerId) -> bool) -> Option<PeerId> {
     debug_assert!(weights.is_sorted_by(|a, b| a.0 < b.0), "a draw needs peers in ascending order");
-    pick(seed, 0, weights).map(|place| weights[place].0)
+    // Nearly always the first will do.
+    let first = weights[pick(seed, 0, weights)?].0;
+    if may(&first) { Some(first) } else { order(seed, weights).find(may) }
 }
 
 /// At most `count` different peers of positive weight, in the order drawn: each
 /// draw is weighted among those who are left. `weights` ascend by peer id.
 pub fn sample(seed: &Hash, weights: &[(PeerId, u64)], count: usize) -> Vec<PeerId> {
     debug_assert!(weights.is_sorted_by(|a, b| a.0 < b.0), "a sample needs peers in ascending order");
+    order(seed, weights).take(count).collect()
+}
+
+/// All peers of positive weight, in the order drawn.
+fn order(seed: &Hash, weights: &[(PeerId, u64)]) -> impl Iterator<Item = PeerId> {
     let mut left = weights.to_vec();
-    let draws = (0u64..).take(count).map_while(|number| {
+    (0u64..).map_while(move |number| {
         let place = pick(seed, number, &left)?;
         // Who is drawn keeps its place with no weight: nothing has to move.
         left[place].1 = 0;
         Some(left[place].0)
-    });
-    draws.collect()
+    })
 }
 
 /// The place that draw `number` under `seed` falls on.

@@ -18,10 +18,8 @@ use vrf_r255::{Proof, PublicKey, SecretKey};
 pub enum Domain {
     /// The proposer's part in the next beacon.
     Beacon = 1,
-    /// The first seats of a drill task.
+    /// Seats of all drill tasks whose stages the beacon opens; [`VrfOutput::of_task`] tells them apart.
     Drill = 2,
-    /// Further seats of a task whose results differ.
-    Escalation = 3,
     /// Who checks whether others are up.
     Probe = 4,
 }

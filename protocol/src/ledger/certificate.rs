@@ -3,8 +3,8 @@
 //! A certificate holds the signed commitments and reveals of all seats of a
 //! task, and what their elections went by. It verifies by itself: signatures,
 //! proofs of election under the beacons and weights stated, openings of the
-//! commitments, agreement. That beacons, weights, owners and keys for elections
-//! are those of the ledger, a reader checks by the heights that it names.
+//! commitments, agreement. That beacons, weights, primaries, owners and keys for
+//! elections are those of the ledger, a reader checks by the heights that it names.
 
 use super::limits::{SEATS_MAX, STAGES_MAX};
 use super::rules::verdict::is_counted;
@@ -160,13 +160,15 @@ impl DrillCertificate {
     fn is_elected(&self, seat: &Seat) -> bool {
         let Some(stage) = self.task.stages.get(usize::from(seat.stage)) else { return false };
         match seat.election {
-            None if self.task.origin.candidate().is_some() && seat.stage == 0 => {
-                self.task.origin.candidate() == Some(&seat.worker)
+            None if stage.everyone => true,
+            None => {
+                let is_primary = stage.primary == Some(seat.worker);
+                is_primary && self.task.origin.candidate().is_none_or(|candidate| *candidate == seat.worker)
             }
-            None => stage.everyone,
             Some((proof, output)) => {
-                seat.vrf.verify(&stage.input(&self.task.id, seat.stage), &proof) == Some(output)
-                    && stage.seats(&output, seat.weight) > 0
+                stage.is_election()
+                    && seat.vrf.verify(&stage.input(), &proof) == Some(output)
+                    && stage.seats(&self.task.id, seat.stage, &output, seat.weight) > 0
             }
         }
     }

@@ -29,9 +29,8 @@ impl Counts {
     /// Whether the block may hold another of this author.
     fn allow(&self, state: &State, transaction: &Transaction) -> Result<(), Refusal> {
         let author = transaction.author;
-        let is_owed = matches!(transaction.action, Action::Reveal(_));
         let found = self.per_author.get(&author).copied().unwrap_or(0);
-        if !is_owed && found >= TRANSACTIONS_PER_AUTHOR_MAX {
+        if !is_of_drill(transaction) && found >= TRANSACTIONS_PER_AUTHOR_MAX {
             return Err(Refusal::TooMany(author));
         }
         let is_newcomer = matches!(transaction.action, Action::Register(_)) && !state.keys.contains(&author);
@@ -42,11 +41,19 @@ impl Counts {
     }
 
     fn count(&mut self, transaction: &Transaction, was_known: bool) {
-        if !matches!(transaction.action, Action::Reveal(_)) {
+        if !is_of_drill(transaction) {
             *self.per_author.entry(transaction.author).or_insert(0) += 1;
         }
         self.newcomers += usize::from(matches!(transaction.action, Action::Register(_)) && !was_known);
     }
+}
+
+/// Whether the transaction is bounded otherwise than by its author's number in a
+/// block: an owner has one commitment a task that it was elected for and one
+/// reveal of it, tasks are bounded, and so are a block's bytes. A bound a key
+/// would leave out elected work of a strong key, and not of many weak ones.
+fn is_of_drill(transaction: &Transaction) -> bool {
+    matches!(transaction.action, Action::Commit(_) | Action::Reveal(_))
 }
 
 /// The VRF input by which a proposer of `height` adds to the beacon before.

@@ -2,9 +2,10 @@
 //! ledger's name; no rule depends on anything that is not in it.
 
 use super::limits::{CLASSES_MAX, COMMIT_BLOCKS_MAX, FOUNDERS_MAX, REVEAL_BLOCKS_MAX};
+use crate::drill::unit::OPERATIONS_PER_WHETSTONE;
 use crate::ids::{Hash, NetworkId, PeerId, VrfPublic};
 use crate::membership::NAME_BYTES_MAX;
-use crate::power::{MicroPower, drill_credit};
+use crate::power::{MicroPower, WHETSTONE_OPERATIONS_PER_POWER, drill_credit};
 use crate::wire::codec;
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +142,7 @@ impl Parameters {
                 DrillClass { rows: 8_192, columns: 2_048, depth: 1_024, commit_blocks: 2 },
                 DrillClass { rows: 131_072, columns: 4_096, depth: 1_024, commit_blocks: 2 },
             ],
-            operations_per_power: crate::power::WHETSTONE_OPERATIONS_PER_POWER.saturating_mul(8),
+            operations_per_power: WHETSTONE_OPERATIONS_PER_POWER.saturating_mul(OPERATIONS_PER_WHETSTONE),
             reveal_blocks: 2,
             tasks_per_1000_owners: 50,
             trust_after: 10,
@@ -176,6 +177,14 @@ impl Parameters {
             probe_interval_ms: 5_000,
             ..Self::lan()
         }
+    }
+
+    /// What a lone founder starts with: effective power for a tenth of the weight
+    /// up to which newcomers come by probation. Drilling alone keeps everybody's
+    /// share, so whoever begins far above what newcomers are given stays there.
+    pub fn founder_power(&self) -> MicroPower {
+        // A weight is 0.4 of drilling power; less than 10 would be no weight to speak of.
+        MicroPower((self.probation_weight_max / 4).max(10))
     }
 
     /// What a unit of this class is worth, shared by all whose results agree.

@@ -6,7 +6,7 @@ pub const BLOCK_BYTES_MAX: usize = 36 * 1024;
 pub const TRANSACTION_BYTES_MAX: usize = 1024;
 /// Transactions in one block.
 pub const TRANSACTIONS_MAX: usize = 256;
-/// Transactions of one author in one block, reveals apart: those are owed.
+/// Transactions of one author in one block, apart from commitments and reveals.
 pub const TRANSACTIONS_PER_AUTHOR_MAX: usize = 4;
 /// Registrations of unknown keys in one block: they cost their author nothing.
 pub const NEWCOMERS_PER_BLOCK_MAX: usize = 16;

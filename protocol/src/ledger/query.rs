@@ -7,7 +7,7 @@ use super::rules::{probation, probe, stage};
 use super::state::State;
 use super::task::{Phase, Stage, StageKind, Task};
 use crate::consensus::{Committee, Plan, Recovery, RecoveryError};
-use crate::election::Beacon;
+use crate::election::{Beacon, VrfOutput};
 use crate::ids::{Hash, PeerId};
 
 /// An election that a worker can take part in now.
@@ -19,14 +19,21 @@ pub struct Chance {
     pub class: u8,
     /// The stage's number, to be named in the commitment.
     pub number: u8,
-    /// The stage: [`Stage::seats`] says whether an output wins.
+    /// The stage.
     pub stage: Stage,
-    /// The VRF input; `None` where all may commit without a proof.
+    /// The VRF input; `None` where no proof is asked for.
     pub input: Option<Vec<u8>>,
     /// The worker's weight in this election.
     pub weight: u64,
     /// What a check digest is owed under, if one is.
     pub challenge: Option<Hash>,
+}
+
+impl Chance {
+    /// Seats that the worker's output for the input wins it.
+    pub fn seats(&self, output: &VrfOutput) -> u32 {
+        self.stage.seats(&self.task, self.number, output, self.weight)
+    }
 }
 
 /// A commitment that its worker has to open now.
@@ -186,13 +193,13 @@ impl State {
         if stage.phase != Phase::Committing || task.has_part(worker, &owner) {
             return None;
         }
-        // A probation unit is its candidate's alone until the next block asks others.
-        if stage.kind == StageKind::Opening && task.origin.candidate().is_some() {
+        // A task is its primary's alone until the next stage asks others.
+        if stage.kind == StageKind::Opening && stage.primary != Some(*worker) {
             return None;
         }
         let weight = self.epochs.get(&stage.weights_of)?.standings.weight(worker).filter(|weight| *weight > 0)?;
         let number = task.stage_number();
-        let input = (!stage.everyone).then(|| stage.input(&task.id, number));
+        let input = stage.is_election().then(|| stage.input());
         let challenge = task.challenge(number);
         Some(Chance { task: task.id, class: task.class, number, stage, input, weight, challenge })
     }

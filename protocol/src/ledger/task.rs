@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 const TASK_DOMAIN: &str = "manta 2026-11 drill task v1";
 const PROBATION_DOMAIN: &str = "manta 2026-11 probation task v1";
 const CHALLENGE_DOMAIN: &str = "manta 2026-11 drill challenge v1";
-
-/// What a share of one seat at the first interval counts: 2 to the last interval.
-pub(crate) const SHARE_OF_SEAT: u64 = 1 << (super::limits::INTERVALS_MAX - 1);
+const PRIMARY_DOMAIN: &str = "manta 2026-11 drill primary v1";
 
 /// Where a task comes from; its id and so its unit follow from this alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,10 +78,13 @@ pub struct Stage {
     pub candidates: u32,
     /// Whether all of those may commit, elected or not.
     pub everyone: bool,
+    /// Who alone may commit in this interval, where one is drawn for all to see:
+    /// in opening stages.
+    pub primary: Option<PeerId>,
     /// Whether results were known when it opened: then its drillers owe a check
     /// digest, too ([`Task::challenge`]).
     pub challenged: bool,
-    /// Intervals that went by: each has doubled the expectation.
+    /// Intervals that went by: each has doubled the expectation, or drawn another primary.
     pub interval: u32,
     /// What it waits for.
     pub phase: Phase,
@@ -113,7 +114,8 @@ pub struct Seat {
     pub vrf: VrfPublic,
     /// Its weight in that election.
     pub weight: u64,
-    /// Its proof of election, and what that proves.
+    /// Its proof of election, and the output for the stage's beacon that it
+    /// proves; `None` for a primary, and where everyone may commit.
     pub election: Option<(VrfProof, VrfOutput)>,
     /// What it bound itself to.
     pub commitment: Hash,
@@ -165,34 +167,33 @@ impl Origin {
     }
 }
 
-impl Stage {
-    /// The VRF input of the election for stage number `number` of `task`.
-    pub fn input(&self, task: &Hash, number: u8) -> Vec<u8> {
-        let domain = match self.kind {
-            StageKind::Opening | StageKind::Replica => Domain::Drill,
-            StageKind::Escalation | StageKind::Referee => Domain::Escalation,
-        };
-        election_input(domain, &self.beacon, &[task.as_bytes(), &[number]])
-    }
-
-    /// Seats that `output` wins for a key of `weight`, as many intervals as went by.
-    pub fn seats(&self, output: &VrfOutput, weight: u64) -> u32 {
-        seats(output, weight, self.total, self.expected_milli << self.interval.min(super::limits::INTERVALS_MAX))
-    }
+/// The seed that the primary of an interval of the opening stage of `task` is drawn with.
+pub(crate) fn primary_seed(beacon: &Beacon, task: &Hash, interval: u32) -> Hash {
+    let mut hasher = blake3::Hasher::new_derive_key(PRIMARY_DOMAIN);
+    hasher.update(beacon.0.as_bytes()).update(task.as_bytes()).update(&interval.to_le_bytes());
+    Hash(*hasher.finalize().as_bytes())
 }
 
-impl Seat {
-    /// What it counts for among the seats of its task. Seats that were won with
-    /// a doubled expectation count half, and so on: to be late gains nothing,
-    /// and a weight that is split among many keys gains nothing.
-    pub(crate) fn share(&self, stage: &Stage) -> u64 {
-        match self.election {
-            Some((_, output)) if !stage.everyone => {
-                let seats = u64::from(stage.seats(&output, self.weight).max(1));
-                (seats * SHARE_OF_SEAT) >> stage.interval.min(super::limits::INTERVALS_MAX - 1)
-            }
-            _ => SHARE_OF_SEAT,
-        }
+impl Stage {
+    /// The VRF input of its election: one for all stages that a beacon opens, so
+    /// that a peer proves once for all of them.
+    pub fn input(&self) -> Vec<u8> {
+        election_input(Domain::Drill, &self.beacon, &[])
+    }
+
+    /// Whether its drillers have to prove that they were elected.
+    pub fn is_election(&self) -> bool {
+        !self.everyone && self.kind != StageKind::Opening
+    }
+
+    /// Seats that `output`, for the beacon, wins a key of `weight` in this stage,
+    /// which is number `number` of `task`, with as many intervals as went by.
+    pub fn seats(&self, task: &Hash, number: u8, output: &VrfOutput, weight: u64) -> u32 {
+        let mut name = [0; 33];
+        name[..32].copy_from_slice(task.as_bytes());
+        name[32] = number;
+        let expected_milli = self.expected_milli << self.interval.min(super::limits::INTERVALS_MAX);
+        seats(&output.of_task(&name), weight, self.total, expected_milli)
     }
 }
 
@@ -234,8 +235,12 @@ impl Task {
         self.seats.iter().filter(move |seat| seat.stage == number)
     }
 
-    /// What `seat` counts for among the seats of the task.
-    pub(crate) fn share(&self, seat: &Seat) -> u64 {
-        self.stages.get(usize::from(seat.stage)).map_or(0, |stage| seat.share(stage))
+    /// Seats that one driller's commitment stands for, at least one: a key that
+    /// won several does the unit once.
+    pub fn seats_won(&self, seat: &Seat) -> u32 {
+        match (seat.election, self.stages.get(usize::from(seat.stage))) {
+            (Some((_, output)), Some(stage)) => stage.seats(&self.id, seat.stage, &output, seat.weight).max(1),
+            _ => 1,
+        }
     }
 }

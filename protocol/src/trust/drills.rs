@@ -46,8 +46,9 @@ pub(crate) struct Driller {
     vrf: VrfSecret,
     salts: [u8; 32],
     parts: BTreeMap<Hash, Part>,
-    /// Outputs of elections that were not won yet: their expectation may double.
-    drawn: BTreeMap<(Hash, u8), (VrfOutput, VrfProof)>,
+    /// What this key drew, by VRF input: one proof serves all stages that a beacon
+    /// opens. Kept while such a stage is open, for its expectation may double.
+    drawn: BTreeMap<Vec<u8>, (VrfOutput, VrfProof)>,
 }
 
 impl Driller {
@@ -127,17 +128,17 @@ impl Driller {
     }
 
     fn try_chance(&mut self, chance: Chance, wanted: &mut Vec<Wanted>) {
-        let Chance { task, class, number, stage, input, weight, challenge } = chance;
+        let Chance { task, class, number, challenge, .. } = chance;
         // One of an earlier stage, whose commitment came too late, makes room once it is computed.
         if self.parts.get(&task).is_some_and(|part| part.number == number || part.asked) {
             return;
         }
-        let proof = match input {
+        let proof = match &chance.input {
             None => None,
             Some(input) => {
                 let vrf = &self.vrf;
-                let (output, proof) = *self.drawn.entry((task, number)).or_insert_with(|| vrf.prove(&input));
-                if stage.seats(&output, weight) == 0 {
+                let (output, proof) = *self.drawn.entry(input.clone()).or_insert_with(|| vrf.prove(input));
+                if chance.seats(&output) == 0 {
                     return;
                 }
                 Some(proof)
@@ -165,8 +166,8 @@ impl Driller {
             // A commitment may still wait for a block.
             seated || open(task) || (part.asked && part.committed)
         });
-        self.drawn
-            .retain(|(task, number), _| chances.iter().any(|chance| chance.task == *task && chance.number == *number));
+        // No more than there are open tasks.
+        self.drawn.retain(|input, _| chances.iter().any(|chance| chance.input.as_ref() == Some(input)));
     }
 }
 

@@ -6,13 +6,12 @@ use super::founding::{Move, Own};
 use super::probes::Prober;
 use super::recoveries::Recoveries;
 use super::words::{GenesisAsk, LedgerStatus};
-use super::{ANSWER_MAX, Asked, FOUNDER_UNITS, SPLIT_AGAIN, STATUS_MAX, STATUS_MIN, Trust, WORD_LIFETIME, class_for};
+use super::{ANSWER_MAX, Asked, SPLIT_AGAIN, STATUS_MAX, STATUS_MIN, Trust, WORD_LIFETIME, class_for};
 use crate::consensus::{Blocks, Sync};
 use crate::effect::{Effect, Event};
 use crate::ids::{Hash, PeerId};
 use crate::ledger::{Founder, Genesis, State};
 use crate::outbox::{About, Outbox};
-use crate::power::MicroPower;
 use crate::time::{Duration, Time};
 use crate::wire::{Message, codec};
 
@@ -53,7 +52,7 @@ impl Trust {
         let me = self.identity.peer_id();
         let parameters = self.options.parameters.clone();
         let class = class_for(&parameters, self.options.operations_per_s);
-        let power = MicroPower(parameters.difficulty(0).0.saturating_mul(FOUNDER_UNITS).max(1));
+        let power = parameters.founder_power();
         let founder = Founder { peer: me, vrf: self.identity.vrf().public(), class, power };
         let (network, name) = (self.network, self.options.name.clone());
         let genesis = Genesis { network, name, time_ms: now.as_unix_ms(), founders: vec![founder], parameters };

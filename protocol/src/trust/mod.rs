@@ -45,9 +45,6 @@ const SILENT_TIMES: u64 = 3;
 const SILENT_MIN: Duration = Duration::from_s(5);
 /// A split is told of again after so long.
 const SPLIT_AGAIN: Duration = Duration::from_s(600);
-/// A founder starts with the power of so many of the smallest units: enough that
-/// the very first newcomers cannot outvote it, and soon outweighed by work.
-const FOUNDER_UNITS: u64 = 20;
 
 /// How to take part in a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -142,7 +142,7 @@ impl Worker {
                 continue;
             }
             let election = chance.input.as_ref().map(|input| self.prove(input));
-            let wins = election.is_none_or(|(output, _)| chance.stage.seats(&output, chance.weight) > 0);
+            let wins = election.is_none_or(|(output, _)| chance.seats(&output) > 0);
             if wins {
                 let proof = election.map(|(_, proof)| proof);
                 out.push(self.commit(state, chance.task, chance.number, proof, chance.challenge));

@@ -3,7 +3,7 @@
 use crate::bench::{Bench, Manner, identity, parameters};
 use manta_protocol::Hash;
 use manta_protocol::ledger::certificate::CERTIFICATE_BYTES_MAX;
-use manta_protocol::ledger::{Agreement, CertificateError, DrillCertificate, Parameters};
+use manta_protocol::ledger::{Agreement, CertificateError, DrillCertificate, Parameters, StageKind};
 use manta_protocol::wire::codec;
 use std::collections::BTreeSet;
 
@@ -57,14 +57,16 @@ fn no_part_of_a_certificate_can_be_changed() {
         ("digest", |c| c.digest = Hash::of(b"x"), |e| matches!(e, CertificateError::NoAgreement(_))),
         ("beacon", |c| c.task.stages[0].beacon.0.0[0] ^= 1, |e| matches!(e, CertificateError::Origin(_))),
         ("stage beacon", |c| c.task.stages[1].beacon.0.0[0] ^= 1, |e| matches!(e, CertificateError::Election(_))),
-        ("weight", |c| c.task.seats[0].weight = 0, |e| matches!(e, CertificateError::Election(_))),
+        ("primary", |c| c.task.stages[0].primary = None, |e| matches!(e, CertificateError::Election(_))),
+        ("weight", |c| c.task.seats[1].weight = 0, |e| matches!(e, CertificateError::Election(_))),
+        ("kind", |c| c.task.stages[1].kind = StageKind::Opening, |e| matches!(e, CertificateError::Election(_))),
         ("expectation", |c| c.task.stages[1].expected_milli = 0, |e| matches!(e, CertificateError::Election(_))),
         (
             "worker",
             |c| c.task.seats[0].worker = identity(77).peer_id(),
             |e| matches!(e, CertificateError::Signature(_)),
         ),
-        ("proof", |c| c.task.seats[0].election = None, |e| matches!(e, CertificateError::Signature(_))),
+        ("proof", |c| c.task.seats[1].election = None, |e| matches!(e, CertificateError::Signature(_))),
         (
             "salt",
             |c| c.task.seats[0].revealed.as_mut().unwrap().salt = Hash::of(b"x"),

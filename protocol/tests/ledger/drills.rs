@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, Manner, UNIT, parameters, right};
 use manta_protocol::PeerId;
-use manta_protocol::ledger::{Agreement, FaultKind, Outcome, Parameters, StageKind, State};
+use manta_protocol::ledger::{Agreement, FaultKind, Outcome, Parameters, Seat, StageKind, State};
 use std::collections::BTreeSet;
 
 use Manner::{Colluder, Copier, Honest, Liar, Withholder};
@@ -76,7 +76,7 @@ fn who_withholds_its_reveal_is_named_and_the_task_goes_on() {
     assert_eq!(named(&bench.state), BTreeSet::from([bench.peer(4)]));
     assert!(bench.state.faults().all(|fault| fault.kind == FaultKind::Unrevealed));
     assert!(bench.gained(4) < 0);
-    let is_left_out = |seat: &manta_protocol::ledger::Seat| seat.forfeited;
+    let is_left_out = |seat: &Seat| seat.forfeited;
     let left_out: Vec<_> = bench.state.settled().filter(|settled| settled.task.seats.iter().any(is_left_out)).collect();
     assert!(!left_out.is_empty());
     assert!(left_out.iter().all(|settled| settled.outcome.digest().is_some()), "the task is done without it");
@@ -97,8 +97,10 @@ fn a_known_digest_is_worth_nothing_without_the_work() {
             let entries = power.history.entries().iter();
             let about = |cause: &str| cause.contains(&settled.task.id.short());
             let paid = entries.filter(|entry| about(&entry.cause.to_string()) && entry.gained.0 > 0).count();
-            let alone = settled.task.seats_of(seat.stage).filter(|other| other.revealed.is_some()).count() == 1;
-            assert!(paid == 0 || alone, "a copier gains only where nobody else of its stage came");
+            // A liar beside it owes a check of another digest: it is no witness.
+            let says = |of: &Seat| of.revealed.map(|revealed| revealed.result.digest);
+            let alone = settled.task.seats_of(seat.stage).filter(|other| says(other) == says(seat)).count() == 1;
+            assert!(paid == 0 || alone, "a copier gains only where nobody else of its stage did the unit");
         }
     }
     assert!((0..3).all(|worker| !named(&bench.state).contains(&bench.peer(worker))));

@@ -102,6 +102,6 @@ fn a_fixed_story_leads_to_exactly_this_root() {
     bench.steps(30);
     let totals = bench.state.totals();
     assert!(totals.tasks_trusted > 0 && totals.tasks_disputed > 0, "{totals:?}");
-    assert_eq!(bench.state.root().to_string(), "fd7f7b0b462d4daf6a193f7ca8a48366ed227ceafc6c8b337a107b53085076fa");
+    assert_eq!(bench.state.root().to_string(), "e6b51b50d6a2f800f70bfc0319cc2312567e749fafdfa985713d00cdc09df41f");
     assert_eq!(identity(0).peer_id(), bench.peer(0));
 }

@@ -70,9 +70,6 @@ fn registrations_and_transfers() {
 fn commitments() {
     let parameters = Parameters { trust_after: 1_000, trust_max: 1_000, ..parameters(Agreement::Escalate) };
     let mut bench = Bench::new(&[Manner::Honest; 6], parameters);
-    for worker in &mut bench.workers {
-        worker.manner = Manner::Idle;
-    }
     let (mut winner, mut loser) = (None, None);
     while winner.is_none() || loser.is_none() {
         bench.step();
@@ -81,11 +78,15 @@ fn commitments() {
             // Of new tasks only: these wait for commitments for another block, too.
             let is_new = |chance: &Chance| chance.stage.opened == bench.state.height();
             for chance in bench.state.chances(&bench.peer(worker)).into_iter().filter(is_new) {
-                let (output, proof) = bench.workers[worker].prove(chance.input.as_ref().unwrap());
-                let wins = chance.stage.seats(&output, chance.weight) > 0;
+                let Some(input) = &chance.input else { continue };
+                let (output, proof) = bench.workers[worker].prove(input);
+                let wins = chance.seats(&output) > 0;
                 if wins { &mut winner } else { &mut loser }.get_or_insert((worker, chance, proof));
             }
         }
+    }
+    for worker in &mut bench.workers {
+        worker.manner = Manner::Idle;
     }
     let state = bench.state.clone();
     let (worker, chance, proof) = winner.expect("somebody wins");
@@ -96,11 +97,13 @@ fn commitments() {
     assert_eq!(refusal(&bench, sign(worker, good)), None);
     let other = Hash::of(b"no such task");
     assert_eq!(refusal(&bench, sign(worker, DrillCommit { task: other, ..good })), Some(Refusal::NoSuchTask(other)));
-    let wrong = Refusal::WrongPhase { task, stage: 0 };
-    assert_eq!(refusal(&bench, sign(worker, DrillCommit { stage: 1, ..good })), Some(wrong.clone()));
+    let wrong = Refusal::WrongPhase { task, stage };
+    assert_eq!(refusal(&bench, sign(worker, DrillCommit { stage: stage - 1, ..good })), Some(wrong.clone()));
     let me = bench.peer(worker);
     assert_eq!(refusal(&bench, sign(worker, DrillCommit { proof: None, ..good })), Some(Refusal::NotElected(me)));
-    let another = (worker + 1) % 6;
+    let seats = &state.task(&task).unwrap().seats;
+    let has_no_part = |other: &usize| *other != worker && seats.iter().all(|seat| seat.worker != bench.peer(*other));
+    let another = (0..6).find(has_no_part).unwrap();
     let stolen = sign(another, good);
     assert_eq!(refusal(&bench, stolen), Some(Refusal::NotElected(bench.peer(another))), "a proof is its author's");
     let (unlucky, chance, proof) = loser.expect("somebody loses");
@@ -116,6 +119,50 @@ fn commitments() {
     bench.send(transaction);
     bench.step();
     assert_eq!(refusal(&bench, transaction), Some(Refusal::NotElectable(me)));
+}
+
+#[test]
+fn a_task_is_opened_by_its_primary_alone() {
+    let mut bench = Bench::honest(5);
+    bench.workers.iter_mut().for_each(|worker| worker.manner = Manner::Idle);
+    bench.step();
+    let opened_by = |bench: &Bench| {
+        let task = bench.state.tasks().next().unwrap();
+        let stage = *task.stage().unwrap();
+        let primary = (0..5).find(|worker| Some(bench.peer(*worker)) == stage.primary).unwrap();
+        (task.id, stage.interval, primary)
+    };
+    let (task, _, primary) = opened_by(&bench);
+    let (_, proof) = bench.workers[primary].prove(&bench.state.task(&task).unwrap().stage().unwrap().input());
+    let commit = |bench: &Bench, worker: usize, proof| {
+        let commitment = right(&task, None).commitment(&task, &bench.peer(worker), &Hash::of(b"salt"));
+        let commit = DrillCommit { task, stage: 0, proof, commitment };
+        bench.workers[worker].sign(&bench.state, 0, Action::Commit(commit))
+    };
+    assert_eq!(refusal(&bench, commit(&bench, primary, None)), None);
+    let needless = commit(&bench, primary, Some(proof));
+    assert_eq!(refusal(&bench, needless), Some(Refusal::NotElected(bench.peer(primary))));
+    for other in (0..5).filter(|other| *other != primary) {
+        assert_eq!(refusal(&bench, commit(&bench, other, None)), Some(Refusal::NotElected(bench.peer(other))));
+    }
+    // Who does not come in its interval has to leave the task to another.
+    let mut drawn = std::collections::BTreeSet::from([primary]);
+    for interval in 1..8 {
+        while bench.state.task(&task).unwrap().stage().unwrap().interval < interval {
+            bench.step();
+        }
+        let next = (0..5)
+            .find(|worker| Some(bench.peer(*worker)) == bench.state.task(&task).unwrap().stage().unwrap().primary);
+        let next = next.unwrap();
+        assert_eq!(refusal(&bench, commit(&bench, next, None)), None);
+        let late = refusal(&bench, commit(&bench, primary, None));
+        assert_eq!(late, (next != primary).then(|| Refusal::NotElected(bench.peer(primary))));
+        drawn.insert(next);
+    }
+    assert!(drawn.len() > 2, "eight draws among five: {drawn:?}");
+    bench.steps(4);
+    assert_eq!(bench.state.task(&task), None, "it ends where nobody comes");
+    assert_eq!(bench.state.totals().faults, 0, "to decline is free");
 }
 
 #[test]

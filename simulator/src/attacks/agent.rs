@@ -63,7 +63,8 @@ pub(super) struct Agent {
     pub(super) owner: Option<Identity>,
     policy: Policy,
     seed: Seed,
-    drawn: BTreeMap<(Hash, u8), (VrfOutput, VrfProof)>,
+    /// By VRF input.
+    drawn: BTreeMap<Vec<u8>, (VrfOutput, VrfProof)>,
     parts: BTreeMap<Hash, Part>,
 }
 
@@ -106,7 +107,7 @@ impl Agent {
         // The unit of a newcomer opens its task with the commitment.
         let probation = state.probation(&self.peer);
         self.parts.retain(|id, _| state.task(id).is_some() || probation == Some(*id));
-        self.drawn.retain(|(id, number), _| state.task(id).is_some_and(|task| task.stage_number() == *number));
+        self.drawn.retain(|input, _| chances.iter().any(|chance| chance.input.as_ref() == Some(input)));
         let (ledger, nonce) = (state.ledger(), state.next_nonce(&self.peer));
         said.into_iter().map(|action| Transaction::sign(&self.identity, &ledger, nonce, action)).collect()
     }
@@ -134,10 +135,8 @@ impl Agent {
         let keys = (0..GRIND_KEYS).map(|key| VrfSecret::derive(seed.child("key", key).0.as_bytes()));
         let chances = state.chances(&self.peer);
         let wins = |key: &VrfSecret| -> u32 {
-            let of = |chance: &Chance| {
-                chance.stage.seats(&key.prove(chance.input.as_deref().unwrap_or_default()).0, chance.weight)
-            };
-            chances.iter().take(4).map(of).sum()
+            let of = |chance: &Chance| Some(chance.seats(&key.prove(chance.input.as_ref()?).0));
+            chances.iter().filter_map(of).take(4).sum()
         };
         keys.max_by_key(wins).unwrap_or_else(|| self.vrf.clone())
     }
@@ -147,8 +146,8 @@ impl Agent {
             None => None,
             Some(input) => {
                 let vrf = &self.vrf;
-                let drawn = self.drawn.entry((chance.task, chance.number)).or_insert_with(|| vrf.prove(input));
-                if chance.stage.seats(&drawn.0, chance.weight) == 0 {
+                let drawn = self.drawn.entry(input.clone()).or_insert_with(|| vrf.prove(input));
+                if chance.seats(&drawn.0) == 0 {
                     return None;
                 }
                 Some(drawn.1)

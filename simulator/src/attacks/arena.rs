@@ -33,7 +33,7 @@ pub(super) struct Tally {
     pub(super) withheld_accepted: u64,
     /// Most heights from a task's first stage to its end.
     pub(super) longest: u64,
-    /// Seats of each peer, as keys that drilled.
+    /// Seats of each peer; one that won several did one unit.
     pub(super) seats: BTreeMap<PeerId, u64>,
 }
 
@@ -164,7 +164,7 @@ impl Arena {
         let opened = task.stages.first().map_or(settled.height, |stage| stage.opened);
         tally.longest = tally.longest.max(settled.height - opened);
         for seat in &task.seats {
-            *tally.seats.entry(seat.worker).or_insert(0) += 1;
+            *tally.seats.entry(seat.worker).or_insert(0) += u64::from(task.seats_won(seat));
         }
     }
 

@@ -38,7 +38,7 @@ pub(super) fn grinding(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String>
     let tasks = 100 * scale.times;
     arena.run(tasks, 80 + tasks)?;
     let (won, all) = (arena.seats_of([HONEST]) as f64, arena.seats_of(0..=HONEST) as f64);
-    // A fifth of all weight; a key that wins two seats of a task sits once.
+    // A fifth of all weight.
     let ratio = won / all / 0.2;
     let sigma = (0.8 / 0.2 / all).sqrt();
     Ok(vec![GRINDING.outcome(1.0, ratio, [0.0, 1.0 + 3.0 * sigma], arena.tally.settled)])

@@ -3,6 +3,7 @@
 use super::agent::Policy;
 use super::arena::{Arena, DIFFICULTY, rules};
 use super::table::{About, Outcome, Scale};
+use super::theory::{mean, seats_at_end};
 use crate::clock::EPOCH;
 use manta_protocol::Seed;
 use manta_protocol::ledger::Parameters;
@@ -34,6 +35,9 @@ const FARM_POWER: About = About {
     measure: "most power of one newcomer, in parts of the cap and one unit",
 };
 
+/// What redundancy may cost in a steady honest swarm.
+const REDUNDANCY_MAX: f64 = 0.05;
+
 /// Training counts only as far as drilling backs it.
 pub(super) fn wash_trading(_: Seed, _: Scale) -> Result<Vec<Outcome>, String> {
     let now_ms = EPOCH.as_unix_ms();
@@ -60,17 +64,21 @@ pub(super) fn redundancy(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, Strin
     let trusting =
         Parameters { trust_after: defaults.trust_after, trust_max: defaults.trust_max, ..rules(8, PEERS as u32) };
     let mut arena = Arena::new(seed, &[(20_000_000, Policy::Honest); PEERS], trusting)?;
-    // Until trust is as far as it goes, on average.
-    arena.run(45 * PEERS as u64, 2_000)?;
+    // Until trust is as far as it goes.
+    let is_trusted =
+        |arena: &Arena| arena.agents.iter().all(|agent| arena.state.trust(&agent.peer).streak >= defaults.trust_max);
+    while !is_trusted(&arena) {
+        arena.run(arena.tally.settled + 8, 20)?;
+    }
     let (settled, executions) = (arena.tally.accepted, arena.executions());
-    arena.run(arena.tally.settled + 300 * scale.times, 2_000)?;
+    let tasks = 3_000 * scale.times;
+    arena.run(arena.tally.settled + tasks, 60 + tasks)?;
     let accepted = arena.tally.accepted - settled;
     let extra = (arena.executions() - executions) as f64 / accepted as f64 - 1.0;
-    // One driller is expected, and at least one has to come: 1 ÷ (1 − e⁻¹) on average. Each is
-    // compared once in trust_max tasks, with two others.
-    let drillers = 1.0 / (1.0 - (-1.0f64).exp());
-    let predicted = drillers - 1.0 + 2.0 * drillers / f64::from(defaults.trust_max);
-    Ok(vec![REDUNDANCY.outcome(predicted, extra, [0.0, predicted + 0.25], accepted)])
+    // One driller, compared once in trust_max tasks with those who win the seats of the
+    // next stage. 3,000 tasks are so many that three deviations fit below the bound.
+    let predicted = mean(&seats_at_end(2.0, 2), |seats| seats) / f64::from(defaults.trust_max);
+    Ok(vec![REDUNDANCY.outcome(predicted, extra, [0.0, REDUNDANCY_MAX], accepted)])
 }
 
 /// The beacon draws a fixed number of newcomers, however many there are.

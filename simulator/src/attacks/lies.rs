@@ -3,6 +3,7 @@
 use super::agent::Policy;
 use super::arena::{Arena, DIFFICULTY, rules};
 use super::table::{About, Outcome, Scale};
+use super::theory::{lies_accepted, mean, seats_at_end};
 use manta_protocol::Seed;
 use manta_protocol::ledger::{Agreement, Parameters};
 use manta_protocol::power::MicroPower;
@@ -13,6 +14,11 @@ const PEERS: usize = 20;
 const COLLUSION: About = About {
     attack: "collusion",
     what: "a ring with f = 10 % of all weight tells the same lie about every task",
+    measure: "share of tasks whose wrong digest is accepted",
+};
+const CARTEL: About = About {
+    attack: "collusion, a cartel",
+    what: "the same with f = 30 %, so often accepted that the prediction is put to the test",
     measure: "share of tasks whose wrong digest is accepted",
 };
 const COPYCAT: About = About {
@@ -59,28 +65,50 @@ fn relative_gain(arena: &Arena, attackers: usize) -> f64 {
     arena.gain_of(PEERS - attackers..PEERS) as f64 / attackers as f64 / honest
 }
 
-fn ring(seed: Seed, scale: Scale, members: usize) -> Result<Vec<Outcome>, String> {
+/// A ring among [`PEERS`], of which the share of tasks whose wrong digest is
+/// accepted has to lie within `bounds` of what is predicted.
+fn ring(
+    seed: Seed,
+    about: About,
+    members: usize,
+    tasks: u64,
+    bounds: impl Fn(f64, f64) -> [f64; 2],
+) -> Result<Outcome, String> {
     // No penalty: the ring's share stays what it is.
-    let free = Parameters { penalty: MicroPower::ZERO, ..rules(8, PEERS as u32) };
+    // Few tasks a height: what is said in disputes has to fit into blocks.
+    let free = Parameters { penalty: MicroPower::ZERO, ..rules(4, PEERS as u32) };
     let mut arena = arena(seed, members, |_| Policy::Liar { ring: 1 }, free)?;
-    let tasks = 400 * scale.times;
     arena.run(tasks, 80 + tasks)?;
-    let share = arena.tally.accepted_wrong as f64 / arena.tally.settled as f64;
-    // Poisson: three deviations and one case above the mean of f³ a task.
-    let f = 0.1f64;
-    let mean = f.powi(3) * arena.tally.settled as f64;
-    let at_most = (mean + 3.0 * mean.sqrt() + 1.0) / arena.tally.settled as f64;
-    Ok(vec![COLLUSION.outcome(f.powi(3), share, [0.0, at_most], arena.tally.settled)])
+    let settled = arena.tally.settled as f64;
+    let share = arena.tally.accepted_wrong as f64 / settled;
+    let predicted = lies_accepted(seed.child("theory", members as u64), members, PEERS, 50_000);
+    Ok(about.outcome(predicted, share, bounds(predicted, settled), arena.tally.settled))
 }
 
-/// All seats of a task have to be the ring's: f to the power of the seats.
+/// Three deviations of a binomial count, and one case, above the prediction.
+fn at_most(predicted: f64, tasks: f64) -> f64 {
+    predicted + (3.0 * (predicted * (1.0 - predicted) * tasks).sqrt() + 1.0) / tasks
+}
+
+/// All seats of a task have to be the ring's, or most of those that a dispute adds.
 pub(super) fn collusion(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
-    ring(seed, scale, PEERS / 10)
+    let tasks = 1_000 * scale.times;
+    let few = |predicted: f64, settled: f64| [0.0, at_most(predicted, settled)];
+    let both = |predicted: f64, settled: f64| {
+        let most = at_most(predicted, settled);
+        [2.0 * predicted - most, most]
+    };
+    Ok(vec![
+        ring(seed, COLLUSION, PEERS / 10, tasks, few)?,
+        ring(seed.child("cartel", 0), CARTEL, 3 * PEERS / 10, tasks, both)?,
+    ])
 }
 
 /// Canary: a ring of half of all weight, as if its members could choose their tasks.
 pub(super) fn crowd(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
-    ring(seed, scale, PEERS / 2)
+    let predicted = lies_accepted(seed.child("theory", 0), PEERS / 10, PEERS, 50_000);
+    let few = |_: f64, settled: f64| [0.0, at_most(predicted, settled)];
+    Ok(vec![ring(seed, COLLUSION, PEERS / 2, 200 * scale.times, few)?])
 }
 
 fn copies(seed: Seed, scale: Scale, policy: Policy) -> Result<Vec<Outcome>, String> {
@@ -109,10 +137,12 @@ pub(super) fn griefing(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String>
     all_lose.run(tasks, 80 + tasks)?;
     let settled = all_lose.tally.settled as f64;
     let share = all_lose.tally.all_lost as f64 / settled;
-    let predicted = 1.0 - 0.95f64.powi(3);
-    // More than three owners come to some tasks: up to one half more liars.
+    // It opens one task in twenty; of another, each seat of the next stage, however many
+    // there come to be, is its with a chance of 1 in 19.
+    let passed = mean(&seats_at_end(2.0, 2), |seats| (18.0f64 / 19.0).powf(seats));
+    let predicted = 1.0 - 0.95 * passed;
     let sigma = (predicted * (1.0 - predicted) / settled).sqrt();
-    let bounds = [predicted - 3.0 * sigma, 1.5 * predicted + 3.0 * sigma];
+    let bounds = [predicted - 3.0 * sigma, predicted + 3.0 * sigma];
     let first = ALL_LOSE.outcome(predicted, share, bounds, all_lose.tally.settled);
     let mut escalate = arena(seed, 1, lone, free)?;
     escalate.run(tasks, 80 + tasks)?;

@@ -13,5 +13,6 @@ mod cost;
 mod lies;
 mod shares;
 mod table;
+mod theory;
 
 pub use table::{Outcome, Scale, canaries, table};

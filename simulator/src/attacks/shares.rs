@@ -3,6 +3,7 @@
 use super::agent::Policy;
 use super::arena::{Arena, rules};
 use super::table::{About, Outcome, Scale};
+use super::theory::{mean, seats_at_end};
 use manta_protocol::Seed;
 use manta_protocol::wire::Identity;
 
@@ -23,31 +24,38 @@ const OWNER: About = About {
     measure: "share of tasks in which more than one of them has a seat",
 };
 
-/// Weight split among undeclared keys gains a little more than in one, for a key sits once a task.
+/// Weight split among undeclared keys gains what it gains in one.
 pub(super) fn sybil(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
     let mut founders = vec![(POWER, Policy::Honest); HONEST];
     // A quarter of all weight each: one honest-looking key, and six.
     let each = POWER * HONEST as u64 / 2;
     founders.push((each, Policy::Honest));
     founders.extend((0..PARTS).map(|_| (each / PARTS, Policy::Honest)));
-    // Few tasks a height: a block takes four commitments of one key.
-    let mut arena = Arena::new(seed, &founders, rules(2, founders.len() as u32))?;
-    let tasks = 200 * scale.times;
+    let mut arena = Arena::new(seed, &founders, rules(16, founders.len() as u32))?;
+    let tasks = 1_000 * scale.times;
     arena.run(tasks, 60 + tasks)?;
     let (one, many) = (arena.gain(HONEST), arena.gain_of(HONEST + 1..founders.len()));
     let ratio = many as f64 / one as f64;
-    // A key that has a seat of the opening stage has none in the next one, though others of
-    // the six may: e^−¼ of all tasks leave the one its part of the next stage's two seats.
-    // Without it there, the six have more of them.
-    let share = 0.25f64;
-    let left_out = 1.0 - (-share).exp();
-    let one_alone = share + (1.0 - left_out) * 2.0 * share;
-    let six = share + (1.0 - left_out) * 1.92 * share + left_out * 1.92 * share / (1.0 - share);
-    // Each side has a quarter of four and a half seats, and a task's credit is shared: σ of
-    // a side's mean is near 0.9 ÷ √tasks.
-    let sigma = (2.0f64).sqrt() * 0.9 / (tasks as f64).sqrt();
-    let predicted = six / one_alone;
-    Ok(vec![SYBIL.outcome(predicted, ratio, [0.5, predicted + 3.0 * sigma], tasks)])
+    let sigma = difference_squared(0.25, 1.0 / 24.0).sqrt() / 0.25 / (tasks as f64).sqrt();
+    Ok(vec![SYBIL.outcome(1.0, ratio, [1.0 - 3.0 * sigma, 1.0 + 3.0 * sigma], tasks)])
+}
+
+/// The mean square of what the one gains less what the six gain of a task that is worth 1.
+/// Each side has the part `a` of all weight, the one in one key, all others in keys of the part `q`.
+fn difference_squared(a: f64, q: f64) -> f64 {
+    let opener = |p: f64| (1.0 + 2.0 * p) / 3.0;
+    let later = |p: f64| 2.0 * (1.0 - p) / 3.0;
+    let inverse = mean(&seats_at_end(2.0, 2), |seats| 1.0 / seats);
+    let square = |mean: f64, variance: f64| mean * mean + variance;
+    // Opened by the one: the six have the part `of` of the others' weight.
+    let of = a / (1.0 - a);
+    let by_one = square(opener(a) - later(a) * of, later(a).powi(2) * inverse * of * (1.0 - of));
+    // Opened by one of the six; then by one of the rest.
+    let (one, siblings) = (a / (1.0 - q), (a - q) / (1.0 - q));
+    let spread = one * (1.0 - one) + siblings * (1.0 - siblings) + 2.0 * one * siblings;
+    let by_six = square(opener(q) + later(q) * (siblings - one), later(q).powi(2) * inverse * spread);
+    let by_rest = later(q).powi(2) * inverse * 2.0 * one;
+    a * by_one + a * by_six + (1.0 - 2.0 * a) * by_rest
 }
 
 fn doubled(seed: Seed, scale: Scale, declared: bool) -> Result<Vec<Outcome>, String> {

@@ -1,6 +1,6 @@
 //! What the peers of a demo say of their ledger: whether they agree, who lied.
 
-use crate::account::{LedgerStatus, Standing};
+use crate::account::{DrillCounts, LedgerStatus, Standing};
 use crate::cli::format;
 use crate::status::Status;
 use serde::Serialize;
@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Faults that name a liar, or that blame everyone for one.
 const LIES: [&str; 2] = ["wrong-result", "copied"];
 const BLAME: &str = "disagreement";
+/// The fault of a result that was not shown in time.
+const LATE: &str = "unrevealed";
 
 /// All blocks that any peer has told of, while the demo goes on.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +33,12 @@ pub(super) struct Outcome {
     pub(super) power: BTreeMap<String, f64>,
     /// Peers whose results were proven wrong.
     pub(super) liars_named: Vec<String>,
-    /// Power that others lost for a result of a drill, lies of others included.
+    /// Power that others lost for a result of a drill, lies of others included. What
+    /// they lost for results that they did not show is not a liar's doing.
     pub(super) honest_loss: f64,
+    /// Power that others than the liar lost for results that they committed to and
+    /// did not show in time: they were slow, away, or cut off.
+    pub(super) late_loss: f64,
     /// Why the peers do not agree, or the wrong one was named.
     #[serde(skip)]
     pub(super) problem: Option<String>,
@@ -67,7 +73,7 @@ impl Watch {
         let Some(ledger) = self.farthest() else { return String::new() };
         let caught = if liars(ledger).is_empty() { "" } else { ", a liar was caught" };
         let (height, drills) = (ledger.height, &ledger.drills);
-        format!("block {height}, {} drills agreed, {} disputed{caught}", drills.agreed, drills.disputed)
+        format!("block {height}, {}{caught}", drills_told(drills))
     }
 
     /// Whether this peer was named as a liar.
@@ -84,10 +90,13 @@ impl Watch {
         let named = liars(ledger);
         let liar = liar.and_then(|liar| peers.get(liar));
         let is_honest = |peer: &&String| Some(*peer) != liar;
-        let blamed = |kind: &str| LIES.contains(&kind) || kind == BLAME;
-        let losses = ledger.faults.iter().filter(|fault| is_honest(&&fault.peer) && blamed(&fault.kind));
-        // The sum of nothing would be a negative zero.
-        let honest_loss = losses.map(|fault| fault.lost).fold(0.0, |sum, lost| sum + lost);
+        let lost = |counts: &dyn Fn(&str) -> bool| {
+            let losses = ledger.faults.iter().filter(|fault| is_honest(&&fault.peer) && counts(&fault.kind));
+            // The sum of nothing would be a negative zero.
+            losses.map(|fault| fault.lost).fold(0.0, |sum, lost| sum + lost)
+        };
+        let honest_loss = lost(&|kind| LIES.contains(&kind) || kind == BLAME);
+        let late_loss = lost(&|kind| kind == LATE);
         let label = |peer: &str| match peers.iter().position(|id| id == peer) {
             Some(index) => format!("peer {index}"),
             None => format::short(peer).to_owned(),
@@ -120,8 +129,9 @@ impl Watch {
         Outcome {
             blocks,
             told: format!(
-                "{blocks} blocks, {} drills agreed, {} disputed{caught}; {equal}",
-                drills.agreed, drills.disputed
+                "{blocks} block{}, {}{caught}; {equal}",
+                if blocks == 1 { "" } else { "s" },
+                drills_told(drills)
             ),
             powers_told: ledger.standings.iter().map(shown).collect::<Vec<_>>().join(", "),
             state_root: common.map(|(_, root)| root),
@@ -130,6 +140,7 @@ impl Watch {
             power: ledger.standings.iter().map(power).collect(),
             liars_named: named.into_iter().collect(),
             honest_loss,
+            late_loss,
             problem,
         }
     }
@@ -155,6 +166,11 @@ impl Watch {
     }
 }
 
+fn drills_told(drills: &DrillCounts) -> String {
+    let plural = if drills.agreed == 1 { "" } else { "s" };
+    format!("{} drill{plural} agreed, {} disputed", drills.agreed, drills.disputed)
+}
+
 fn liars(ledger: &LedgerStatus) -> BTreeSet<String> {
     let lies = ledger.faults.iter().filter(|fault| LIES.contains(&&*fault.kind));
     lies.map(|fault| fault.peer.clone()).collect()
@@ -163,7 +179,7 @@ fn liars(ledger: &LedgerStatus) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::{DrillCounts, FaultView, RecentBlock};
+    use crate::account::{FaultView, RecentBlock};
 
     fn status(heights: &[(u64, &str)], faults: &[(&str, &str, f64)]) -> Option<Status> {
         let block = |(height, root): &(u64, &str)| RecentBlock {
@@ -219,6 +235,7 @@ mod tests {
         let lie = ("p1", "wrong-result", 0.25);
         let found = named(&[lie, ("p0", "unrevealed", 0.25)], Some(1));
         assert_eq!((found.problem, found.liars_named, found.honest_loss), (None, vec!["p1".to_owned()], 0.0));
+        assert_eq!(found.late_loss, 0.25, "to be late costs as much, and is told apart");
         assert!(found.told.contains("peer 1 lied, was named"), "{}", found.told);
         for (faults, liar, part) in [
             (&[][..], Some(1), "was not named"),

@@ -217,6 +217,7 @@ mod tests {
             ("power", serde_json::json!({})),
             ("liars_named", serde_json::json!([])),
             ("honest_loss", serde_json::json!(0.0)),
+            ("late_loss", serde_json::json!(0.0)),
             ("out", serde_json::Value::Null),
             ("seconds", serde_json::json!(0.5)),
         ] {

@@ -9,5 +9,6 @@ pub(super) mod probe;
 pub(super) mod reveal;
 pub(super) mod schedule;
 pub(super) mod settle;
+mod share;
 pub(super) mod stage;
 pub(super) mod verdict;

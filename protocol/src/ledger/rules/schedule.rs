@@ -8,7 +8,7 @@ use super::super::limits::{INTERVALS_MAX, REVEAL_STRETCH, TASKS_OPEN_MAX, TASKS_
 use super::super::state::State;
 use super::super::task::{Origin, Phase, StageKind, Task, drawn_id};
 use super::settle;
-use super::stage::{self, Electorate};
+use super::stage::{self, Electorate, Rolls};
 use super::verdict::{Rule, Verdict, judge};
 use crate::election::Beacon;
 use crate::ids::{Hash, PeerId};
@@ -20,7 +20,7 @@ const TRUST_DOMAIN: &str = "manta 2026-11 trust draw v1";
 /// Creates the tasks of this height's beacon.
 pub(in super::super) fn create(state: &mut State) {
     let (height, beacon) = (state.height, state.beacon());
-    create_from(state, height, 0, &beacon, height.saturating_sub(2));
+    create_from(state, &mut Rolls::default(), height, 0, &beacon);
 }
 
 /// Creates the tasks of the epochs that went by without a block before this one.
@@ -35,16 +35,18 @@ pub(in super::super) fn create_idle(state: &mut State) {
     let gap_ms = state.time_ms().saturating_sub(epoch.time_ms).saturating_sub(skew_ms);
     let idle = u32::try_from((gap_ms / epoch_ms).saturating_sub(1)).map_or(most, |idle| idle.min(most));
     let beacon = epoch.beacon;
+    let mut rolls = Rolls::default();
     for n in 1..=idle {
-        create_from(state, before, n, &beacon.idle(n), before.saturating_sub(2));
+        create_from(state, &mut rolls, before, n, &beacon.idle(n));
     }
 }
 
-fn create_from(state: &mut State, height: u64, idle: u32, beacon: &Beacon, weights_of: u64) {
+fn create_from(state: &mut State, rolls: &mut Rolls, height: u64, idle: u32, beacon: &Beacon) {
+    let weights_of = height.saturating_sub(2);
     let parameters = &state.genesis.parameters;
     let owners_min = parameters.owners_min as usize;
     let per_class: Vec<Electorate> =
-        (0..parameters.classes.len()).map(|class| stage::electorate(state, weights_of, class as u8, None)).collect();
+        (0..parameters.classes.len()).map(|class| rolls.electorate(state, weights_of, class as u8, None)).collect();
     let possible: Vec<u8> =
         (0u8..).zip(&per_class).filter(|(_, of)| of.owners >= owners_min).map(|(class, _)| class).collect();
     if possible.is_empty() {
@@ -60,7 +62,7 @@ fn create_from(state: &mut State, height: u64, idle: u32, beacon: &Beacon, weigh
         let drawn = Seed(beacon.0).below("drill class", u64::from(index), possible.len() as u64);
         let class = possible[drawn as usize];
         let id = drawn_id(beacon, idle, index);
-        let opening = stage::opening(state.height, *beacon, weights_of, per_class[usize::from(class)]);
+        let opening = stage::opening(state, (&id, class), *beacon, weights_of, per_class[usize::from(class)]);
         let origin = Origin::Drawn { height, idle, index };
         state.tasks.insert(id, Task { id, origin, class, stages: vec![opening], seats: Vec::new() });
     }
@@ -69,12 +71,14 @@ fn create_from(state: &mut State, height: u64, idle: u32, beacon: &Beacon, weigh
 /// Takes the next step of every open task.
 pub(in super::super) fn advance(state: &mut State) {
     let ids: Vec<Hash> = state.tasks.keys().copied().collect();
+    // Nothing that a step does changes who can be elected.
+    let mut rolls = Rolls::default();
     for id in ids {
-        step(state, &id);
+        step(state, &mut rolls, &id);
     }
 }
 
-fn step(state: &mut State, id: &Hash) {
+fn step(state: &mut State, rolls: &mut Rolls, id: &Hash) {
     let Some(task) = state.tasks.get(id) else { return };
     let Some(stage) = task.stage() else { return };
     match stage.phase {
@@ -95,31 +99,41 @@ fn step(state: &mut State, id: &Hash) {
             }
             let intervals = u32::try_from(passed / interval_blocks).unwrap_or(u32::MAX);
             if stage::has_enough(parameters, task, intervals) {
-                close(state, id);
+                close(state, rolls, id);
             } else if intervals >= INTERVALS_MAX {
-                give_up(state, id);
-            } else if let Some(stage) = state.tasks.get_mut(id).and_then(|task| task.stages.last_mut()) {
-                stage.interval = intervals;
+                give_up(state, rolls, id);
+            } else {
+                next_interval(state, id, intervals);
             }
         }
         Phase::Revealing { since } => {
             if is_revealed(state, task, since) {
-                conclude(state, id);
+                conclude(state, rolls, id);
             }
         }
         Phase::Closed => {}
     }
 }
 
+/// Too few have come: twice as many are expected now, or another primary is drawn.
+fn next_interval(state: &mut State, id: &Hash, interval: u32) {
+    let Some(task) = state.tasks.get(id) else { return };
+    let Some(stage) = task.stage() else { return };
+    let drawn = || stage::primary(state, (id, task.class), &stage.beacon, stage.weights_of, interval);
+    let primary = if stage.kind == StageKind::Opening { drawn() } else { None };
+    if let Some(stage) = state.tasks.get_mut(id).and_then(|task| task.stages.last_mut()) {
+        (stage.interval, stage.primary) = (interval, primary);
+    }
+}
+
 /// Commitments are in: their reveals are next, or further seats.
-fn close(state: &mut State, id: &Hash) {
+fn close(state: &mut State, rolls: &mut Rolls, id: &Hash) {
     let Some(task) = state.tasks.get(id) else { return };
     let is_opening = task.stage().is_some_and(|stage| stage.kind == StageKind::Opening);
-    let suffices = task.seats.len() >= state.genesis.parameters.seats as usize || are_trusted(state, task);
-    let mut task = task.clone();
-    if is_opening && !suffices {
+    if is_opening && !is_trusted(state, task) {
+        let mut task = task.clone();
         // Nobody else to compare with: the task ends, nobody is at fault.
-        match stage::open(state, &mut task, StageKind::Replica) {
+        match stage::open(state, rolls, &mut task, StageKind::Replica) {
             true => state.tasks.insert(*id, task),
             false => expire(state, id),
         }
@@ -131,11 +145,11 @@ fn close(state: &mut State, id: &Hash) {
     }
 }
 
-/// Whether the word of all who committed is taken without a comparison: each has
-/// a long row of valid results, and this height's beacon, which came after their
-/// commitments, does not pick them for one (probability 1/n after n results).
+/// Whether the word of the one who opened the task is taken without a comparison:
+/// it has a long row of valid results, and this height's beacon, which came after
+/// its commitment, does not pick it for one (probability 1/n after n results).
 /// Nobody is trusted with a probation unit.
-fn are_trusted(state: &State, task: &Task) -> bool {
+fn is_trusted(state: &State, task: &Task) -> bool {
     let parameters = &state.genesis.parameters;
     task.origin.candidate().is_none()
         && task.seats.iter().all(|seat| {
@@ -154,11 +168,11 @@ fn trust_draw(beacon: &Beacon, task: &Hash, owner: &PeerId) -> Seed {
 }
 
 /// Too few have committed in all intervals.
-fn give_up(state: &mut State, id: &Hash) {
+fn give_up(state: &mut State, rolls: &mut Rolls, id: &Hash) {
     let Some(task) = state.tasks.get(id) else { return };
     match task.stage().map(|stage| stage.kind) {
         // Their results are known: others' absence does not undo the dispute.
-        Some(StageKind::Escalation | StageKind::Referee) => conclude(state, id),
+        Some(StageKind::Escalation | StageKind::Referee) => conclude(state, rolls, id),
         _ => expire(state, id),
     }
 }
@@ -186,12 +200,12 @@ fn is_revealed(state: &State, task: &Task, since: u64) -> bool {
 }
 
 /// Reveals are in: what do they say?
-fn conclude(state: &mut State, id: &Hash) {
+fn conclude(state: &mut State, rolls: &mut Rolls, id: &Hash) {
     settle::forfeit(state, id);
     let Some(task) = state.tasks.get(id) else { return };
     let Some(mut last) = task.stage().map(|stage| stage.kind) else { return };
     let parameters = &state.genesis.parameters;
-    let alone = task.stages.len() == 1 && task.seats.len() < parameters.seats as usize;
+    let alone = task.stages.len() == 1;
     let rule = Rule { agreement: parameters.agreement, owners_min: parameters.owners_min, alone };
     let mut task = task.clone();
     loop {
@@ -201,7 +215,7 @@ fn conclude(state: &mut State, id: &Hash) {
             Verdict::Disputed(kind) => kind,
             Verdict::Agreed(_) | Verdict::AllLose | Verdict::Void => return settle::settle(state, id, verdict),
         };
-        if stage::open(state, &mut task, wanted) {
+        if stage::open(state, rolls, &mut task, wanted) {
             return state.tasks.insert(*id, task);
         }
         if verdict == Verdict::TooFew {

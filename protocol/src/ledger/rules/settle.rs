@@ -5,6 +5,7 @@ use super::super::records::{Fault, FaultKind, Outcome, Settled, Trust};
 use super::super::state::State;
 use super::super::task::{Origin, Seat, Task};
 use super::account;
+use super::share::divide;
 use super::verdict::{Verdict, is_copied, is_counted};
 use crate::ids::{Hash, PeerId};
 use crate::power::history::{Cause, Entry};
@@ -79,26 +80,22 @@ pub(super) fn settle(state: &mut State, id: &Hash, verdict: Verdict) {
 /// Credits the task's difficulty and its reward, shared by seats, which makes
 /// the papers' T_D = difficulty ÷ number of tasks the credit of each seat.
 fn credit(state: &mut State, task: &Task, winners: &[Seat], compared: bool) {
-    let difficulty = state.genesis.parameters.difficulty(task.class);
-    let reward = state.genesis.parameters.drill_reward;
-    let shares: u128 = winners.iter().map(|seat| u128::from(task.share(seat))).sum();
-    let part = |whole: u64, share: u64| {
-        let part = (u128::from(whole) * u128::from(share)).checked_div(shares).unwrap_or(0);
-        u64::try_from(part).unwrap_or(whole)
-    };
-    for seat in winners {
-        let share = task.share(seat);
+    let parameters = &state.genesis.parameters;
+    let difficulty = parameters.difficulty(task.class);
+    let works = divide(difficulty.0, task, winners, parameters.seats);
+    let rewards = divide(parameters.drill_reward, task, winners, parameters.seats);
+    for (seat, (work, reward)) in winners.iter().zip(works.into_iter().zip(rewards)) {
         let is_candidate = task.origin.candidate() == Some(&seat.worker);
         let work = match is_candidate && weight(state, &seat.worker) >= state.genesis.parameters.probation_weight_max {
             true => MicroPower::ZERO,
-            false => MicroPower(part(difficulty.0, share)),
+            false => MicroPower(work),
         };
         let cause = match task.origin {
             Origin::Probation { .. } if is_candidate => Cause::Probation { task: task.id },
             _ => Cause::Drill { task: task.id, seats: winners.len() as u32 },
         };
         gain(state, &seat.worker, work, cause, compared);
-        account::reward(state, &seat.worker, part(reward, share), compared);
+        account::reward(state, &seat.worker, reward, compared);
         let trust = state.trust.entry(seat.owner);
         trust.streak = trust.streak.saturating_add(1);
         let height = state.height;

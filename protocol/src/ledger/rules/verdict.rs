@@ -170,6 +170,7 @@ mod tests {
             expected_milli: 1_000,
             candidates: 1,
             everyone: false,
+            primary: None,
             challenged: false,
             interval: 0,
             phase: Phase::Closed,
