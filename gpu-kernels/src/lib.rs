@@ -27,7 +27,7 @@ pub use benchmark::{measure_device_multiply_adds_per_s, measure_multiply_adds_pe
 pub use cpu::simd::SimdPath;
 pub use error::EngineError;
 pub use gpu::engine::GpuEngine;
-pub use model::config::{ConfigError, ModelConfig};
+pub use model::config::{ConfigError, ModelConfig, RopeScaling};
 pub use model::engine::{Engine, EngineOptions};
 pub use model::layout::{Layout, Tensor};
 pub use model::state::TrainingState;

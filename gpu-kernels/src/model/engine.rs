@@ -109,7 +109,7 @@ impl Engine {
             gradient: zeros(),
             micro_gradient: zeros(),
             weights: Weights::new(&model, &layout),
-            rotary: Rotary::new(model.head_dim, model.rope_theta),
+            rotary: Rotary::of(&model),
             workspace: Workspace::default(),
             layout,
             config: model,
