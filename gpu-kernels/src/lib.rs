@@ -29,7 +29,7 @@ pub use benchmark::{
 pub use cpu::simd::SimdPath;
 pub use error::EngineError;
 pub use gpu::engine::GpuEngine;
-pub use model::config::{ConfigError, ModelConfig};
+pub use model::config::{ConfigError, ModelConfig, RopeScaling};
 pub use model::engine::{Engine, EngineOptions};
 pub use model::layout::{Layout, Tensor};
 pub use model::profile::{OpClass, Profile};

@@ -200,7 +200,7 @@ mod driver;
 mod tests {
     use super::driver::{corpus, fuzz};
     use super::*;
-    use crate::data::tokenizer::TokenizerKind;
+    use crate::data::tokenizer::Tokenizer;
 
     const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -247,8 +247,8 @@ mod tests {
         }
         put("ticket", "body-1", &sample_ticket());
         put("ticket", "text", text_of_body(&sample_ticket()).as_bytes());
-        let data = crate::data::DataSet { training: vec![1; CHUNK_BYTES + 9], validation: vec![2; 300] };
-        put("manifest", "small", &Manifest::of(&data, TokenizerKind::Bytes).encode());
+        let data = crate::data::DataSet { training: vec![1; CHUNK_BYTES + 9].into(), validation: vec![2; 300].into() };
+        put("manifest", "small", &Manifest::of(&data, &Tokenizer::Bytes).encode());
         put("frame", "hello", &[&[0, 0, 0, 5][..], b"hello"].concat());
         put("frame", "huge", &[255, 255, 255, 255, 0]);
         let (_, files) = sample_model();

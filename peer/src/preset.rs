@@ -97,6 +97,7 @@ impl Preset {
             head_dim: self.hidden_size / self.heads,
             max_position_embeddings: self.sequence_length,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             initializer_range: 0.02,

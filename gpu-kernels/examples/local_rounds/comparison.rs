@@ -59,6 +59,7 @@ impl Comparison {
             head_dim: 16,
             max_position_embeddings: length,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             initializer_range: 0.02,

@@ -61,6 +61,7 @@ fn model(hidden_size: usize, heads: (usize, usize), tie_word_embeddings: bool) -
         head_dim: 10,
         max_position_embeddings: 48,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-5,
         tie_word_embeddings,
         initializer_range: 0.05,

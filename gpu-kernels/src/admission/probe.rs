@@ -28,6 +28,7 @@ pub(super) fn shape() -> (ModelConfig, ArithmeticSpec, OptimizerConfig) {
         head_dim: 6,
         max_position_embeddings: 16,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-5,
         tie_word_embeddings: false,
         initializer_range: 0.05,

@@ -6,6 +6,7 @@
 
 use super::simd::Simd;
 use crate::arithmetic::{add, from_host, mul};
+use crate::model::config::{ModelConfig, RopeScaling};
 use rayon::prelude::*;
 
 /// π/2 in two parts; the first has 20 trailing zero bits, so its product with a
@@ -25,6 +26,15 @@ pub(crate) struct Rotary {
 impl Rotary {
     pub(crate) fn new(head_dim: usize, theta: f32) -> Self {
         Self { frequencies: frequencies(head_dim / 2, f64::from(theta)), cosines: Vec::new(), sines: Vec::new() }
+    }
+
+    /// The table of a valid model.
+    pub(crate) fn of(model: &ModelConfig) -> Self {
+        let mut rotary = Self::new(model.head_dim, model.rope_theta);
+        if let Some(scaling) = &model.rope_scaling {
+            rotary.frequencies.iter_mut().for_each(|frequency| *frequency = scaled(*frequency, scaling));
+        }
+        rotary
     }
 
     /// Positions of the table.
@@ -74,6 +84,26 @@ fn frequencies(pairs: usize, theta: f64) -> Vec<f64> {
             current
         })
         .collect()
+}
+
+/// A frequency (radians a position) under [`RopeScaling`].
+fn scaled(frequency: f64, scaling: &RopeScaling) -> f64 {
+    match *scaling {
+        RopeScaling::Linear { factor } => frequency / f64::from(factor),
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            let (low, high) = (f64::from(low_freq_factor), f64::from(high_freq_factor));
+            let slow = frequency / f64::from(factor);
+            let turns = original_max_position_embeddings as f64 * frequency * (0.25 * TWO_OVER_PI);
+            if turns < low {
+                return slow;
+            }
+            if turns > high {
+                return frequency;
+            }
+            let smooth = (turns - low) / (high - low);
+            (1.0 - smooth) * slow + smooth * frequency
+        }
+    }
 }
 
 /// Sine and cosine for 0 ≤ angle < 2²⁰, within 10⁻¹⁵ plus 2⁻⁵² of the angle.
@@ -222,6 +252,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn frequencies_are_scaled_as_stated() {
+        let llama3 = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        let turn = std::f64::consts::TAU / 8192.0;
+        // Half a turn, the edges of the transition, its middle, and many turns.
+        for (turns, expected) in
+            [(0.5, 0.5 / 8.0), (1.0, 1.0 / 8.0), (2.5, 0.5 * 2.5 / 8.0 + 0.5 * 2.5), (4.0, 4.0), (99.0, 99.0)]
+        {
+            let found = scaled(turns * turn, &llama3) / turn;
+            assert!((found - expected).abs() < 1e-12 * expected, "{turns} turns: {found}, expected {expected}");
+        }
+        assert_eq!(scaled(0.75, &RopeScaling::Linear { factor: 3.0 }), 0.25);
     }
 
     #[test]

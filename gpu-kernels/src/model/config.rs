@@ -27,12 +27,67 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// Base of the rotary angles.
     pub rope_theta: f32,
+    /// How the angles are stretched for longer sequences, if they are.
+    #[serde(default)]
+    pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f32,
     /// Whether the output head is the embedding matrix.
     pub tie_word_embeddings: bool,
     /// Standard deviation of the initial Gaussian.
     pub initializer_range: f32,
+}
+
+/// How rotary frequencies differ from powers of `rope_theta`: the kinds of
+/// Hugging Face's `rope_scaling` that depend on nothing but the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rope_type", rename_all = "snake_case")]
+pub enum RopeScaling {
+    /// Positions are divided by `factor` (Chen et al., 2023).
+    Linear {
+        /// At least 1.
+        factor: f32,
+    },
+    /// Llama 3.1: frequencies that turn less than `low_freq_factor` times within
+    /// the original length are divided by `factor`, those that turn more than
+    /// `high_freq_factor` times stay, and between them it goes over linearly.
+    Llama3 {
+        /// At least 1.
+        factor: f32,
+        /// Turns up to which frequencies are divided.
+        low_freq_factor: f32,
+        /// Turns from which they stay; more than `low_freq_factor`.
+        high_freq_factor: f32,
+        /// The length that the model was first trained on, in tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+impl RopeScaling {
+    /// What is wrong with it, if anything.
+    fn problem(&self) -> Option<String> {
+        let outside = |name: &str, value: f32, low: f32, high: f32| {
+            (!(low..=high).contains(&value)).then(|| format!("`{name}` = {value} is not in {low}..={high}"))
+        };
+        match *self {
+            Self::Linear { factor } => outside("factor", factor, 1.0, 1e6),
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings: length } => {
+                outside("factor", factor, 1.0, 1e6)
+                    .or_else(|| outside("low_freq_factor", low_freq_factor, 1e-3, 1e6))
+                    .or_else(|| outside("high_freq_factor", high_freq_factor, 1e-3, 1e6))
+                    .or_else(|| {
+                        (high_freq_factor <= low_freq_factor).then(|| {
+                            format!("`high_freq_factor` = {high_freq_factor} is not more than `low_freq_factor` = {low_freq_factor}")
+                        })
+                    })
+                    .or_else(|| {
+                        (!(2..=1 << 20).contains(&length)).then(|| {
+                            format!("`original_max_position_embeddings` = {length} is not in 2..={}", 1 << 20)
+                        })
+                    })
+            }
+        }
+    }
 }
 
 /// Why a [`ModelConfig`] cannot be built.
@@ -82,6 +137,9 @@ impl ModelConfig {
         }
         if !(self.rope_theta.is_finite() && (1.0..=1e9).contains(&self.rope_theta)) {
             return fail("rope_theta", format!("{} is not in 1..=1e9", self.rope_theta));
+        }
+        if let Some(problem) = self.rope_scaling.and_then(|scaling| scaling.problem()) {
+            return fail("rope_scaling", problem);
         }
         if !(self.rms_norm_eps.is_finite() && (1e-12..=1e-1).contains(&self.rms_norm_eps)) {
             return fail("rms_norm_eps", format!("{} is not in 1e-12..=0.1", self.rms_norm_eps));

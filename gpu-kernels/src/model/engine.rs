@@ -119,7 +119,7 @@ impl Engine {
             gradient_is_zero: true,
             micro_gradient: zeros(),
             weights: Weights::new(&model, &layout),
-            rotary: Rotary::new(model.head_dim, model.rope_theta),
+            rotary: Rotary::of(&model),
             workspace: Workspace::default(),
             laps: Laps::new(),
             layout,

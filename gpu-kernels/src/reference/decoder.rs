@@ -131,7 +131,7 @@ impl<R: Real> Decoder<R> {
         assert!(sequences > 0 && inputs.len().is_multiple_of(sequences), "sequences of equal length");
         let length = inputs.len() / sequences;
         assert!((1..=config.max_position_embeddings).contains(&length), "length of a sequence");
-        let rotary = Rotary::new(length, config.head_dim, f64::from(config.rope_theta));
+        let rotary = Rotary::new(length, config);
         let attention = Attention {
             query_heads: config.num_attention_heads,
             key_heads: config.num_key_value_heads,

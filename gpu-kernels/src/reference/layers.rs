@@ -5,6 +5,7 @@
 //! to the gradient slice it is given, and returns that of the layer's input.
 
 use super::real::Real;
+use crate::model::config::{ModelConfig, RopeScaling};
 
 /// Σ `a[i]·b[i]`, in eight interleaved partial sums so that it vectorises.
 fn dot<R: Real>(a: &[R], b: &[R]) -> R {
@@ -99,11 +100,34 @@ pub(super) struct Rotary<R> {
     head_dim: usize,
 }
 
+/// A rotary frequency for longer sequences, as `transformers` writes it: by wavelengths.
+fn scaled(frequency: f64, scaling: Option<RopeScaling>) -> f64 {
+    match scaling {
+        None => frequency,
+        Some(RopeScaling::Linear { factor }) => frequency / f64::from(factor),
+        Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }) => {
+            let (factor, length) = (f64::from(factor), original_max_position_embeddings as f64);
+            let (low, high) = (f64::from(low_freq_factor), f64::from(high_freq_factor));
+            let wavelength = 2.0 * std::f64::consts::PI / frequency;
+            if wavelength > length / low {
+                frequency / factor
+            } else if wavelength < length / high {
+                frequency
+            } else {
+                let smooth = (length / wavelength - low) / (high - low);
+                (1.0 - smooth) * frequency / factor + smooth * frequency
+            }
+        }
+    }
+}
+
 impl<R: Real> Rotary<R> {
-    pub(super) fn new(positions: usize, head_dim: usize, base: f64) -> Self {
+    pub(super) fn new(positions: usize, config: &ModelConfig) -> Self {
+        let head_dim = config.head_dim;
         let pairs = head_dim / 2;
         let angle = |position: usize, pair: usize| {
-            let angle = position as f64 * base.powf(-2.0 * pair as f64 / head_dim as f64);
+            let frequency = f64::from(config.rope_theta).powf(-2.0 * pair as f64 / head_dim as f64);
+            let angle = position as f64 * scaled(frequency, config.rope_scaling);
             (R::from_f64(angle.cos()), R::from_f64(angle.sin()))
         };
         let angles = (0..positions).flat_map(|p| (0..pairs).map(move |i| angle(p, i))).collect();

@@ -41,6 +41,7 @@ fn config(tied: bool) -> ModelConfig {
         head_dim: 6,
         max_position_embeddings: 16,
         rope_theta: 100.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-5,
         tie_word_embeddings: tied,
         initializer_range: 0.02,

@@ -33,6 +33,7 @@ fn cases() -> Vec<Case> {
         head_dim: 16,
         max_position_embeddings: 128,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-5,
         tie_word_embeddings: true,
         initializer_range: 0.02,
@@ -58,6 +59,7 @@ fn cases() -> Vec<Case> {
         num_key_value_heads: 1,
         head_dim: 8,
         rope_theta: 500_000.0,
+        rope_scaling: None,
         initializer_range: 0.1,
         ..even.clone()
     };

@@ -16,6 +16,7 @@ pub(crate) fn tiny_model() -> ModelConfig {
         head_dim: 10,
         max_position_embeddings: 64,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-5,
         tie_word_embeddings: false,
         initializer_range: 0.05,

@@ -3,16 +3,18 @@
 //! | file | content |
 //! |---|---|
 //! | `config.json` | the architecture, as `LlamaForCausalLM` |
-//! | `model.safetensors` | the parameters, f32 |
+//! | `model.safetensors` | the parameters, f32; of other makers also f16 and bf16, and several files with an index |
 //! | `tokenizer.json`, `tokenizer_config.json` | the tokenizer |
 //! | `manta-run.json` | how the model came about, and the hash of its parameters |
 
 mod config;
+mod parameters;
 pub(crate) mod read;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod sample;
 pub(crate) mod write;
 
+pub(crate) use config::SpecialTokens;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
@@ -20,11 +22,15 @@ use std::path::PathBuf;
 
 const CONFIG_FILE: &str = "config.json";
 const MODEL_FILE: &str = "model.safetensors";
+const INDEX_FILE: &str = "model.safetensors.index.json";
 const TOKENIZER_FILE: &str = "tokenizer.json";
 const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 const RUN_FILE: &str = "manta-run.json";
 /// Everything that a folder of ours holds.
 const FILES: [&str; 5] = [CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, RUN_FILE];
+
+/// Longest JSON file, and longest header of a parameter file, in bytes.
+const JSON_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What [`RUN_FILE`] holds.
 #[derive(Serialize, Deserialize)]
@@ -56,9 +62,15 @@ pub(crate) enum CheckpointError {
     Malformed { path: PathBuf, problem: String },
     #[error("{path}: field `{field}`: expected {expected}, found {found}")]
     Field { path: PathBuf, field: String, expected: String, found: String },
+    #[error(
+        "{path}: its parameters take {needed_bytes} bytes as f32, of which {free_bytes} are free on this machine; free some, or choose a smaller model"
+    )]
+    DoesNotFit { path: PathBuf, needed_bytes: u64, free_bytes: u64 },
     #[error("{path}: tensor `{tensor}`: expected {expected}, found {found}")]
     Tensor { path: PathBuf, tensor: String, expected: String, found: String },
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transformers_tests;

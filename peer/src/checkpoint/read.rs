@@ -1,25 +1,23 @@
 //! Reads a model folder, as if a stranger had made it.
 //!
-//! Sizes are compared with the configuration before anything is allocated; each
-//! tensor must have the expected name, type and shape, every value must be
-//! finite, and where there is a record of the run, the parameters must have the
-//! hash it gives. Each error names the file and the field or tensor.
+//! Configuration, tokenizer and parameters must fit each other, and where there
+//! is a record of the run, the parameters must have the hash it gives. Each
+//! error names the file and the field or tensor.
 
-use super::config;
+use super::config::{self, SpecialTokens};
+use super::parameters;
 use super::write::parameters_hash;
-use super::{CONFIG_FILE, CheckpointError, MODEL_FILE, RUN_FILE, RunFile, TOKENIZER_FILE};
-use crate::data::tokenizer::TokenizerKind;
+use super::{
+    CONFIG_FILE, CheckpointError, JSON_BYTES_MAX, MODEL_FILE, RUN_FILE, RunFile, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
+};
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use manta_gpu_kernels::model::config::ModelConfig;
-use manta_gpu_kernels::model::layout::{Layout, Tensor};
-use safetensors::tensor::{Dtype, Metadata};
+use manta_gpu_kernels::model::layout::Layout;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
-
-/// Longest JSON file, and longest header of the parameter file, in bytes.
-const JSON_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A model from disk.
 #[derive(Debug)]
@@ -29,7 +27,7 @@ pub(crate) struct Checkpoint {
     /// All parameters, in the order of the model's [`Layout`].
     pub(crate) parameters: Vec<f32>,
     /// Its tokenizer.
-    pub(crate) tokenizer: TokenizerKind,
+    pub(crate) tokenizer: Tokenizer,
     /// How it came about, if Manta trained it.
     pub(crate) run: Option<Value>,
 }
@@ -39,16 +37,9 @@ pub(crate) struct Checkpoint {
 /// # Errors
 /// [`CheckpointError`] names what is missing, malformed or not as expected.
 pub(crate) fn read(folder: &Path) -> Result<Checkpoint, CheckpointError> {
-    let path = folder.join(CONFIG_FILE);
-    let config = config::from_json(&read_json(&path)?).map_err(|problem| CheckpointError::Field {
-        path,
-        field: problem.field,
-        expected: problem.expected,
-        found: problem.found,
-    })?;
-    let tokenizer = read_tokenizer(&folder.join(TOKENIZER_FILE), &config)?;
-    let path = folder.join(MODEL_FILE);
-    let parameters = ParameterFile { path: &path }.read(&Layout::new(&config))?;
+    let (config, special) = read_config(folder)?;
+    let tokenizer = read_tokenizer(folder, &config, special)?;
+    let parameters = parameters::read(folder, &Layout::new(&config))?;
     let path = folder.join(RUN_FILE);
     let run = match read_json::<RunFile>(&path) {
         Ok(file) => Some(check_run(file, &parameters, folder)?),
@@ -59,16 +50,51 @@ pub(crate) fn read(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     Ok(Checkpoint { config, parameters, tokenizer, run })
 }
 
-fn read_tokenizer(path: &Path, config: &ModelConfig) -> Result<TokenizerKind, CheckpointError> {
-    let tokenizer = TokenizerKind::of_tokenizer_json(&read_json(path)?).ok_or_else(|| CheckpointError::Malformed {
-        path: path.into(),
-        problem: "not the byte-level tokenizer, which is the only one that this version of Manta knows".into(),
+fn read_config(folder: &Path) -> Result<(ModelConfig, SpecialTokens), CheckpointError> {
+    let path = folder.join(CONFIG_FILE);
+    config::from_json(&read_json(&path)?).map_err(|problem| CheckpointError::Field {
+        path,
+        field: problem.field,
+        expected: problem.expected,
+        found: problem.found,
+    })
+}
+
+/// The tokenizer at `path`: a `tokenizer.json`, or a folder that has one.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_tokenizer_at(path: &Path) -> Result<Tokenizer, CheckpointError> {
+    let file = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.into() };
+    let other = match read_bytes(&file.with_file_name(TOKENIZER_CONFIG_FILE)) {
+        Err(CheckpointError::Missing { .. }) => None,
+        other => Some(other?),
+    };
+    Tokenizer::of_files(read_bytes(&file)?, other, SpecialTokens::default())
+        .map_err(|error| malformed(&file, error.to_string()))
+}
+
+fn read_tokenizer(folder: &Path, config: &ModelConfig, special: SpecialTokens) -> Result<Tokenizer, CheckpointError> {
+    let path = folder.join(TOKENIZER_FILE);
+    let content = read_bytes(&path)?;
+    let other = match read_bytes(&folder.join(TOKENIZER_CONFIG_FILE)) {
+        Err(CheckpointError::Missing { .. }) => None,
+        other => Some(other?),
+    };
+    let tokenizer = Tokenizer::of_files(content, other, special).map_err(|error| match error {
+        TokenizerError::NoSuchToken { field, id } => CheckpointError::Field {
+            path: folder.join(CONFIG_FILE),
+            field: field.into(),
+            expected: format!("a token of {TOKENIZER_FILE}"),
+            found: id.to_string(),
+        },
+        unreadable => malformed(&path, unreadable.to_string()),
     })?;
     if config.vocab_size < tokenizer.vocab_size() {
         return Err(CheckpointError::Field {
-            path: path.with_file_name(CONFIG_FILE),
+            path: folder.join(CONFIG_FILE),
             field: "vocab_size".into(),
-            expected: format!("at least the tokenizer's {}", tokenizer.vocab_size()),
+            expected: format!("at least the {} of {TOKENIZER_FILE}", tokenizer.vocab_size()),
             found: config.vocab_size.to_string(),
         });
     }
@@ -89,129 +115,33 @@ fn check_run(file: RunFile, parameters: &[f32], folder: &Path) -> Result<Value, 
     })
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
+    serde_json::from_slice(&read_bytes(path)?)
+        .map_err(|error| malformed(path, format!("not the expected JSON: {error}")))
+}
+
+/// All of a file that must not be long.
+fn read_bytes(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     let file = open(path)?;
     let mut bytes = Vec::new();
     file.take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|source| failed(path, source))?;
     if bytes.len() as u64 > JSON_BYTES_MAX {
         return Err(malformed(path, format!("longer than {JSON_BYTES_MAX} bytes")));
     }
-    serde_json::from_slice(&bytes).map_err(|error| malformed(path, format!("not the expected JSON: {error}")))
+    Ok(bytes)
 }
 
-/// A `model.safetensors` being read: eight bytes of length, a JSON header, and
-/// the tensors' bytes without gaps.
-struct ParameterFile<'a> {
-    path: &'a Path,
-}
-
-impl ParameterFile<'_> {
-    fn read(&self, layout: &Layout) -> Result<Vec<f32>, CheckpointError> {
-        let file = open(self.path)?;
-        let file_bytes = file.metadata().map_err(|source| failed(self.path, source))?.len();
-        let mut file = BufReader::with_capacity(1 << 20, file);
-        let (metadata, header_bytes) = self.read_header(&mut file, file_bytes)?;
-        self.check_tensors(&metadata, layout)?;
-        // All tensors are f32 of the expected shapes and lie without gaps, so this is their length.
-        let expected = header_bytes + layout.len() as u64 * 4;
-        if file_bytes != expected {
-            return Err(malformed(
-                self.path,
-                format!("{file_bytes} bytes long, its header needs {expected}; it is cut or has more behind"),
-            ));
-        }
-        let mut parameters = vec![0.0; layout.len()];
-        for name in metadata.offset_keys() {
-            let Some(tensor) = layout.tensor(&name) else { continue };
-            self.read_tensor(&mut file, tensor, &mut parameters[tensor.range()])?;
-        }
-        Ok(parameters)
-    }
-
-    /// The header, and the number of bytes before the first tensor.
-    fn read_header(&self, file: &mut impl Read, file_bytes: u64) -> Result<(Metadata, u64), CheckpointError> {
-        let cut = || malformed(self.path, format!("{file_bytes} bytes long, which ends within its header"));
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|error| self.read_failed(error, cut))?;
-        let length = u64::from_le_bytes(length);
-        if length > JSON_BYTES_MAX {
-            return Err(malformed(
-                self.path,
-                format!("a header of {length} bytes; at most {JSON_BYTES_MAX} are accepted"),
-            ));
-        }
-        if file_bytes - 8.min(file_bytes) < length {
-            return Err(cut());
-        }
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).map_err(|error| self.read_failed(error, cut))?;
-        let metadata = serde_json::from_slice(&header)
-            .map_err(|error| malformed(self.path, format!("its header is not that of a safetensors file: {error}")))?;
-        Ok((metadata, length + 8))
-    }
-
-    fn check_tensors(&self, metadata: &Metadata, layout: &Layout) -> Result<(), CheckpointError> {
-        let problem = |tensor: &str, expected: String, found: String| CheckpointError::Tensor {
-            path: self.path.into(),
-            tensor: tensor.into(),
-            expected,
-            found,
-        };
-        for tensor in layout.tensors() {
-            let info = metadata
-                .info(&tensor.name)
-                .ok_or_else(|| problem(&tensor.name, format!("f32 of shape {:?}", tensor.shape), "nothing".into()))?;
-            if info.dtype != Dtype::F32 {
-                return Err(problem(&tensor.name, "type F32".into(), format!("type {:?}", info.dtype)));
-            }
-            if info.shape != tensor.shape {
-                return Err(problem(
-                    &tensor.name,
-                    format!("shape {:?}", tensor.shape),
-                    format!("shape {:?}", info.shape),
-                ));
-            }
-        }
-        match metadata.offset_keys().into_iter().find(|name| layout.tensor(name).is_none()) {
-            Some(extra) => Err(problem(&extra, "no tensor of this name in the model".into(), "one".into())),
-            None => Ok(()),
-        }
-    }
-
-    fn read_tensor(&self, file: &mut impl Read, tensor: &Tensor, values: &mut [f32]) -> Result<(), CheckpointError> {
-        let mut word = [0; 4];
-        for (index, value) in values.iter_mut().enumerate() {
-            let cut = || malformed(self.path, format!("ends within tensor `{}`", tensor.name));
-            file.read_exact(&mut word).map_err(|error| self.read_failed(error, cut))?;
-            *value = f32::from_le_bytes(word);
-            if !value.is_finite() {
-                return Err(CheckpointError::Tensor {
-                    path: self.path.into(),
-                    tensor: tensor.name.clone(),
-                    expected: "finite numbers".into(),
-                    found: format!("{value} at element {index}"),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn read_failed(&self, source: io::Error, cut: impl Fn() -> CheckpointError) -> CheckpointError {
-        if source.kind() == io::ErrorKind::UnexpectedEof { cut() } else { failed(self.path, source) }
-    }
-}
-
-fn open(path: &Path) -> Result<File, CheckpointError> {
+pub(super) fn open(path: &Path) -> Result<File, CheckpointError> {
     File::open(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => CheckpointError::Missing { path: path.into() },
         _ => failed(path, source),
     })
 }
 
-fn failed(path: &Path, source: io::Error) -> CheckpointError {
+pub(super) fn failed(path: &Path, source: io::Error) -> CheckpointError {
     CheckpointError::Io { path: path.into(), action: "read", source }
 }
 
-fn malformed(path: &Path, problem: String) -> CheckpointError {
+pub(super) fn malformed(path: &Path, problem: String) -> CheckpointError {
     CheckpointError::Malformed { path: path.into(), problem }
 }

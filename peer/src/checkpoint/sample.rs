@@ -2,7 +2,7 @@
 
 use super::CheckpointError;
 use super::write::{Foreign, Model, write};
-use crate::data::tokenizer::TokenizerKind;
+use crate::data::tokenizer::Tokenizer;
 use manta_gpu_kernels::model::config::ModelConfig;
 use manta_gpu_kernels::model::layout::Layout;
 use serde_json::json;
@@ -20,6 +20,7 @@ pub(crate) fn config() -> ModelConfig {
         head_dim: 4,
         max_position_embeddings: 64,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-5,
         tie_word_embeddings: true,
         initializer_range: 0.02,
@@ -35,6 +36,6 @@ pub(crate) fn parameters(config: &ModelConfig) -> Vec<f32> {
 pub(crate) fn write_model(folder: &Path, foreign: Foreign) -> Result<(), CheckpointError> {
     let config = config();
     let (parameters, run) = (parameters(&config), json!({ "rounds": 3 }));
-    let model = Model { config: &config, parameters: &parameters, tokenizer: TokenizerKind::Bytes, run: &run };
+    let model = Model { config: &config, parameters: &parameters, tokenizer: &Tokenizer::Bytes, run: &run };
     write(folder, foreign, model)
 }

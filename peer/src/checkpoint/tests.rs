@@ -4,7 +4,7 @@ use super::read::read;
 use super::sample::{config, parameters, write_model};
 use super::write::{Foreign, Model, check_destination, write, write_failed};
 use super::*;
-use crate::data::tokenizer::TokenizerKind;
+use crate::data::tokenizer::Tokenizer;
 use manta_gpu_kernels::model::config::ModelConfig;
 use serde_json::json;
 use std::fs;
@@ -27,10 +27,10 @@ fn a_model_comes_back_bit_for_bit() {
     let untied = ModelConfig { tie_word_embeddings: false, num_hidden_layers: 12, rms_norm_eps: 1e-6, ..config() };
     for (name, config) in [("tied", config()), ("untied", untied)] {
         let mut parameters = parameters(&config);
-        parameters[..4].copy_from_slice(&[-0.0, f32::MIN_POSITIVE / 2.0, f32::MAX, f32::MIN]);
+        parameters[..4].copy_from_slice(&[0.0, 2f32.powi(-100), -2f32.powi(-100), 1e12]);
         let run = json!({"seed": 7, "loss": [2.5, 1.25]});
         let folder = root.path().join("deep").join(name);
-        let model = Model { config: &config, parameters: &parameters, tokenizer: TokenizerKind::Bytes, run: &run };
+        let model = Model { config: &config, parameters: &parameters, tokenizer: &Tokenizer::Bytes, run: &run };
         write(&folder, Foreign::Refuse, model).unwrap();
         let mut expected = FILES.map(String::from);
         expected.sort();
@@ -39,7 +39,7 @@ fn a_model_comes_back_bit_for_bit() {
         assert_eq!(checkpoint.config, config);
         assert_eq!(bits(&checkpoint.parameters), bits(&parameters));
         assert_eq!(checkpoint.run, Some(run));
-        assert_eq!(checkpoint.tokenizer, TokenizerKind::Bytes);
+        assert_eq!(checkpoint.tokenizer, Tokenizer::Bytes);
     }
     assert_eq!(names(&root.path().join("deep")), ["tied", "untied"], "nothing else is left behind");
 }
@@ -143,7 +143,7 @@ fn a_model_that_is_not_one_is_not_written() {
     let config = config();
     let good = parameters(&config);
     let attempt = |config: &ModelConfig, parameters: &[f32]| {
-        let model = Model { config, parameters, tokenizer: TokenizerKind::Bytes, run: &Value::Null };
+        let model = Model { config, parameters, tokenizer: &Tokenizer::Bytes, run: &Value::Null };
         let error = write(&folder, Foreign::Refuse, model).unwrap_err();
         assert!(matches!(error, CheckpointError::Unwritable { .. }), "{error}");
         assert!(names(root.path()).is_empty());
@@ -268,7 +268,11 @@ fn tensors_that_do_not_fit_the_configuration_are_named() {
     is_tensor(damaged.read_with_header(norm, "model.norm.bias"), norm, "found nothing");
     let entry = "\"model.norm.weight\":{\"dtype\":\"F32\",\"shape\":[8]";
     let typed = |dtype: &str, shape: &str| format!("\"model.norm.weight\":{{\"dtype\":\"{dtype}\",\"shape\":{shape}");
-    is_tensor(damaged.read_with_header(entry, &typed("F16", "[16]")), norm, "expected type F32, found type F16");
+    is_tensor(
+        damaged.read_with_header(entry, &typed("F64", "[4]")),
+        norm,
+        "expected type F32, F16 or BF16, found type F64",
+    );
     is_tensor(damaged.read_with_header(entry, &typed("F32", "[2,4]")), norm, "expected shape [8], found shape [2, 4]");
     let extra = "\"extra\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},\"model.norm.weight\":{";
     is_tensor(damaged.read_with_header("\"model.norm.weight\":{", extra), "extra", "no tensor of this name");
@@ -294,7 +298,7 @@ fn missing_and_malformed_files_are_named() {
     }
     let damaged = Damaged::new();
     fs::write(damaged.folder().join(TOKENIZER_FILE), "{}").unwrap();
-    assert!(read(&damaged.folder()).unwrap_err().to_string().contains("byte-level"));
+    assert!(read(&damaged.folder()).unwrap_err().to_string().contains("not a tokenizer"));
 }
 
 #[test]
@@ -307,7 +311,23 @@ fn a_configuration_of_another_function_is_refused() {
         ("hidden_act", json!("gelu")),
         ("attention_bias", json!(true)),
         ("mlp_bias", json!("yes")),
+        ("architectures", json!(["LlamaForSequenceClassification"])),
+        ("quantization_config", json!({"quant_method": "gptq"})),
+        ("sliding_window", json!(4096)),
         ("rope_scaling", json!({"type": "linear"})),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0})),
+        ("rope_scaling", json!({"rope_type": "linear", "factor": 0.5})),
+        ("rope_scaling", json!("linear")),
+        (
+            "rope_scaling",
+            json!({
+                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0,
+                "original_max_position_embeddings": 8192,
+            }),
+        ),
+        ("rope_parameters", json!({"rope_type": "dynamic", "factor": 2.0})),
+        ("eos_token_id", json!([1, "x"])),
+        ("bos_token_id", json!(256)),
         ("head_dim", json!(5)),
         ("num_key_value_heads", json!(3)),
         ("vocab_size", json!(100)),
@@ -319,12 +339,19 @@ fn a_configuration_of_another_function_is_refused() {
         let error = read(&damaged.folder()).unwrap_err();
         assert!(matches!(&error, CheckpointError::Field { field: named, .. } if named == field), "{field}: {error}");
     }
-    for (field, value) in [("hidden_size", json!(-1)), ("hidden_size", json!("8")), ("num_hidden_layers", Value::Null)]
-    {
+    for (field, value) in [
+        ("hidden_size", json!(-1)),
+        ("hidden_size", json!("8")),
+        ("hidden_size", json!(8.5)),
+        ("num_hidden_layers", Value::Null),
+        ("tie_word_embeddings", json!(1)),
+        ("rms_norm_eps", json!("small")),
+    ] {
         let mut config = good.clone();
         config[field] = value;
         fs::write(&path, config.to_string()).unwrap();
-        assert!(matches!(read(&damaged.folder()), Err(CheckpointError::Field { .. })), "{field}");
+        let error = read(&damaged.folder()).unwrap_err();
+        assert!(matches!(&error, CheckpointError::Field { field: named, .. } if named == field), "{field}: {error}");
     }
     // A larger model than the file holds must not be allocated before that is seen.
     let mut config = good;

@@ -9,9 +9,10 @@ use super::config;
 use super::{
     CONFIG_FILE, CheckpointError, FILES, MODEL_FILE, RUN_FILE, RunFile, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
 };
-use crate::data::tokenizer::TokenizerKind;
+use crate::data::tokenizer::Tokenizer;
 use crate::store::blobs::sync_directory;
 use crate::store::is_disk_full;
+use manta_gpu_kernels::arithmetic::{canon, in_range};
 use manta_gpu_kernels::model::config::ModelConfig;
 use manta_gpu_kernels::model::layout::{Layout, Tensor};
 use safetensors::SafeTensorError;
@@ -40,7 +41,7 @@ pub(crate) struct Model<'a> {
     /// All parameters, in the order of the model's [`Layout`].
     pub(crate) parameters: &'a [f32],
     /// The tokenizer it was trained with.
-    pub(crate) tokenizer: TokenizerKind,
+    pub(crate) tokenizer: &'a Tokenizer,
     /// How it came about: kept as given.
     pub(crate) run: &'a Value,
 }
@@ -87,8 +88,10 @@ fn check_model(model: &Model<'_>, layout: &Layout) -> Result<(), CheckpointError
         return unwritable(format!("{} parameters; its shape has {}", model.parameters.len(), layout.len()));
     }
     for tensor in layout.tensors() {
-        if let Some(index) = model.parameters[tensor.range()].iter().position(|value| !value.is_finite()) {
-            return unwritable(format!("tensor `{}`: element {index} is not a finite number", tensor.name));
+        // What is read back is canonical: what is written must be, too, for its hash to be the same.
+        let is_canonical = |value: &f32| in_range(*value) && canon(*value).to_bits() == value.to_bits();
+        if let Some(index) = model.parameters[tensor.range()].iter().position(|value| !is_canonical(value)) {
+            return unwritable(format!("tensor `{}`: element {index} is not a canonical number", tensor.name));
         }
     }
     Ok(())
@@ -128,33 +131,34 @@ fn occupant(destination: &Path, foreign: Foreign) -> Result<Occupant, Checkpoint
 }
 
 fn write_files(folder: &Path, model: &Model<'_>, layout: &Layout) -> Result<(), CheckpointError> {
-    let config =
-        config::to_json(model.config).map_err(|error| CheckpointError::Unwritable { problem: error.to_string() })?;
+    let config = config::to_json(model.config, &model.tokenizer.special_tokens())
+        .map_err(|error| CheckpointError::Unwritable { problem: error.to_string() })?;
     let run = RunFile { parameters_blake3: parameters_hash(model.parameters), run: model.run.clone() };
-    let texts = [
-        (CONFIG_FILE, Ok(config)),
-        (TOKENIZER_FILE, serde_json::to_string_pretty(&model.tokenizer.tokenizer_json())),
-        (
-            TOKENIZER_CONFIG_FILE,
-            serde_json::to_string_pretty(&model.tokenizer.tokenizer_config_json(model.config.max_position_embeddings)),
-        ),
-        (RUN_FILE, serde_json::to_string_pretty(&run)),
+    let run = serde_json::to_string_pretty(&run)
+        .map_err(|error| CheckpointError::Unwritable { problem: format!("{RUN_FILE}: {error}") })?;
+    let files = [
+        (CONFIG_FILE, with_newline(config)),
+        (TOKENIZER_FILE, model.tokenizer.tokenizer_json()),
+        (TOKENIZER_CONFIG_FILE, model.tokenizer.config_json(model.config.max_position_embeddings)),
+        (RUN_FILE, with_newline(run)),
     ];
     let needed_bytes = model.parameters.len() as u64 * 4;
-    for (name, text) in texts {
-        let text = text.map_err(|error| CheckpointError::Unwritable { problem: format!("{name}: {error}") })?;
+    for (name, content) in files {
         let path = folder.join(name);
-        write_text(&path, &text).map_err(|source| write_failed(&path, needed_bytes, source))?;
+        write_file(&path, &content).map_err(|source| write_failed(&path, needed_bytes, source))?;
     }
     let path = folder.join(MODEL_FILE);
     write_parameters(&path, model.parameters, layout).map_err(|source| write_failed(&path, needed_bytes, source))?;
     sync_directory(folder).map_err(|source| failed(folder, "sync the folder", source))
 }
 
-fn write_text(path: &Path, text: &str) -> io::Result<()> {
+fn with_newline(text: String) -> Vec<u8> {
+    (text + "\n").into_bytes()
+}
+
+fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.write_all(b"\n")?;
+    file.write_all(content)?;
     file.sync_all()
 }
 

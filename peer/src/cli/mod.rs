@@ -8,6 +8,7 @@ mod consent;
 mod demo;
 mod devices;
 mod drill;
+mod eval;
 mod files;
 mod format;
 mod generate;
@@ -23,6 +24,7 @@ mod report;
 pub(crate) mod shutdown;
 mod status;
 mod stop;
+mod tokenize;
 mod train;
 pub(crate) mod up;
 
@@ -97,6 +99,10 @@ enum Command {
     Power(drill::PowerArgs),
     /// Let a trained model write
     Generate(generate::GenerateArgs),
+    /// Measure how well a model predicts a text
+    Eval(eval::EvalArgs),
+    /// Make a tokenizer of a corpus, or look at what one does
+    Tokenize(tokenize::TokenizeArgs),
     /// Show what can compute here, and which device would be chosen
     Devices(devices::DevicesArgs),
     /// Measure a device, or prove that it computes the exact arithmetic
@@ -138,6 +144,8 @@ fn start(cli: Cli) -> Result<(), Error> {
             Command::Drill(arguments) => drill::run(arguments, &data_dir()?).await,
             Command::Power(arguments) => drill::power(arguments, &data_dir()?).await,
             Command::Generate(arguments) => generate::run(arguments, data_dir().ok().as_deref()),
+            Command::Eval(arguments) => eval::run(&arguments, data_dir().ok().as_deref()),
+            Command::Tokenize(arguments) => tokenize::run(arguments),
             Command::Devices(arguments) => devices::run(&arguments, &data_dir()?),
             Command::Bench(arguments) => bench::run(&arguments, data_dir().ok().as_deref()),
             Command::Demo(arguments) => demo::run(arguments, data_dir().ok(), global.log.as_deref()).await,

@@ -8,6 +8,7 @@
 //! Draws are *with* replacement: windows may overlap or repeat as chance has it;
 //! no epoch is kept. Who computes a batch, and when, changes nothing about it.
 
+use super::tokens::Tokens;
 use serde::{Deserialize, Serialize};
 
 /// Most sequences of one batch.
@@ -37,7 +38,7 @@ pub(crate) struct BatchKey {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BatchError {
     #[error(
-        "the {part} part has {found} bytes; one window needs {needed}: give more text or a shorter sequence length"
+        "the {part} part has {found} tokens; one window needs {needed}: give more text or a shorter sequence length"
     )]
     PartTooShort { part: &'static str, found: usize, needed: usize },
     #[error(
@@ -51,7 +52,7 @@ pub(crate) enum BatchError {
 /// # Errors
 /// [`BatchError`] if the part is shorter than a window or the shape makes no sense.
 pub(crate) fn window_starts(
-    training_bytes: usize,
+    training_tokens: usize,
     key: &BatchKey,
     shape: BatchShape,
 ) -> Result<Vec<usize>, BatchError> {
@@ -59,7 +60,7 @@ pub(crate) fn window_starts(
     if !(1..=SEQUENCES_MAX).contains(&sequences) || length == 0 {
         return Err(BatchError::Shape { sequences, length });
     }
-    let starts = number_of_starts("training", training_bytes, length)?;
+    let starts = number_of_starts("training", training_tokens, length)?;
     let mut hasher = blake3::Hasher::new_keyed(&key.seed);
     hasher.update(b"manta training window v2").update(&key.batch.to_le_bytes());
     let draw = |index: u64| {
@@ -79,15 +80,15 @@ pub(crate) fn window_starts(
 /// # Errors
 /// [`BatchError`] if the part is shorter than a window.
 pub(crate) fn validation_starts(
-    validation_bytes: usize,
+    validation_tokens: usize,
     length: usize,
     windows_max: usize,
 ) -> Result<Vec<usize>, BatchError> {
     if length == 0 {
         return Err(BatchError::Shape { sequences: 1, length });
     }
-    number_of_starts("validation", validation_bytes, length)?;
-    let all = (validation_bytes - 1) / length;
+    number_of_starts("validation", validation_tokens, length)?;
+    let all = (validation_tokens - 1) / length;
     let chosen = all.min(windows_max.clamp(1, VALIDATION_WINDOWS_MAX));
     Ok((0..chosen).map(|index| (index as u128 * all as u128 / chosen as u128) as usize * length).collect())
 }
@@ -96,31 +97,32 @@ pub(crate) fn validation_starts(
 ///
 /// # Panics
 /// If a window does not lie within `text`: the starts are not for this text.
-pub(crate) fn tokens(text: &[u8], starts: &[usize], length: usize) -> Vec<u32> {
-    starts.iter().flat_map(|&start| text[start..=start + length].iter().copied().map(u32::from)).collect()
+pub(crate) fn tokens(text: &Tokens, starts: &[usize], length: usize) -> Vec<u32> {
+    starts.iter().flat_map(|&start| text.ids(start..start + length + 1)).collect()
 }
 
-/// Loss, in nats a token, of the model that knows only how often each byte
-/// occurs in `training` (every byte counted once more), on `validation`. A
-/// model that does not get below this has learnt nothing about order.
-pub(crate) fn unigram_loss(training: &[u8], validation: &[u8]) -> f64 {
-    let count = |text: &[u8]| {
-        let mut counts = [0_u64; 256];
-        text.iter().for_each(|&byte| counts[usize::from(byte)] += 1);
+/// Loss, in nats a token, of the model that knows only how often each of
+/// `vocab_size` tokens occurs in `training` (every token counted once more), on
+/// `validation`. A model that does not get below this has learnt nothing about order.
+pub(crate) fn unigram_loss(training: &Tokens, validation: &Tokens, vocab_size: usize) -> f64 {
+    let count = |text: &Tokens| {
+        let mut counts = vec![0_u64; vocab_size];
+        // Ids out of the vocabulary are refused elsewhere.
+        text.ids(0..text.len()).for_each(|id| counts.get_mut(id as usize).into_iter().for_each(|count| *count += 1));
         counts
     };
     let (model, judged) = (count(training), count(validation));
-    let total = (training.len() as f64 + 256.0).ln();
+    let total = (training.len() as f64 + vocab_size as f64).ln();
     let loss: f64 = model.iter().zip(judged).map(|(&seen, n)| n as f64 * (total - (seen as f64 + 1.0).ln())).sum();
     loss / validation.len().max(1) as f64
 }
 
-/// How many starts leave room for a window of `length + 1` bytes.
-fn number_of_starts(part: &'static str, bytes: usize, length: usize) -> Result<usize, BatchError> {
+/// How many starts leave room for a window of `length + 1` tokens.
+fn number_of_starts(part: &'static str, tokens: usize, length: usize) -> Result<usize, BatchError> {
     let needed = length.saturating_add(1);
-    match bytes.checked_sub(length) {
+    match tokens.checked_sub(length) {
         Some(starts) if starts > 0 => Ok(starts),
-        _ => Err(BatchError::PartTooShort { part, found: bytes, needed }),
+        _ => Err(BatchError::PartTooShort { part, found: tokens, needed }),
     }
 }
 
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn validation_predicts_each_token_once() {
-        let text: Vec<u8> = (0..=200).collect();
+        let text = Tokens::from((0..=200).collect::<Vec<u8>>());
         for length in [1, 7, 16, 199, 200] {
             let starts = validation_starts(text.len(), length, usize::MAX).unwrap();
             let windows = tokens(&text, &starts, length);
@@ -199,11 +201,13 @@ mod tests {
     #[test]
     fn the_unigram_loss_of_known_texts() {
         // 255 bytes never seen and one seen 256 times: p = 257 / 512 and 1 / 512.
-        let loss = unigram_loss(&[b'a'; 256], b"ab");
+        let of = |text: &[u8]| Tokens::from(text.to_vec());
+        let loss = unigram_loss(&of(&[b'a'; 256]), &of(b"ab"), 256);
         let expected = -((257.0_f64 / 512.0).ln() + (1.0_f64 / 512.0).ln()) / 2.0;
         assert!((loss - expected).abs() < 1e-12, "{loss} {expected}");
         let uniform: Vec<u8> = (0..=255).cycle().take(256 * 100).collect();
-        assert!((unigram_loss(&uniform, &uniform) - 256.0_f64.ln()).abs() < 1e-12);
+        let uniform = of(&uniform);
+        assert!((unigram_loss(&uniform, &uniform, 256) - 256.0_f64.ln()).abs() < 1e-12);
     }
 
     proptest! {
@@ -217,7 +221,7 @@ mod tests {
             let key = BatchKey { batch, ..KEY };
             match window_starts(text.len(), &key, shape) {
                 Ok(starts) => {
-                    let ids = tokens(&text, &starts, length);
+                    let ids = tokens(&Tokens::from(text.clone()), &starts, length);
                     prop_assert_eq!(ids.len(), 8 * (length + 1));
                     for (start, window) in starts.into_iter().zip(ids.chunks(length + 1)) {
                         let expected: Vec<u32> = text[start..][..=length].iter().map(|&b| u32::from(b)).collect();

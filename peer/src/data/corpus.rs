@@ -58,10 +58,8 @@ pub(crate) enum CorpusError {
     NotText { path: PathBuf, offset: usize },
     #[error("{path}: no text in it ({skipped_binary} files were skipped as binary, {skipped_hidden} as hidden)")]
     Empty { path: PathBuf, skipped_binary: usize, skipped_hidden: usize },
-    #[error(
-        "{path}: {found} bytes of text; at least {CORPUS_BYTES_MIN} are needed to train on some and validate on others"
-    )]
-    TooSmall { path: PathBuf, found: u64 },
+    #[error("{path}: {found} bytes of text; at least {needed} are needed")]
+    TooSmall { path: PathBuf, found: u64, needed: u64 },
     #[error("{path}: more than {limit} bytes of text; leave some out")]
     TooLarge { path: PathBuf, limit: u64 },
     #[error("{path}: more than {FILES_MAX} files; name a smaller folder")]
@@ -79,11 +77,19 @@ impl CorpusError {
     }
 }
 
-/// Reads the file, folder or pattern that `input` names.
+/// Reads the file, folder or pattern that `input` names, to train on.
 ///
 /// # Errors
 /// [`CorpusError`], which names the path and says what is accepted.
 pub(crate) fn read(input: &str) -> Result<Corpus, CorpusError> {
+    read_at_least(input, CORPUS_BYTES_MIN)
+}
+
+/// The same, of at least so many bytes.
+///
+/// # Errors
+/// [`CorpusError`], which names the path and says what is accepted.
+pub(crate) fn read_at_least(input: &str, bytes_min: u64) -> Result<Corpus, CorpusError> {
     let path = Path::new(input);
     let mut reader = Reader::new(CORPUS_BYTES_MAX);
     match fs::metadata(path) {
@@ -102,7 +108,7 @@ pub(crate) fn read(input: &str) -> Result<Corpus, CorpusError> {
         }
         Err(source) => return Err(CorpusError::Unreadable { path: path.into(), source }),
     }
-    reader.finish(path)
+    reader.finish(path, bytes_min)
 }
 
 impl Sources {
@@ -204,15 +210,16 @@ impl Reader {
         Ok(stamp)
     }
 
-    pub(super) fn finish(self, input: &Path) -> Result<Corpus, CorpusError> {
+    pub(super) fn finish(self, input: &Path, bytes_min: u64) -> Result<Corpus, CorpusError> {
         let Self { bytes, sources, .. } = self;
         let text_bytes: u64 = sources.files.iter().map(|(_, stamp)| stamp.bytes).sum();
         if text_bytes == 0 {
             let Sources { skipped_binary, skipped_hidden, .. } = sources;
             return Err(CorpusError::Empty { path: input.into(), skipped_binary, skipped_hidden });
         }
-        if (bytes.len() as u64) < CORPUS_BYTES_MIN {
-            return Err(CorpusError::TooSmall { path: input.into(), found: bytes.len() as u64 });
+        let found = bytes.len() as u64;
+        if found < bytes_min {
+            return Err(CorpusError::TooSmall { path: input.into(), found, needed: bytes_min });
         }
         Ok(Corpus { bytes, sources })
     }

@@ -10,7 +10,7 @@
 //! cargo is asked; it is not asked first, because `cargo metadata --offline`
 //! fails where the development dependencies were never downloaded.
 
-use super::corpus::{Corpus, CorpusError, Reader};
+use super::corpus::{CORPUS_BYTES_MIN, Corpus, CorpusError, Reader};
 use super::walk::files_below;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ fn read_crates(
             break;
         }
     }
-    Ok(reader.finish(Path::new("demo text"))?)
+    Ok(reader.finish(Path::new("demo text"), CORPUS_BYTES_MIN)?)
 }
 
 /// Appends the `.rs` files of a crate; `false` when the text is long enough.

@@ -7,7 +7,21 @@
 //! (The parts are disjoint as positions: a text that repeats itself has the
 //! same sentences in both.)
 
-use super::DataSet;
+/// The two parts of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parts {
+    pub(crate) training: Vec<u8>,
+    pub(crate) validation: Vec<u8>,
+}
+
+/// Where a block may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlockEnd {
+    /// Anywhere: for tokens that are bytes.
+    Byte,
+    /// Not within a character of UTF-8.
+    Character,
+}
 
 /// One block of this many goes to validation.
 const GROUP_BLOCKS: usize = 20;
@@ -31,14 +45,17 @@ struct Plan {
 ///
 /// A text of at least [`super::corpus::CORPUS_BYTES_MIN`] bytes gives two parts
 /// of at least 1 KiB; one of fewer than 2 KiB has no validation part.
-pub(crate) fn split(mut text: Vec<u8>) -> DataSet {
+pub(crate) fn split(mut text: Vec<u8>, block_end: BlockEnd) -> Parts {
     let plan = Plan::new(text.len(), blake3::hash(&text).as_bytes());
     let mut validation = Vec::new();
     let mut kept = 0;
     let mut next = 0;
     // In place, for the text may be most of the memory.
     for &block in &plan.validation_blocks {
-        let range = plan.block(block);
+        let mut range = plan.block(block);
+        if block_end == BlockEnd::Character {
+            range = after_character(&text, range.start)..after_character(&text, range.end);
+        }
         text.copy_within(next..range.start, kept);
         kept += range.start - next;
         next = range.end;
@@ -46,7 +63,13 @@ pub(crate) fn split(mut text: Vec<u8>) -> DataSet {
     }
     text.copy_within(next.., kept);
     text.truncate(kept + plan.text_bytes - next);
-    DataSet { training: text, validation }
+    Parts { training: text, validation }
+}
+
+/// The first place from `place` on, at most three bytes behind, where no character goes on.
+fn after_character(text: &[u8], place: usize) -> usize {
+    let goes_on = |byte: &&u8| **byte & 0xc0 == 0x80;
+    place + text[place..].iter().take(3).take_while(goes_on).count()
 }
 
 impl Plan {
@@ -97,7 +120,7 @@ mod tests {
         for kibibytes in [2, 16, 17, 63, 64, 65, 333, 1024, 1339, 5000] {
             let text = numbered(kibibytes * 1024);
             let block_bytes = Plan::new(text.len(), &[0; 32]).block_bytes;
-            let DataSet { training, validation } = split(text.clone());
+            let Parts { training, validation } = split(text.clone(), BlockEnd::Byte);
             assert_eq!(training.len() + validation.len(), text.len());
             assert!(validation.len() >= block_bytes && training.len() >= block_bytes, "{kibibytes} KiB");
             assert!(block_bytes.is_multiple_of(8), "no number is cut in two");
@@ -112,13 +135,13 @@ mod tests {
     #[test]
     fn validation_is_about_a_twentieth() {
         let text = numbered(6 << 20);
-        let validation = split(text.clone()).validation.len();
+        let validation = split(text.clone(), BlockEnd::Byte).validation.len();
         assert!((text.len() / 22..text.len() / 18).contains(&validation), "{validation}");
     }
 
     #[test]
     fn the_split_of_a_given_text_is_pinned() {
-        let DataSet { training, validation } = split(numbered(1 << 20));
+        let Parts { training, validation } = split(numbered(1 << 20), BlockEnd::Byte);
         assert_eq!(Hash::of(&training).short(), "15a27e9c");
         assert_eq!(Hash::of(&validation).short(), "6bd7ea6f");
     }
@@ -132,11 +155,23 @@ mod tests {
         assert_ne!(plan(&text), plan(&other));
     }
 
+    #[test]
+    fn characters_stay_whole() {
+        for text in ["é🦀a".repeat(20_000), "€".repeat(30_000), "plain".repeat(30_000)] {
+            let Parts { training, validation } = split(text.clone().into_bytes(), BlockEnd::Character);
+            assert_eq!(training.len() + validation.len(), text.len());
+            let parts = [training, validation].map(|part| String::from_utf8(part).expect("whole characters"));
+            let count = |text: &str| text.chars().filter(|c| *c != 'x').count();
+            assert_eq!(count(&parts[0]) + count(&parts[1]), count(&text));
+            assert!(parts[1].len() >= 1024);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn any_length_is_split_without_loss(text in prop::collection::vec(any::<u8>(), 0..40_000)) {
-            let DataSet { training, validation } = split(text.clone());
+            let Parts { training, validation } = split(text.clone(), BlockEnd::Byte);
             prop_assert_eq!(training.len() + validation.len(), text.len());
             prop_assert_eq!(validation.is_empty(), text.len() < 2 * BLOCK_BYTES_MIN);
             let histogram = |parts: &[&[u8]]| {

@@ -32,8 +32,8 @@ const EXCHANGES: u64 = 6;
 const AGAIN: std::ops::Range<u64> = 2..4;
 
 fn data() -> Arc<DataSet> {
-    let text = |len: u32, seed: u32| (0..len).map(|at| (at * at / 7 + at * seed) as u8 % 91 + 32).collect();
-    Arc::new(DataSet { training: text(1 << 14, 3), validation: text(256, 5) })
+    let text = |len: u32, seed: u32| (0..len).map(|at| (at * at / 7 + at * seed) as u8 % 91 + 32).collect::<Vec<u8>>();
+    Arc::new(DataSet { training: text(1 << 14, 3).into(), validation: text(256, 5).into() })
 }
 
 /// The batches of both members in an exchange, unequal in number.

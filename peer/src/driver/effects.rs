@@ -1,6 +1,6 @@
 //! What the node wants done, carried out.
 
-use super::{Driver, Judged, TOPIC};
+use super::{Driver, TOPIC};
 use crate::board::{describe_left_out, describe_no_match};
 use crate::net::bulk::ChunkHeader;
 use crate::net::swarm::{self, NetCommand};
@@ -222,8 +222,8 @@ impl Driver {
         self.board.order_matched(order, run);
         let Some(open) = self.orders.get_mut(&order) else { return };
         open.run = Some(run);
-        let Some(Judged { tokenizer, unigram_loss }) = open.judged else { return };
-        let kept = KeptOrder { request: open.request.clone(), tokenizer, unigram_loss };
+        let Some(unigram_loss) = open.unigram_loss else { return };
+        let kept = KeptOrder { request: open.request.clone(), unigram_loss };
         let keeper = &mut self.parts.keeper;
         if let Err(error) = tokio::task::block_in_place(|| keeper.order(run, Some(&kept))) {
             tracing::error!(%error, "this peer stops, for it cannot keep its promises");

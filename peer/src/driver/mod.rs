@@ -22,7 +22,6 @@ mod recovery;
 
 use crate::api::{Control, OrderRequest};
 use crate::board::Board;
-use crate::data::tokenizer::TokenizerKind;
 use crate::device::Machine;
 use crate::drill::Driller;
 use crate::net::bulk::{BulkEvent, BulkHandle};
@@ -84,16 +83,9 @@ pub(crate) enum TaskDone {
 #[derive(Debug)]
 struct OpenOrder {
     request: OrderRequest,
-    /// What its data was found to be.
-    judged: Option<Judged>,
+    /// Entropy of the training unigram model on the validation part, once the data is read.
+    unigram_loss: Option<f64>,
     run: Option<RunId>,
-}
-
-/// What is known of an order's data.
-#[derive(Clone, Copy, Debug)]
-struct Judged {
-    tokenizer: TokenizerKind,
-    unigram_loss: f64,
 }
 
 /// What the driver works with.
@@ -276,13 +268,13 @@ impl Driver {
     /// Goes on with what was going on before a restart.
     fn resume(&mut self) {
         let Found { records, orders } = self.parts.keeper.found();
-        for (run, KeptOrder { request, tokenizer, unigram_loss }) in orders {
+        for (run, KeptOrder { request, unigram_loss }) in orders {
             let order = OrderId(self.next_order);
             self.next_order += 1;
             self.board.order_placed(order);
             self.board.order_matched(order, run);
-            let judged = Some(Judged { tokenizer, unigram_loss });
-            self.orders.insert(order, OpenOrder { request, judged, run: Some(run) });
+            let unigram_loss = Some(unigram_loss);
+            self.orders.insert(order, OpenOrder { request, unigram_loss, run: Some(run) });
         }
         for (run, record) in records {
             self.input(Input::Command(Command::Resume { record }));

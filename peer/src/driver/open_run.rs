@@ -1,7 +1,7 @@
 //! The run that goes on here, as far as the driver has to remember it.
 
 use super::Driver;
-use crate::data::tokenizer::TokenizerKind;
+use crate::data::tokenizer::Tokenizer;
 use crate::run::desk::Desk;
 use crate::run::diary::Diary;
 use crate::run::state::RunState;
@@ -50,7 +50,7 @@ pub(super) struct OpenRun {
     pub(super) cuts: u64,
     /// Ends the fetching of a state that another one has replaced.
     pub(super) fetching: Option<AbortHandle>,
-    pub(super) tokenizer: TokenizerKind,
+    pub(super) tokenizer: Tokenizer,
     /// Whether the model is built.
     pub(super) prepared: bool,
     /// Whether the run is over elsewhere, and only its model is fetched.
@@ -77,7 +77,7 @@ impl OpenRun {
             admitted: BTreeSet::new(),
             cuts: 0,
             fetching: None,
-            tokenizer: TokenizerKind::Bytes,
+            tokenizer: Tokenizer::Bytes,
             prepared: false,
             retrieving: false,
             result: None,

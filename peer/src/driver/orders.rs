@@ -1,6 +1,6 @@
 //! What local users ask for, until it is a run.
 
-use super::{Driver, Judged, OpenOrder, TaskDone};
+use super::{Driver, OpenOrder, TaskDone};
 use crate::api::{Control, OrderAccepted};
 use crate::run::fetch::blocking;
 use crate::run::library::Shelf;
@@ -18,7 +18,7 @@ impl Driver {
                 self.board.order_placed(order);
                 // Whoever asked looks for it at once.
                 self.show();
-                self.orders.insert(order, OpenOrder { request: (*request).clone(), judged: None, run: None });
+                self.orders.insert(order, OpenOrder { request: (*request).clone(), unigram_loss: None, run: None });
                 let (store, library) = (self.parts.store.clone(), self.parts.library.clone());
                 let speed = self.parts.machine.listed.multiply_adds_per_s;
                 self.spawn(async move {
@@ -74,7 +74,7 @@ impl Driver {
         tracing::info!(order = order.0, "{}", prepared.summary);
         self.board.order_is(order, OrderState::Searching, format!("looking for peers; {}", prepared.summary));
         let (spec, wish) = (Box::new(prepared.spec.clone()), prepared.wish.clone());
-        open.judged = Some(Judged { tokenizer: prepared.tokenizer, unigram_loss: prepared.unigram_loss });
+        open.unigram_loss = Some(prepared.unigram_loss);
         self.input(Input::Command(Command::Order { order, spec, wish }));
     }
 

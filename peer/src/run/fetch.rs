@@ -6,7 +6,7 @@
 
 use crate::data::DataSet;
 use crate::data::manifest::{self, MANIFEST_BYTES_MAX, Manifest, ManifestError};
-use crate::data::tokenizer::TokenizerKind;
+use crate::data::tokenizer::Tokenizer;
 use crate::net::bulk::BulkHandle;
 use crate::run::gather::{FetchFailure, gather};
 use crate::run::library::{Library, Shelf};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) data: DataSet,
-    pub(crate) tokenizer: TokenizerKind,
+    pub(crate) tokenizer: Tokenizer,
 }
 
 /// Brings the data of a run here, where `readers` may read it once it is whole.
@@ -43,14 +43,14 @@ pub(crate) async fn fetch_data(
         // The owner has everything and is asked at once.
         library.open(Shelf::Data(start.run));
     }
-    let data = match fetcher.chunks(&manifest).await {
+    let fetched = match fetcher.blobs(&manifest).await {
         // A chunk that was damaged on our disk is gone now, and fetched anew.
-        Err(ManifestError::MissingChunk { .. }) => fetcher.chunks(&manifest).await,
+        Err(ManifestError::MissingChunk { .. }) => fetcher.blobs(&manifest).await,
         other => other,
     }
     .map_err(|error| error.to_string())?;
     library.open(Shelf::Data(start.run));
-    Ok(Fetched { data, tokenizer: manifest.tokenizer })
+    Ok(fetched)
 }
 
 /// What a fetching works with.
@@ -77,6 +77,12 @@ impl Fetcher<'_> {
         if found != announced {
             return Err(format!("the run's data was announced with {announced} bytes, its manifest says {found}"));
         }
+        let (model, tokenizer) = (self.start.spec.model.vocab_size as usize, manifest.tokenizer.vocab_size());
+        if model < tokenizer {
+            return Err(format!(
+                "the run's model has a vocabulary of {model}, its data's tokenizer one of {tokenizer}"
+            ));
+        }
         Ok(manifest)
     }
 
@@ -84,15 +90,18 @@ impl Fetcher<'_> {
         self.on_disk(move |store| Ok(store.get(&hash)?)).await.map_err(|error| error.to_string())
     }
 
-    /// The data set, whose missing chunks come from the donors.
-    async fn chunks(&self, manifest: &Manifest) -> Result<DataSet, ManifestError> {
-        let chunks = manifest.chunks.iter().copied().enumerate();
-        let missing: Vec<(usize, Hash)> = chunks.filter(|(_, hash)| !self.store.contains(hash)).collect();
-        tracing::info!(chunks = manifest.chunks.len(), missing = missing.len(), "the data of the run");
-        self.make_room(missing.iter().map(|(index, _)| manifest.chunk_bytes(*index) as u64).sum()).await?;
-        self.bring(missing.into_iter().map(|(_, hash)| hash)).await?;
+    /// Data set and tokenizer, whose missing blobs come from the donors.
+    async fn blobs(&self, manifest: &Manifest) -> Result<Fetched, ManifestError> {
+        let missing: Vec<(Hash, usize)> = manifest.blobs().filter(|(hash, _)| !self.store.contains(hash)).collect();
+        tracing::info!(blobs = manifest.blobs().count(), missing = missing.len(), "the data of the run");
+        self.make_room(missing.iter().map(|(_, bytes)| *bytes as u64).sum()).await?;
+        self.bring(missing.into_iter().map(|(hash, _)| hash)).await?;
         let manifest = manifest.clone();
-        self.on_disk(move |store| manifest::assemble(&manifest, store)).await
+        let assemble = move |store: &BlobStore| {
+            let tokenizer = manifest::assemble_tokenizer(&manifest.tokenizer, store)?;
+            Ok(Fetched { data: manifest::assemble(&manifest, store)?, tokenizer })
+        };
+        self.on_disk(assemble).await
     }
 
     /// Fetches blobs from whoever has them, and keeps them.

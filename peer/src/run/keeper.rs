@@ -2,7 +2,6 @@
 //! orders of which runs came, so that a model still finds its folder.
 
 use crate::api::OrderRequest;
-use crate::data::tokenizer::TokenizerKind;
 use crate::store::journal::{Journal, JournalError, Key};
 use manta_protocol::RunId;
 use serde::{Deserialize, Serialize};
@@ -12,7 +11,6 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptOrder {
     pub(crate) request: OrderRequest,
-    pub(crate) tokenizer: TokenizerKind,
     /// Entropy of the training unigram model on the validation part, nats a token.
     pub(crate) unigram_loss: f64,
 }
@@ -135,7 +133,7 @@ mod tests {
             deadline_ms: 20,
             share: Share::Invited,
         };
-        KeptOrder { request, tokenizer: TokenizerKind::Bytes, unigram_loss: 3.25 }
+        KeptOrder { request, unigram_loss: 3.25 }
     }
 
     #[test]

@@ -44,7 +44,7 @@ struct Holding {
 impl Library {
     /// Keeps the data of `manifest`; nobody else may read it until it is [opened](Self::open).
     pub(crate) fn keep_data(&self, shelf: Shelf, root: Hash, manifest: &Manifest, readers: BTreeSet<PeerId>) {
-        let on_disk = manifest.chunks.iter().copied().chain([root]).collect();
+        let on_disk = manifest.blobs().map(|(hash, _)| hash).chain([root]).collect();
         self.write().insert(shelf, Holding { on_disk, readers, ..Holding::default() });
     }
 
@@ -128,7 +128,7 @@ pub(crate) fn source(store: Arc<BlobStore>, library: Arc<Library>) -> impl BlobS
 mod tests {
     use super::*;
     use crate::data::DataSet;
-    use crate::data::tokenizer::TokenizerKind;
+    use crate::data::tokenizer::Tokenizer;
     use crate::run::state::RunState;
 
     const RUN: RunId = RunId([1; 32]);
@@ -138,8 +138,8 @@ mod tests {
     #[test]
     fn only_members_read_and_only_what_is_whole() {
         let library = Library::default();
-        let data = DataSet { training: b"training".to_vec(), validation: b"validation".to_vec() };
-        let manifest = Manifest::of(&data, TokenizerKind::Bytes);
+        let data = DataSet { training: b"training".to_vec().into(), validation: b"validation".to_vec().into() };
+        let manifest = Manifest::of(&data, &Tokenizer::Bytes);
         let root = manifest.root();
         library.keep_data(Shelf::Data(RUN), root, &manifest, [MEMBER].into());
         assert!(library.needs(&root) && library.needs(&manifest.chunks[0]));

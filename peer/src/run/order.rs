@@ -5,9 +5,9 @@ use crate::api::OrderRequest;
 use crate::checkpoint::write::{Foreign, check_destination};
 use crate::data::corpus::{self, Corpus};
 use crate::data::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
-use crate::data::split::split;
-use crate::data::tokenizer::TokenizerKind;
-use crate::data::{batches, demo_text};
+use crate::data::split::{BlockEnd, Parts, split};
+use crate::data::tokenizer::Tokenizer;
+use crate::data::{DataSet, batches, demo_text};
 use crate::host;
 use crate::preset::Preset;
 use crate::run::library::{Library, Shelf};
@@ -30,7 +30,6 @@ pub(crate) struct Prepared {
     pub(crate) wish: Wish,
     /// Entropy of the training unigram model on the validation part, nats a token.
     pub(crate) unigram_loss: f64,
-    pub(crate) tokenizer: TokenizerKind,
     /// For people: what was read.
     pub(crate) summary: String,
 }
@@ -58,15 +57,17 @@ pub(crate) fn prepare(
         None => demo_text::read().map_err(|error| error.to_string())?,
     };
     let text_bytes = bytes.len();
-    let data = split(bytes);
-    let tokenizer = TokenizerKind::Bytes;
-    let manifest = Manifest::of(&data, tokenizer);
-    let data_bytes = (data.training.len() + data.validation.len()) as u64;
+    let tokenizer = Tokenizer::Bytes;
+    let data = tokenize(bytes, &tokenizer)?;
+    let manifest = Manifest::of(&data, &tokenizer);
+    let data_bytes = manifest.training_bytes + manifest.validation_bytes;
     // Kept from now on: another run's need for room must not take what is about to be served.
     library.keep_data(Shelf::Order(order), manifest.root(), &manifest, BTreeSet::new());
     store
-        .make_room(data_bytes + MANIFEST_BYTES_MAX as u64, |blob| library.needs(blob))
-        .and_then(|()| manifest::publish(&data, tokenizer, store))
+        .make_room(manifest.blobs().map(|(_, bytes)| bytes as u64).sum::<u64>() + MANIFEST_BYTES_MAX as u64, |blob| {
+            library.needs(blob)
+        })
+        .and_then(|()| manifest::publish(&data, &tokenizer, store))
         .map_err(|error| error.to_string())?;
     sources.check_unchanged().map_err(|error| error.to_string())?;
     let root = manifest.root();
@@ -77,10 +78,18 @@ pub(crate) fn prepare(
     Ok(Prepared {
         spec,
         wish,
-        unigram_loss: batches::unigram_loss(&data.training, &data.validation),
-        tokenizer,
+        unigram_loss: batches::unigram_loss(&data.training, &data.validation, tokenizer.vocab_size()),
         summary,
     })
+}
+
+/// The tokens of a text's two parts.
+fn tokenize(text: Vec<u8>, tokenizer: &Tokenizer) -> Result<DataSet, String> {
+    let block_end = if *tokenizer == Tokenizer::Bytes { BlockEnd::Byte } else { BlockEnd::Character };
+    let Parts { training, validation } = split(text, block_end);
+    let codec = tokenizer.codec().map_err(|error| error.to_string())?;
+    let encode = |part| codec.encode_corpus(part).map_err(|error| format!("the text cannot be tokenized: {error}"));
+    Ok(DataSet { training: encode(training)?, validation: encode(validation)? })
 }
 
 fn check_counts(request: &OrderRequest) -> Result<(), String> {

@@ -3,7 +3,7 @@
 
 use crate::api::OrderRequest;
 use crate::checkpoint::write::{Foreign, Model, write};
-use crate::data::tokenizer::TokenizerKind;
+use crate::data::tokenizer::Tokenizer;
 use crate::run::library::Library;
 use crate::run::spec;
 use crate::run::state::{RunState, StateManifest};
@@ -24,7 +24,7 @@ pub(crate) struct Job {
     pub(crate) request: Option<OrderRequest>,
     /// Where the model goes if it cannot go where the request says, or there is none.
     pub(crate) refuge: PathBuf,
-    pub(crate) tokenizer: TokenizerKind,
+    pub(crate) tokenizer: Tokenizer,
     pub(crate) unigram_loss: Option<f64>,
     /// Training loss of each round.
     pub(crate) losses: Vec<f64>,
@@ -85,7 +85,7 @@ impl Job {
     fn write(&self, wanted: &Path, foreign: Foreign) -> Result<(PathBuf, Option<String>), String> {
         let (config, record) = (spec::model_config(&self.start.spec.model), self.record());
         let parameters = &self.export.parameters;
-        let model = Model { config: &config, parameters, tokenizer: self.tokenizer, run: &record };
+        let model = Model { config: &config, parameters, tokenizer: &self.tokenizer, run: &record };
         write_somewhere(wanted, foreign, &self.refuge, model)
     }
 }
@@ -173,7 +173,7 @@ mod tests {
         let config = Preset::find("nano").unwrap().model(256);
         let parameters = vec![0.25; Layout::new(&config).len()];
         let run = json!({});
-        let model = Model { config: &config, parameters: &parameters, tokenizer: TokenizerKind::Bytes, run: &run };
+        let model = Model { config: &config, parameters: &parameters, tokenizer: &Tokenizer::Bytes, run: &run };
         let (wanted, refuge) = (folder.path().join("wanted"), folder.path().join("refuge"));
         std::fs::write(&wanted, "a file where the folder should be").unwrap();
         let (out, warning) = write_somewhere(&wanted, Foreign::Refuse, &refuge, model).unwrap();

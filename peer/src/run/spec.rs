@@ -2,9 +2,9 @@
 
 use crate::api::OrderRequest;
 use crate::preset::Preset;
-use manta_gpu_kernels::{ARITHMETIC_VERSION, ArithmeticSpec, ModelConfig, OptimizerConfig, OuterConfig};
+use manta_gpu_kernels::{ARITHMETIC_VERSION, ArithmeticSpec, ModelConfig, OptimizerConfig, OuterConfig, RopeScaling};
 use manta_protocol::run::RunSpec;
-use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec, OuterSpec};
+use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec, OuterSpec, RopeScalingSpec};
 use manta_protocol::{Hash, Seed};
 
 /// Elements of one chunk of the all-reduce: 256 KiB, small enough that a link
@@ -60,6 +60,7 @@ pub(crate) fn run_spec(
         }),
         chunk_elements: CHUNK_ELEMENTS,
         solo: request.solo,
+        initial: None,
     }
 }
 
@@ -78,6 +79,17 @@ pub(crate) fn model_config(model: &ModelSpec) -> ModelConfig {
         rms_norm_eps: model.rms_norm_eps.value(),
         tie_word_embeddings: model.tie_word_embeddings,
         initializer_range: model.initializer_range.value(),
+        rope_scaling: model.rope_scaling.map(|scaling| match scaling {
+            RopeScalingSpec::Linear { factor } => RopeScaling::Linear { factor: factor.value() },
+            RopeScalingSpec::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                RopeScaling::Llama3 {
+                    factor: factor.value(),
+                    low_freq_factor: low_freq_factor.value(),
+                    high_freq_factor: high_freq_factor.value(),
+                    original_max_position_embeddings: original_max_position_embeddings as usize,
+                }
+            }
+        }),
     }
 }
 
@@ -131,6 +143,17 @@ fn model_spec(model: &ModelConfig) -> ModelSpec {
         rms_norm_eps: F32Bits::from(model.rms_norm_eps),
         tie_word_embeddings: model.tie_word_embeddings,
         initializer_range: F32Bits::from(model.initializer_range),
+        rope_scaling: model.rope_scaling.map(|scaling| match scaling {
+            RopeScaling::Linear { factor } => RopeScalingSpec::Linear { factor: factor.into() },
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                RopeScalingSpec::Llama3 {
+                    factor: factor.into(),
+                    low_freq_factor: low_freq_factor.into(),
+                    high_freq_factor: high_freq_factor.into(),
+                    original_max_position_embeddings: wire(original_max_position_embeddings),
+                }
+            }
+        }),
     }
 }
 

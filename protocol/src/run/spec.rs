@@ -53,6 +53,30 @@ pub struct ModelSpec {
     pub tie_word_embeddings: bool,
     /// Standard deviation of the initial values.
     pub initializer_range: F32Bits,
+    /// How rotary angles are stretched; absent on the wire if they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScalingSpec>,
+}
+
+/// A kind of `rope_scaling` as in `config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RopeScalingSpec {
+    /// Positions are divided.
+    Linear {
+        /// By this.
+        factor: F32Bits,
+    },
+    /// Slow frequencies are divided, fast ones stay (Llama 3.1).
+    Llama3 {
+        /// By this.
+        factor: F32Bits,
+        /// Turns within the original length up to which a frequency is slow.
+        low_freq_factor: F32Bits,
+        /// Turns from which it is fast.
+        high_freq_factor: F32Bits,
+        /// Tokens.
+        original_max_position_embeddings: u32,
+    },
 }
 
 /// AdamW with linear warm-up, a constant stretch and linear decay.
@@ -138,6 +162,29 @@ pub struct RunSpec {
     pub chunk_elements: u32,
     /// Whether the last of two members goes on alone.
     pub solo: bool,
+    /// Root of the parameters that the run starts from; absent on the wire if these
+    /// are the initial values of the seed. Members have them from where the data is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<Hash>,
+}
+
+impl RopeScalingSpec {
+    fn validate(&self) -> Result<(), String> {
+        let factor = |field: &str, bits: F32Bits, low: f32| match bits.value() {
+            value if (low..=1e6).contains(&value) => Ok(()),
+            value => Err(format!("rope_scaling {field} = {value}, accepted is {low} to 1e6")),
+        };
+        match *self {
+            Self::Linear { factor: by } => factor("factor", by, 1.0),
+            Self::Llama3 { factor: by, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                factor("factor", by, 1.0)?;
+                factor("low_freq_factor", low_freq_factor, 1e-3)?;
+                // More than the other: a share of their difference is taken.
+                factor("high_freq_factor", high_freq_factor, low_freq_factor.value().next_up())?;
+                in_range("original_max_position_embeddings", original_max_position_embeddings, 2, 1 << 20)
+            }
+        }
+    }
 }
 
 impl ModelSpec {
@@ -187,6 +234,7 @@ impl ModelSpec {
             ("initializer_range", self.initializer_range),
         ];
         reals.into_iter().try_for_each(|(field, bits)| finite(field, bits))?;
+        self.rope_scaling.iter().try_for_each(RopeScalingSpec::validate)?;
         match self.parameters() {
             Some(count) if count <= PARAMETERS_MAX => Ok(()),
             _ => Err(format!("the model has more than {PARAMETERS_MAX} parameters")),
@@ -215,6 +263,7 @@ impl RunSpec {
                 rms_norm_eps: F32Bits::from(1e-5),
                 tie_word_embeddings: true,
                 initializer_range: F32Bits::from(0.02),
+                rope_scaling: None,
             },
             optimizer: OptimizerSpec {
                 learning_rate: F32Bits::from(0.01),
@@ -238,6 +287,7 @@ impl RunSpec {
             outer: None,
             chunk_elements: 64,
             solo: true,
+            initial: None,
         }
     }
 

@@ -4,7 +4,7 @@ pub(super) mod sample;
 
 use super::Error;
 use crate::checkpoint::read::{self, Checkpoint};
-use crate::data::tokenizer::Utf8Stream;
+use crate::data::tokenizer::Codec;
 use crate::device::{Chosen, Wanted, cache_of};
 use crate::run::engine::{AnyEngine, Recipe};
 use clap::Args;
@@ -97,6 +97,7 @@ pub(super) fn run(arguments: GenerateArgs, data_dir: Option<&Path>) -> Result<()
 pub(super) struct Writer {
     engine: AnyEngine,
     checkpoint: Checkpoint,
+    codec: Codec,
     sampler: Sampler,
 }
 
@@ -107,6 +108,7 @@ impl Writer {
     /// What is missing or damaged in the folder, or too large for the machine.
     pub(super) fn load(folder: &Path, sampling: Sampling, chosen: &Chosen) -> Result<Self, Error> {
         let mut checkpoint = read::read(folder)?;
+        let codec = checkpoint.tokenizer.codec()?;
         if let Some(run) = &checkpoint.run {
             tracing::info!(steps = %run["steps_done"], parameters = %run["parameter_hash"], "a model trained by Manta");
         }
@@ -123,10 +125,10 @@ impl Writer {
         };
         let mut engine = recipe.build(chosen.device.as_ref())?;
         engine.load_parameters(std::mem::take(&mut checkpoint.parameters))?;
-        Ok(Self { engine, checkpoint, sampler: Sampler::new(sampling) })
+        Ok(Self { engine, checkpoint, codec, sampler: Sampler::new(sampling) })
     }
 
-    /// Continues `prompt` by `count` tokens; gives each piece of text to `emit`
+    /// Continues `prompt` by `count` tokens, or until the model ends the text; gives each piece of text to `emit`
     /// when it is complete, and all of it in the end. The model sees as much of
     /// what was before as it was trained to.
     ///
@@ -138,24 +140,28 @@ impl Writer {
         count: usize,
         mut emit: impl FnMut(&str) -> Result<(), Error>,
     ) -> Result<String, Error> {
-        let mut context = self.checkpoint.tokenizer.encode(prompt.as_bytes());
-        if context.is_empty() {
+        let mut context = self.codec.encode(prompt)?;
+        if prompt.is_empty() {
             return Err("the prompt is empty; give the model something to continue, such as --prompt 'The '".into());
         }
         let longest = self.checkpoint.config.max_position_embeddings;
         let vocabulary = self.checkpoint.tokenizer.vocab_size();
-        let (mut stream, mut text) = (Utf8Stream::default(), String::new());
+        let ends = self.checkpoint.tokenizer.special_tokens().eos;
+        let (mut stream, mut text) = (self.codec.stream(), String::new());
         for _ in 0..count {
             let seen = &context[context.len().saturating_sub(longest)..];
             let logits = self.engine.next_token_logits(seen)?;
             // A model may have more outputs than its tokenizer has tokens.
-            let token = self.sampler.draw(&logits[..vocabulary.min(logits.len())])?;
-            context.push(u32::try_from(token)?);
-            let piece = stream.push(&[u8::try_from(token)?]);
+            let token = u32::try_from(self.sampler.draw(&logits[..vocabulary.min(logits.len())])?)?;
+            if ends.contains(&token) {
+                break;
+            }
+            context.push(token);
+            let piece = stream.push(token)?;
             emit(&piece)?;
             text += &piece;
         }
-        let rest = stream.finish();
+        let rest = stream.finish()?;
         emit(&rest)?;
         Ok(text + &rest)
     }
@@ -165,7 +171,7 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::checkpoint::write::{Foreign, Model, write};
-    use crate::data::tokenizer::TokenizerKind;
+    use crate::data::tokenizer::Tokenizer;
     use crate::preset::Preset;
     use manta_gpu_kernels::Layout;
 
@@ -178,7 +184,7 @@ mod tests {
         let value = |index: usize| (index * 7919 % 1000) as f32 / 5000.0 - 0.1;
         let parameters: Vec<f32> = (0..Layout::new(&config).len()).map(value).collect();
         let run = serde_json::json!({});
-        let model = Model { config: &config, parameters: &parameters, tokenizer: TokenizerKind::Bytes, run: &run };
+        let model = Model { config: &config, parameters: &parameters, tokenizer: &Tokenizer::Bytes, run: &run };
         write(folder, Foreign::Refuse, model).expect("writes");
     }
 

@@ -78,8 +78,8 @@ fn start(local: bool) -> Arc<RunStart> {
 }
 
 fn data() -> Arc<DataSet> {
-    let text = |len: u32, seed: u32| (0..len).map(|at| (at * at / 7 + at * seed) as u8 % 91 + 32).collect();
-    Arc::new(DataSet { training: text(1 << 14, 3), validation: text(256, 5) })
+    let text = |len: u32, seed: u32| (0..len).map(|at| (at * at / 7 + at * seed) as u8 % 91 + 32).collect::<Vec<u8>>();
+    Arc::new(DataSet { training: text(1 << 14, 3).into(), validation: text(256, 5).into() })
 }
 
 /// The answer to `work`, and how the device failed meanwhile.

@@ -6,57 +6,13 @@
 //! stand-ins for bytes of GPT-2's `bytes_to_unicode`), so that the Python
 //! `tokenizers` and `transformers` libraries give the same ids.
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// Which tokenizer a data set is meant for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum TokenizerKind {
-    /// One token a byte.
-    Bytes,
-}
+/// Number of distinct tokens.
+pub(super) const VOCAB_SIZE: usize = 256;
 
-impl TokenizerKind {
-    /// Number of distinct tokens.
-    pub(crate) fn vocab_size(self) -> usize {
-        match self {
-            Self::Bytes => 256,
-        }
-    }
-
-    /// The token ids of `text`.
-    pub(crate) fn encode(self, text: &[u8]) -> Vec<u32> {
-        match self {
-            Self::Bytes => text.iter().copied().map(u32::from).collect(),
-        }
-    }
-
-    /// The content of `tokenizer.json`.
-    pub(crate) fn tokenizer_json(self) -> Value {
-        match self {
-            Self::Bytes => byte_tokenizer_json(),
-        }
-    }
-
-    /// The content of `tokenizer_config.json` for sequences of `length_max` tokens.
-    pub(crate) fn tokenizer_config_json(self, length_max: usize) -> Value {
-        match self {
-            Self::Bytes => json!({
-                "add_prefix_space": false,
-                "clean_up_tokenization_spaces": false,
-                "model_max_length": length_max,
-                "tokenizer_class": "PreTrainedTokenizerFast",
-            }),
-        }
-    }
-
-    /// The kind whose `tokenizer.json` has this content, if it is one that Manta knows.
-    pub(crate) fn of_tokenizer_json(content: &Value) -> Option<Self> {
-        [Self::Bytes].into_iter().find(|kind| kind.tokenizer_json() == *content)
-    }
-}
-
-fn byte_tokenizer_json() -> Value {
+/// The content of `tokenizer.json`.
+pub(super) fn tokenizer_json() -> Value {
     let vocabulary: Map<String, Value> =
         (0..=255_u8).zip(printable_bytes()).map(|(byte, c)| (c.to_string(), json!(byte))).collect();
     // One object a step: split nothing, stand in for bytes, and look each up.
@@ -135,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_vocabulary_is_the_256_bytes_once_each() {
-        let json = TokenizerKind::Bytes.tokenizer_json();
+        let json = tokenizer_json();
         let vocabulary = json["model"]["vocab"].as_object().unwrap();
         assert_eq!(vocabulary.len(), 256);
         let ids: BTreeSet<u64> = vocabulary.values().map(|id| id.as_u64().unwrap()).collect();
@@ -144,16 +100,6 @@ mod tests {
         for (character, byte) in [("Ċ", 10), ("Ġ", 32), ("Ā", 0), ("Ń", 0xad), ("a", 97), ("é", 0xe9)] {
             assert_eq!(vocabulary[character], byte, "{character}");
         }
-    }
-
-    #[test]
-    fn the_kind_is_known_by_its_file() {
-        let mut json = TokenizerKind::Bytes.tokenizer_json();
-        let text = serde_json::to_string_pretty(&json).unwrap();
-        let read = serde_json::from_str(&text).unwrap();
-        assert_eq!(TokenizerKind::of_tokenizer_json(&read), Some(TokenizerKind::Bytes));
-        json["model"]["vocab"]["a"] = json!(98);
-        assert_eq!(TokenizerKind::of_tokenizer_json(&json), None);
     }
 
     #[test]
