@@ -2,7 +2,7 @@
 
 struct Params {
     first_group: u32,
-    count: u32,
+    rows: u32,
     width: u32,
     /// Of the window's first row, the row of `first_token`.
     offset: u32,
@@ -14,10 +14,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read> tokens: array<u32>;
 @group(0) @binding(4) var<storage, read_write> rows: array<u32>;
 
-fn compute_element(at: u32) {
-    let row = tokens[at / params.width] - params.first_token;
+fn compute_row(row: u32, lane: u32) {
+    let place = tokens[min(row, params.rows - 1u)] - params.first_token;
     // Rows before the window have wrapped to large numbers.
-    if row < params.window_tokens {
-        rows[at] = parameters[params.offset + row * params.width + at % params.width];
+    let inside = row < params.rows && place < params.window_tokens;
+    for (var column = lane; column < select(0u, params.width, inside); column += ROW_THREADS) {
+        rows[row * params.width + column] = parameters[params.offset + place * params.width + column];
     }
 }

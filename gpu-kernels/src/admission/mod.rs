@@ -23,7 +23,7 @@ use crate::error::EngineError;
 use crate::gpu::compile::Pipelines;
 use crate::gpu::kernel::{Form, Kernel};
 use crate::gpu::tiling::Tiling;
-use crate::gpu::tuning::{SharedTuning, kept};
+use crate::gpu::tuning::{SharedTuning, forget, kept};
 use crate::model::config::ModelConfig;
 use crate::spec::{ARITHMETIC_VERSION, ArithmeticSpec};
 use bench::Bench;
@@ -228,7 +228,7 @@ pub fn kept_report(directory: &Path, device: &DeviceReport, forced: Forms) -> Op
     cache::load(directory, device, forced)
 }
 
-/// [`check_device`]; the report replaces the one in `cache_directory`.
+/// [`check_device`]; the report replaces the one in `cache_directory`, and tilings kept there are forgotten.
 ///
 /// # Errors
 /// As [`check_device`].
@@ -240,6 +240,7 @@ pub fn check_and_keep(
     let report = check_device(device, forced)?;
     if let Some(directory) = cache_directory {
         cache::store(directory, &report);
+        forget(directory, &report.device, product_form(report.form(), &soft_kernels(&report.ops)));
     }
     Ok(report)
 }

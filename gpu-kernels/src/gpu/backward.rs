@@ -187,7 +187,8 @@ impl Recorder<'_> {
         let d_score_matrices = self.score_matrices(d_scores, chunk);
         let part_matrices = self.head_matrices(parts, 0, query_heads);
         let head_elements = self.extent.length * model.config.head_dim;
-        let groups = (chunk.key_heads, chunk.group, head_elements);
+        let groups = (chunk.key_heads, chunk.group);
+        let head = (self.extent.length, model.config.head_dim);
         let key_offset = chunk.first_key_head * head_elements;
 
         // dV[j, d] = Σ_i P[i, j]·dO[i, d]
@@ -195,7 +196,7 @@ impl Recorder<'_> {
         let rounding = stochastic(layer, RoundingSite::AttendedColumns);
         let right = self.pack(&d_out, Along::Columns, gradient_digits, rounding, right_space);
         self.product(&left, &right, 1, &part_matrices, slot);
-        self.push(ops::attention::group_sum(parts, groups, (d_values, key_offset), slot));
+        self.push(ops::attention::group_sum(parts, groups, head, (d_values, key_offset), slot));
 
         // dP[i, j] = Σ_d dO[i, d]·V[j, d]
         let rounding = stochastic(layer, RoundingSite::AttendedRows);
@@ -219,6 +220,6 @@ impl Recorder<'_> {
         let queries = self.head_matrices(&saved.queries, query_head, query_heads);
         let right = self.pack(&queries, Along::Columns, digits, Rounding::Nearest, right_space);
         self.product(&left, &right, 1, &part_matrices, slot);
-        self.push(ops::attention::group_sum(parts, groups, (d_keys, key_offset), slot));
+        self.push(ops::attention::group_sum(parts, groups, head, (d_keys, key_offset), slot));
     }
 }

@@ -78,33 +78,6 @@ fn a_replay_stops_before_the_step_that_fails() {
 }
 
 #[test]
-fn hundreds_of_steps_ask_the_device_for_nothing_new() {
-    // A device of its own, whose counters no other test moves.
-    let Some(device) = device() else { return };
-    let device = AdmittedDevice::admit(device, Forms::default(), Some(&folder("steady"))).unwrap();
-    let mut gpu = GpuEngine::new(tiny_model(), optimizer(), spec(), &device).unwrap();
-    gpu.initialize(RUN_SEED).unwrap();
-    let one_by_one = |gpu: &mut GpuEngine, step| {
-        let key = MicroBatchKey { run_seed: RUN_SEED, step, micro_batch: 0 };
-        gpu.accumulate_gradient(&micro_batch(3, step as u32), 3, &key).unwrap();
-        gpu.apply_own_gradient(1, StepNumbers::in_order(step)).unwrap();
-    };
-    one_by_one(&mut gpu, 0);
-    train(&mut gpu, 1, 20);
-    one_by_one(&mut gpu, 21);
-    let before = gpu.device().activity();
-    for round in 0..14 {
-        let taken = train(&mut gpu, 22 + 21 * round, 20);
-        assert_eq!(taken.outcomes.len(), 20);
-        one_by_one(&mut gpu, 42 + 21 * round);
-    }
-    let after = gpu.device().activity();
-    assert_eq!(after.resources, before.resources, "buffers, bind groups and pipelines");
-    // One for each replayed step, and two for the others.
-    assert_eq!(after.submissions - before.submissions, 14 * (20 + 2));
-}
-
-#[test]
 fn tensors_larger_than_a_binding_are_windowed() {
     let Some(device) = admitted() else { return };
     let device = device.with_binding_limit(64 << 10).unwrap();

@@ -183,11 +183,13 @@ pub(super) fn softmax_causal_backward(bench: &mut Bench) -> Cases {
 
 pub(super) fn group_sum(bench: &mut Bench) -> Cases {
     let mut outcomes = Vec::new();
-    let (heads, members, elements) = (3, 5, 67);
+    let (heads, members, (length, width)) = (3, 5, (7, 11));
+    let elements = length * width;
     for (low, high) in [(-6, 0), (-100, -98), (38, 39)] {
         let parts = spread(heads * members * elements, 3, low, high);
         let total = bench.garbage(heads * elements)?;
-        let dispatch = ops::attention::group_sum(&bench.floats(&parts)?, (heads, members, elements), (&total, 0), SLOT);
+        let parts_there = bench.floats(&parts)?;
+        let dispatch = ops::attention::group_sum(&parts_there, (heads, members), (length, width), (&total, 0), SLOT);
         let found = bench.run(&[dispatch], &[&total])?;
         let (mut sums, mut peak) = (vec![0.0; heads * elements], 0);
         for (head, sums) in sums.chunks_exact_mut(elements).enumerate() {

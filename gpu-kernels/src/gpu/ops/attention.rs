@@ -1,6 +1,6 @@
 //! Launchers of `softmax_causal`, `softmax_causal_backward` and `group_sum`.
 
-use super::{GROUP_ELEMENTS, GROUP_ROWS, elementwise, word};
+use super::{GROUP_ROWS, elementwise, word};
 use crate::buffers::Buffer;
 use crate::gpu::kernel::Kernel;
 use crate::gpu::program::Dispatch;
@@ -45,17 +45,19 @@ impl Scores {
     }
 }
 
-/// `total[offset + head·head_elements + i]` = Σ over members of `parts[head·members + member][i]`, in order.
+/// `total[offset + head·head_elements + i]` = Σ over members of `parts[head·members + member][i]`, in
+/// order, where a head's elements are `length` rows of `width`.
 pub(crate) fn group_sum(
     parts: &Buffer,
-    (heads, members, head_elements): (usize, usize, usize),
+    (heads, members): (usize, usize),
+    (length, width): (usize, usize),
     (total, offset): (&Buffer, usize),
     slot: u32,
 ) -> Dispatch {
-    let count = heads * head_elements;
+    let (rows, count) = (heads * length, heads * length * width);
     assert!(count * members <= parts.len && offset + count <= total.len);
-    let params = vec![word(count), word(head_elements), word(members), word(offset), slot];
+    let params = vec![word(rows), word(length), word(width), word(members), word(offset), slot];
     let buffers = vec![parts.clone(), total.clone()];
-    let (groups, operations) = (count.div_ceil(GROUP_ELEMENTS), elementwise(count * members));
+    let (groups, operations) = (rows.div_ceil(GROUP_ROWS), elementwise(count * members));
     Dispatch { kernel: Kernel::GroupSum, params, buffers, groups, operations }
 }

@@ -1,6 +1,6 @@
 //! Launchers of `embedding` and `embedding_gradient`: a dispatch for each window of the table.
 
-use super::{GROUP_ELEMENTS, elementwise, word};
+use super::{GROUP_ELEMENTS, GROUP_ROWS, elementwise, word};
 use crate::buffers::Buffer;
 use crate::gpu::kernel::Kernel;
 use crate::gpu::program::Dispatch;
@@ -23,9 +23,9 @@ pub(crate) fn embedding(
     assert!(count <= tokens.len && elements <= rows.len);
     let launch = |window: Range<usize>| {
         let (table, start) = parameters.window(offset + window.start * width..offset + window.end * width);
-        let params = vec![word(elements), word(width), word(start), word(window.start), word(window.len())];
+        let params = vec![word(count), word(width), word(start), word(window.start), word(window.len())];
         let buffers = vec![table, tokens.clone(), rows.clone()];
-        let groups = elements.div_ceil(GROUP_ELEMENTS);
+        let groups = count.div_ceil(GROUP_ROWS);
         Dispatch { kernel: Kernel::Embedding, params, buffers, groups, operations: elementwise(elements) }
     };
     windows(parameters, vocab_size, width).map(launch).collect()
@@ -42,8 +42,8 @@ pub(crate) fn embedding_gradient(
 ) -> Vec<Dispatch> {
     assert!(vocab_size < segments.len);
     let launch = |window: Range<usize>| {
-        let count = window.len() * width;
         let (table, start) = gradient.window(offset + window.start * width..offset + window.end * width);
+        let count = window.len() * width;
         let params = vec![word(count), word(width), word(start), word(window.start), u32::from(accumulate), slot];
         let buffers = vec![dx.clone(), segments.clone(), places.clone(), table];
         let groups = count.div_ceil(GROUP_ELEMENTS);

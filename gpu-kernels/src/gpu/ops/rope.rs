@@ -1,10 +1,13 @@
 //! Launcher of `rope`.
 
-use super::{GROUP_ELEMENTS, elementwise, word};
+use super::{GROUP_ROWS, elementwise, word};
 use crate::buffers::Buffer;
 use crate::cpu::rope::Turn;
 use crate::gpu::kernel::Kernel;
 use crate::gpu::program::Dispatch;
+
+/// Heads of a token that eight threads move.
+const PIECE: usize = 4;
 
 /// Heads side by side in token rows.
 #[derive(Clone, Copy)]
@@ -36,14 +39,15 @@ impl HeadLayout {
         assert!(tokens * self.row_width <= rows.len && tokens * self.heads * self.head_dim <= heads.len);
         assert!(self.first + self.heads * self.head_dim <= self.row_width);
         assert!(turn == Turn::Not || self.length * self.head_dim <= angles.len);
-        let count = tokens * self.heads * self.head_dim / 2;
+        let pieces = self.heads.div_ceil(PIECE);
         let turn = match turn {
             Turn::Not => 0,
             Turn::Forward => 1,
             Turn::Backward => 2,
         };
         let params = vec![
-            word(count),
+            word(tokens * pieces),
+            word(pieces),
             word(self.length),
             word(self.head_dim),
             word(self.heads),
@@ -54,7 +58,8 @@ impl HeadLayout {
             slot,
         ];
         let buffers = vec![from.clone(), angles.clone(), to.clone()];
-        let (groups, operations) = (count.div_ceil(GROUP_ELEMENTS), elementwise(2 * count));
+        let elements = tokens * self.heads * self.head_dim;
+        let (groups, operations) = ((tokens * pieces).div_ceil(GROUP_ROWS), elementwise(elements));
         Dispatch { kernel: Kernel::Rope, params, buffers, groups, operations }
     }
 }

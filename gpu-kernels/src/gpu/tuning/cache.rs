@@ -47,3 +47,9 @@ pub(super) fn store(directory: &Path, device: &DeviceReport, form: Form, known: 
     let file = File { device: device.clone(), shader_hash: shader_hash().to_owned(), known: known.clone() };
     write_json(&path(directory, device, form), &file);
 }
+
+/// Removes the file, if there is one.
+pub(super) fn forget(directory: &Path, device: &DeviceReport, form: Form) {
+    // One that stays costs nothing but that it is believed.
+    let _ = std::fs::remove_file(path(directory, device, form));
+}

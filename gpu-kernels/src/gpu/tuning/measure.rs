@@ -6,18 +6,41 @@ use crate::gpu::compile::Pipelines;
 use crate::gpu::ops::matmul::{Matrix, Packed, matmul, packed_words};
 use crate::gpu::program::{NO_SLOT, Program};
 use crate::gpu::tiling::Tiling;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Multiply-adds of the first, smallest product.
 const MULTIPLY_ADDS: u64 = 1 << 22;
 /// Products that take less are made larger, up to the size of the class: clocks and the filling
 /// of a device need so much.
 const TIME_MIN: Duration = Duration::from_micros(500);
-/// Rounds in which tilings that are not far behind take turns. The least time counts: a
-/// device that others use, too, has only been slower for a while.
-const ROUNDS: usize = 4;
-/// How far behind the fastest a tiling may be to be measured again, in percent.
-const BEHIND_MAX: u32 = 50;
+/// Rounds at most, in which tilings take turns. The least time counts: a device that others use,
+/// too, has only been slower for a while.
+const ROUNDS_MAX: usize = 16;
+/// Time after which rounds end.
+const TIME_MAX: Duration = Duration::from_millis(200);
+/// A least time counts once another one was at most so many percent longer.
+const SPREAD_MAX: u32 = 25;
+
+/// Times of one tiling.
+#[derive(Clone, Copy)]
+struct Times {
+    least: Duration,
+    second: Duration,
+}
+
+impl Times {
+    const NONE: Self = Self { least: Duration::MAX, second: Duration::MAX };
+
+    fn add(&mut self, time: Duration) {
+        (self.least, self.second) =
+            if time < self.least { (time, self.least) } else { (self.least, time.min(self.second)) };
+    }
+
+    /// Whether the least time was nearly seen twice.
+    fn is_settled(&self) -> bool {
+        self.second != Duration::MAX && self.second <= self.least.saturating_mul(100 + SPREAD_MAX) / 100
+    }
+}
 
 /// What was measured.
 pub(super) struct Found {
@@ -94,18 +117,22 @@ pub(super) fn measure(
     };
     let programs = tilings.iter().map(|&tiling| specimen.program(pipelines, tiling));
     let programs = programs.collect::<Result<Vec<_>, _>>()?;
-    let mut least = vec![Duration::MAX; tilings.len()];
-    // The first round pays for what is set up lazily.
-    for round in 0..=ROUNDS {
-        let best = least.iter().min().map_or(Duration::MAX, |best| best.saturating_mul(100 + BEHIND_MAX) / 100);
-        for (program, least) in programs.iter().zip(&mut least) {
-            if round < 2 || *least <= best {
-                let taken = time(pipelines, program)?;
-                *least = if round == 0 { Duration::MAX } else { taken.min(*least) };
+    // The first run pays for what is set up lazily.
+    for program in &programs {
+        time(pipelines, program)?;
+    }
+    let (mut all, start) = (vec![Times::NONE; tilings.len()], Instant::now());
+    for round in 0..ROUNDS_MAX {
+        for (program, times) in programs.iter().zip(&mut all) {
+            if !times.is_settled() {
+                times.add(time(pipelines, program)?);
             }
         }
+        if all.iter().all(Times::is_settled) || (round > 0 && start.elapsed() > TIME_MAX) {
+            break;
+        }
     }
-    let mut times: Vec<_> = tilings.iter().copied().zip(least).collect();
+    let mut times: Vec<_> = tilings.iter().copied().zip(all.iter().map(|times| times.least)).collect();
     times.sort_by_key(|&(_, time)| time);
     Ok(Found { multiply_adds: specimen.multiply_adds(), times })
 }

@@ -11,7 +11,7 @@ use super::compile::Pipelines;
 use super::kernel::Form;
 use super::tiling::{ProductShape, Tiling, is_wide};
 use crate::admission::known_answers_hold;
-use crate::device::{Device, DeviceReport};
+use crate::device::{Device, DeviceKind, DeviceReport};
 use measure::measure;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -20,8 +20,10 @@ use std::time::{Duration, Instant};
 
 /// Multiply-adds under which a product is not worth a measurement.
 const MULTIPLY_ADDS_MIN: u64 = 1 << 20;
-/// Time that one process spends on measurements and on the known answers for them.
-const TIME_MAX: Duration = Duration::from_millis(1500);
+/// Time that one process spends on measurements and on the known answers for them: on software
+/// adapters, and on others, which have more to choose from and more to win.
+const SOFTWARE_TIME_MAX: Duration = Duration::from_millis(1500);
+const HARDWARE_TIME_MAX: Duration = Duration::from_secs(6);
 /// Sides of classes.
 const SIDES: std::ops::RangeInclusive<usize> = 16..=4096;
 /// Batches of the last class.
@@ -154,7 +156,7 @@ impl SharedTuning {
         let class = ProductClass::of(shape);
         let multiply_adds = (shape.rows * shape.columns) as u64 * (shape.k * shape.batches) as u64;
         let is_known = |tuning: &Tuning| tuning.known.classes.iter().any(|entry| entry.class == class);
-        if multiply_adds >= MULTIPLY_ADDS_MIN && !is_known(&tuning) && tuning.spent < TIME_MAX {
+        if multiply_adds >= MULTIPLY_ADDS_MIN && !is_known(&tuning) && tuning.spent < tuning.time_max() {
             let start = Instant::now();
             tuning.tune(pipelines, class, shape.digits);
             tuning.spent += start.elapsed();
@@ -166,6 +168,10 @@ impl SharedTuning {
 }
 
 impl Tuning {
+    fn time_max(&self) -> Duration {
+        if self.report.kind == DeviceKind::Software { SOFTWARE_TIME_MAX } else { HARDWARE_TIME_MAX }
+    }
+
     /// Measures a class, and keeps what was found.
     fn tune(&mut self, pipelines: &mut Pipelines, class: ProductClass, digits: [usize; 2]) {
         let right: Vec<Tiling> =
@@ -210,6 +216,11 @@ impl Tuning {
             cache::store(directory, &self.report, self.form, &self.known);
         }
     }
+}
+
+/// Removes what is kept in `directory` for this device, so that it is measured again.
+pub(crate) fn forget(directory: &Path, device: &DeviceReport, form: Form) {
+    cache::forget(directory, device, form);
 }
 
 /// The choices kept in `directory` for this device with its present driver and shaders.
