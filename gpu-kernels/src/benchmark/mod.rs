@@ -1,9 +1,9 @@
 //! A short measurement of this machine, for its listing. Nothing that is
 //! computed depends on it.
 
-mod product;
+mod device_product;
 
-pub use product::{ProductExtent, ProductTiming, time_products};
+pub use device_product::{ProductExtent, ProductTiming, time_products};
 
 use crate::admission::AdmittedDevice;
 use crate::cpu::matmul::product_parallel;
