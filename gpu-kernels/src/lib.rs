@@ -7,7 +7,7 @@
 
 pub mod admission;
 pub mod arithmetic;
-mod benchmark;
+pub mod benchmark;
 mod buffers;
 mod cpu;
 pub mod device;

@@ -1,5 +1,15 @@
-//! A short measurement of this machine, for its listing. Nothing that is
-//! computed depends on it.
+//! Measurements of this machine, short ones for its listing and longer ones for
+//! people. Nothing that is computed depends on them.
+
+mod peak;
+mod processor;
+mod product;
+mod step;
+
+pub use peak::{Peak, measure_peak};
+pub use processor::{ProcessorReport, ProductSpeed, StepSpeed, TRAINING_SHAPES, measure_processor};
+pub use product::ProductBenchmark;
+pub use step::{BenchmarkModel, StepBenchmark, StepTime};
 
 mod device_product;
 

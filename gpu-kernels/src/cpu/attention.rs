@@ -4,8 +4,8 @@
 //! computed again for the way back, which holds those of one head on each thread.
 //! Tensors are `[sequence][head][position][head_dim]`.
 
-use super::matmul::product;
-use super::pack::{Along, PANEL, Packed, Packing, View};
+use super::matmul::{Extent, product_within};
+use super::pack::{Along, PANEL, Packed, Packing, Triangle, View};
 use super::pool::Pool;
 use super::quantize::Rounding;
 use super::random::Key;
@@ -89,14 +89,22 @@ impl Attention {
         View { index: (head * self.head_len()) as u32, ..View::whole(values, self.length, self.head_dim) }
     }
 
-    fn score_matrix<'a>(&self, scores: &'a [f32], head: usize) -> View<'a> {
+    /// Rows of scores or probabilities from number `first` on.
+    fn score_matrix<'a>(&self, scores: &'a [f32], head: usize, first: usize) -> View<'a> {
         // Indices are those of the [head][position][stride] tensor.
         let index = (head as u32).wrapping_mul((self.length * self.stride()) as u32);
-        View { values: scores, rows: self.length, columns: self.length, stride: self.stride(), index }
+        View {
+            values: scores,
+            rows: scores.len() / self.stride(),
+            columns: self.length,
+            stride: self.stride(),
+            index: index.wrapping_add((first * self.stride()) as u32),
+            triangle: Some(Triangle { first }),
+        }
     }
 
-    fn whole_product(&self, left: &Packed, right: &Packed, out: &mut [f32], stride: usize) -> u32 {
-        product(self.simd, left, 0..left.rows.div_ceil(PANEL), right, out, stride)
+    fn product(&self, left: &Packed, right: &Packed, extent: Extent, out: &mut [f32], stride: usize) -> u32 {
+        product_within(self.simd, left, 0..left.rows.div_ceil(PANEL), right, extent, (out, stride))
     }
 
     /// Probabilities of `count` rows from `first` on, of the head whose keys are
@@ -113,7 +121,7 @@ impl Attention {
         let rows = View { values: &all.values[first * self.head_dim..], rows: count, ..all };
         left.pack(self.simd, rows, Packing::left(Along::Rows, self.digits, Rounding::Nearest));
         out.resize(count * self.stride(), 0.0);
-        self.whole_product(left, keys, out, self.stride());
+        self.product(left, keys, Extent::Scores(Triangle { first }), out, self.stride());
         softmax_causal(self.simd, out, self.stride(), self.scale, first)
     }
 
@@ -135,12 +143,13 @@ impl Attention {
                 values.pack(self.simd, view, Packing::right(Along::Columns, self.digits, nearest));
                 let mut peak = 0;
                 for (block, out) in out.chunks_mut(BLOCK_ROWS * self.head_dim).enumerate() {
-                    let count = out.len() / self.head_dim;
-                    let rows = (head, block * BLOCK_ROWS, count);
+                    let first = block * BLOCK_ROWS;
+                    let rows = (head, first, out.len() / self.head_dim);
                     peak = peak.max(self.probabilities((left, right), inputs.queries, rows, probabilities));
-                    let view = View { rows: count, ..self.score_matrix(probabilities, head) };
+                    let view = self.score_matrix(probabilities, head, first);
                     left.pack(self.simd, view, Packing::left(Along::Rows, self.digits, nearest));
-                    peak = peak.max(self.whole_product(left, values, out, self.head_dim));
+                    let extent = Extent::Rows(Triangle { first });
+                    peak = peak.max(self.product(left, values, extent, out, self.head_dim));
                 }
                 peak
             })
@@ -206,7 +215,7 @@ impl Attention {
         // dV[j, d] = Σ_i P[i, j]·dO[i, d]
         left.pack(
             simd,
-            self.score_matrix(probabilities, head),
+            self.score_matrix(probabilities, head, 0),
             Packing::left(Along::Columns, self.digits, Rounding::Nearest),
         );
         right.pack(
@@ -214,7 +223,7 @@ impl Attention {
             self.matrix(d_out, head),
             Packing::right(Along::Columns, self.gradient_digits, stochastic(keys.output_columns)),
         );
-        peak = peak.max(self.whole_product(left, right, part, self.head_dim));
+        peak = peak.max(self.product(left, right, Extent::Columns, part, self.head_dim));
         peak = peak.max(add_assign(simd, dv, part));
 
         // dP[i, j] = Σ_d dO[i, d]·V[j, d]
@@ -228,13 +237,13 @@ impl Attention {
             self.matrix(inputs.values, key_head),
             Packing::right(Along::Rows, self.digits, Rounding::Nearest),
         );
-        self.whole_product(left, right, scores, self.stride());
+        self.product(left, right, Extent::Scores(Triangle { first: 0 }), scores, self.stride());
         peak = peak.max(softmax_causal_backward(simd, probabilities, scores, self.stride(), self.scale));
 
         // dQ[i, d] = Σ_j dS[i, j]·K[j, d]
         left.pack(
             simd,
-            self.score_matrix(scores, head),
+            self.score_matrix(scores, head, 0),
             Packing::left(Along::Rows, self.gradient_digits, stochastic(keys.scores_rows)),
         );
         right.pack(
@@ -242,12 +251,12 @@ impl Attention {
             self.matrix(inputs.keys, key_head),
             Packing::right(Along::Columns, self.digits, Rounding::Nearest),
         );
-        peak = peak.max(self.whole_product(left, right, dq, self.head_dim));
+        peak = peak.max(self.product(left, right, Extent::Rows(Triangle { first: 0 }), dq, self.head_dim));
 
         // dK[j, d] = Σ_i dS[i, j]·Q[i, d]
         left.pack(
             simd,
-            self.score_matrix(scores, head),
+            self.score_matrix(scores, head, 0),
             Packing::left(Along::Columns, self.gradient_digits, stochastic(keys.scores_columns)),
         );
         right.pack(
@@ -255,7 +264,7 @@ impl Attention {
             self.matrix(inputs.queries, head),
             Packing::right(Along::Columns, self.digits, Rounding::Nearest),
         );
-        peak = peak.max(self.whole_product(left, right, part, self.head_dim));
+        peak = peak.max(self.product(left, right, Extent::Columns, part, self.head_dim));
         peak.max(add_assign(simd, dk, part))
     }
 }

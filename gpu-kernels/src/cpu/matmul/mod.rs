@@ -11,7 +11,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use super::pack::{CHUNK, PANEL, Packed};
+use super::pack::{CHUNK, PANEL, Packed, Triangle};
 use super::simd::Simd;
 use crate::arithmetic::{canon, magnitude};
 use rayon::prelude::*;
@@ -63,6 +63,38 @@ fn sum_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile) {
     }
 }
 
+/// What a product need not look at, its left operand or its result being a [`Triangle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Nothing.
+    Full,
+    /// The result's elements behind the diagonal, which stay as they are or become anything.
+    Scores(Triangle),
+    /// The left rows' elements behind the diagonal.
+    Rows(Triangle),
+    /// The left rows' elements before the diagonal: they are columns of a whole [`Triangle`].
+    Columns,
+}
+
+impl Extent {
+    /// Whether a tile has elements that are wanted.
+    fn wants(self, row: usize, column: usize) -> bool {
+        match self {
+            Self::Scores(triangle) => column < triangle.first + row + TILE_ROWS,
+            _ => true,
+        }
+    }
+
+    /// Places of the contracted axis of length `k` at which left rows from `row` may not be zero.
+    fn contracted(self, row: usize, k: usize) -> Range<usize> {
+        match self {
+            Self::Full | Self::Scores(_) => 0..k,
+            Self::Rows(triangle) => 0..k.min(triangle.first + row + TILE_ROWS),
+            Self::Columns => row..k,
+        }
+    }
+}
+
 /// Computes all of C (row-major, rows `left.rows`, columns `right.rows`) on the
 /// threads of the current pool; the largest magnitude in C.
 pub(crate) fn product_parallel(simd: Simd, left: &Packed, right: &Packed, out: &mut [f32]) -> u32 {
@@ -88,6 +120,18 @@ pub(crate) fn product(
     out: &mut [f32],
     stride: usize,
 ) -> u32 {
+    product_within(simd, left, panels, right, Extent::Full, (out, stride))
+}
+
+/// [`product`] as far as `extent` says; the largest magnitude in the tiles that count.
+pub(crate) fn product_within(
+    simd: Simd,
+    left: &Packed,
+    panels: Range<usize>,
+    right: &Packed,
+    extent: Extent,
+    (out, stride): (&mut [f32], usize),
+) -> u32 {
     assert_eq!(left.k, right.k, "operands must share the contracted axis");
     let narrow = left.digits == 1 && right.digits == 1 && left.chunks == 1;
     let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
@@ -96,18 +140,18 @@ pub(crate) fn product(
     for column_panel in (0..right_panels).step_by(2) {
         let column = column_panel * PANEL;
         let columns = (right.rows - column).min(TILE_COLUMNS);
-        let first_words = right_words(simd, right, column_panel, 0, 0);
         let column_scales = &right.scales[column..(column + TILE_COLUMNS).min(right.scales.len())];
         for row in (panels.start * PANEL..(panels.end * PANEL).min(left.rows)).step_by(TILE_ROWS) {
+            if !extent.wants(row, column) {
+                continue;
+            }
             let rows = (left.rows - row).min(TILE_ROWS);
-            let place = (row - panels.start * PANEL) * stride + column;
             let target = Target { row_scales: &left.scales[row..row + rows], column_scales, columns, stride };
-            let out = &mut out[place..];
-            peak = peak.max(if narrow {
-                let input = tile_input(simd, left, first_words, row, 0, 0);
-                narrow_tile(simd, &input, &mut tile, &target, out)
-            } else {
-                wide_tile(simd, left, right, (row, column_panel), &target, out)
+            let out = &mut out[(row - panels.start * PANEL) * stride + column..];
+            let operands = Operands { simd, left, right, row, column_panel, extent };
+            peak = peak.max(match operands.input(0, 0, 0) {
+                Some(input) if narrow => narrow_tile(simd, &input, &mut tile, &target, out),
+                _ => operands.wide_tile(&target, out),
             });
         }
     }
@@ -134,96 +178,94 @@ fn narrow_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile, target: &Targ
     }
 }
 
-/// A tile of two digits or of a long contracted axis; the largest magnitude in it.
-fn wide_tile(
-    simd: Simd,
-    left: &Packed,
-    right: &Packed,
-    (row, column_panel): (usize, usize),
-    target: &Target<'_>,
-    out: &mut [f32],
-) -> u32 {
-    #[cfg(target_arch = "x86_64")]
-    if simd == Simd::Avx512Vnni && left.chunks == 1 {
-        let mut total = vnni::WideSums::default();
-        for left_digit in 0..left.digits {
-            for right_digit in 0..right.digits {
-                let words = right_words(simd, right, column_panel, right_digit, 0);
-                let input = tile_input(simd, left, words, row, left_digit, 0);
-                total.add(&input, digit_weight(left, right, left_digit, right_digit) as f64);
-            }
-        }
-        return total.store(target, out);
-    }
-    let sums = wide_sums(simd, left, right, (row, column_panel));
-    scale_wide(simd, &sums, target, out)
-}
-
-/// What the product of two digits counts: the last digit of an operand weighs 1, the one before it 256.
-fn digit_weight(left: &Packed, right: &Packed, left_digit: usize, right_digit: usize) -> i64 {
-    1 << (8 * (left.digits - 1 - left_digit + right.digits - 1 - right_digit))
-}
-
-/// The right operand's words of one digit and chunk in one or two panels from `panel`.
-fn right_words(simd: Simd, right: &Packed, panel: usize, digit: usize, chunk: usize) -> ([&[u32]; 2], usize) {
-    let first = chunk * CHUNK / simd.group();
-    let groups = (right.groups - first).min(CHUNK / simd.group());
-    let panels = (right.rows.div_ceil(PANEL) - panel).min(2);
-    let words = |panel: usize| {
-        let start = ((panel * right.digits + digit) * right.groups + first) * PANEL;
-        &right.words[start..start + groups * PANEL]
-    };
-    ([words(panel), words(panel + panels - 1)], panels)
-}
-
-/// Completes the input with the left operand's words of 8 rows from `row`.
-fn tile_input<'a>(
+/// A tile of the result, and what it is made of.
+#[derive(Clone, Copy)]
+struct Operands<'a> {
     simd: Simd,
     left: &'a Packed,
-    (right, panels): ([&'a [u32]; 2], usize),
+    right: &'a Packed,
     row: usize,
-    digit: usize,
-    chunk: usize,
-) -> TileInput<'a> {
-    let first = chunk * CHUNK / simd.group();
-    let (panel, lane) = (row / PANEL, row % PANEL);
-    let sums_at = ((panel * left.digits + digit) * left.chunks + chunk) * PANEL + lane;
-    let mut left_sums = [0; TILE_ROWS];
-    left_sums.copy_from_slice(&left.sums[sums_at..sums_at + TILE_ROWS]);
-    let (start, row_stride, group_stride) = if left.row_major {
-        ((row * left.digits + digit) * left.groups + first, left.digits * left.groups, 1)
-    } else {
-        (((panel * left.digits + digit) * left.groups + first) * PANEL + lane, 1, PANEL)
-    };
-    let groups = right[0].len() / PANEL;
-    TileInput { left: &left.words[start..], row_stride, group_stride, right, panels, groups, left_sums }
+    column_panel: usize,
+    extent: Extent,
 }
 
-/// Exact 64-bit sums over all digits and chunks.
-fn wide_sums(
-    simd: Simd,
-    left: &Packed,
-    right: &Packed,
-    (row, column_panel): (usize, usize),
-) -> [[i64; TILE_COLUMNS]; TILE_ROWS] {
-    let mut sums = [[0i64; TILE_COLUMNS]; TILE_ROWS];
-    let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
-    for left_digit in 0..left.digits {
-        for right_digit in 0..right.digits {
-            let weight = digit_weight(left, right, left_digit, right_digit);
-            for chunk in 0..left.chunks {
-                let words = right_words(simd, right, column_panel, right_digit, chunk);
-                let input = tile_input(simd, left, words, row, left_digit, chunk);
-                sum_tile(simd, &input, &mut tile);
-                for (sums, tile) in sums.iter_mut().zip(&tile.0) {
-                    for (sum, &part) in sums.iter_mut().zip(tile) {
-                        *sum += i64::from(part) * weight;
+impl<'a> Operands<'a> {
+    /// The words of one digit of each operand and one chunk; none if nothing in it counts.
+    #[inline]
+    fn input(&self, left_digit: usize, right_digit: usize, chunk: usize) -> Option<TileInput<'a>> {
+        let Self { simd, left, right, row, column_panel, extent } = *self;
+        let wanted = extent.contracted(row, left.k);
+        let (start, end) = (wanted.start.max(chunk * CHUNK), wanted.end.min((chunk + 1) * CHUNK));
+        if start >= end {
+            return None;
+        }
+        let (first, end) = (start / simd.group(), end.div_ceil(simd.group()));
+        let panels = (right.rows.div_ceil(PANEL) - column_panel).min(2);
+        let words = |panel: usize| {
+            let plane = (panel * right.digits + right_digit) * right.groups;
+            &right.words[(plane + first) * PANEL..(plane + end) * PANEL]
+        };
+        let (panel, lane) = (row / PANEL, row % PANEL);
+        let sums_at = ((panel * left.digits + left_digit) * left.chunks + chunk) * PANEL + lane;
+        let mut left_sums = [0; TILE_ROWS];
+        left_sums.copy_from_slice(&left.sums[sums_at..sums_at + TILE_ROWS]);
+        let (left_start, row_stride, group_stride) = if left.row_major {
+            ((row * left.digits + left_digit) * left.groups + first, left.digits * left.groups, 1)
+        } else {
+            (((panel * left.digits + left_digit) * left.groups + first) * PANEL + lane, 1, PANEL)
+        };
+        Some(TileInput {
+            left: &left.words[left_start..],
+            row_stride,
+            group_stride,
+            right: [words(column_panel), words(column_panel + panels - 1)],
+            panels,
+            groups: end - first,
+            left_sums,
+        })
+    }
+
+    /// What the product of two digits counts: the last digit of an operand weighs 1, the one before it 256.
+    fn digit_weight(&self, left_digit: usize, right_digit: usize) -> i64 {
+        1 << (8 * (self.left.digits - 1 - left_digit + self.right.digits - 1 - right_digit))
+    }
+
+    /// A tile of two digits or of a long contracted axis; the largest magnitude in it.
+    fn wide_tile(&self, target: &Target<'_>, out: &mut [f32]) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        if self.simd == Simd::Avx512Vnni && self.left.chunks == 1 {
+            let mut total = vnni::WideSums::default();
+            for left_digit in 0..self.left.digits {
+                for right_digit in 0..self.right.digits {
+                    if let Some(input) = self.input(left_digit, right_digit, 0) {
+                        total.add(&input, self.digit_weight(left_digit, right_digit) as f64);
+                    }
+                }
+            }
+            return total.store(target, out);
+        }
+        scale_wide(self.simd, &self.wide_sums(), target, out)
+    }
+
+    /// Exact 64-bit sums over all digits and chunks.
+    fn wide_sums(&self) -> [[i64; TILE_COLUMNS]; TILE_ROWS] {
+        let mut sums = [[0i64; TILE_COLUMNS]; TILE_ROWS];
+        let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
+        for left_digit in 0..self.left.digits {
+            for right_digit in 0..self.right.digits {
+                let weight = self.digit_weight(left_digit, right_digit);
+                for input in (0..self.left.chunks).filter_map(|chunk| self.input(left_digit, right_digit, chunk)) {
+                    sum_tile(self.simd, &input, &mut tile);
+                    for (sums, tile) in sums.iter_mut().zip(&tile.0) {
+                        for (sum, &part) in sums.iter_mut().zip(tile) {
+                            *sum += i64::from(part) * weight;
+                        }
                     }
                 }
             }
         }
+        sums
     }
-    sums
 }
 
 /// Rounded sum times 2^eA times 2^eB. The first product is exact (|e| ≤ 114), the

@@ -189,7 +189,7 @@ fn rows<const DIGITS: usize, const STOCHASTIC: bool>(
     let ones = _mm512_set1_epi8(1);
     let offset = _mm512_set1_epi32(if packing.offset() { OFFSET } else { 0 });
     for row in 0..rows {
-        let (line, index) = view.line(block * BLOCK + row, 0, view.columns);
+        let (line, index) = view.line(block * BLOCK + row, 0, view.reach(block * BLOCK + row));
         let (scale, inverse) = scale_of(line_peak(line), DIGITS);
         into.scales[row] = scale;
         let inverse = _mm512_set1_ps(inverse);
@@ -240,7 +240,7 @@ fn columns<const DIGITS: usize, const STOCHASTIC: bool>(
     let columns = (view.columns - first).min(BLOCK);
     let panels = into.scales.len() / PANEL;
     let mut peaks = [_mm512_setzero_si512(); BLOCK_PANELS];
-    for row in 0..view.rows {
+    for row in view.begin(first)..view.rows {
         let (line, _) = view.line(row, first, columns);
         for (part, peak) in peaks.iter_mut().enumerate() {
             *peak = _mm512_max_epu32(*peak, magnitudes(load_part(line, part)));
@@ -257,7 +257,7 @@ fn columns<const DIGITS: usize, const STOCHASTIC: bool>(
     let ones = _mm512_set1_epi8(1);
     let offset = _mm512_set1_epi32(if packing.offset() { OFFSET } else { 0 });
     let mut sums = [[_mm512_setzero_si512(); DIGITS]; BLOCK_PANELS];
-    for group in 0..groups {
+    for group in view.begin(first) / 4..groups {
         let mut lines: [(&[f32], u32); 4] = [(&[], 0); 4];
         for (row, line) in (group * 4..view.rows).zip(&mut lines) {
             *line = view.line(row, first, columns);

@@ -37,13 +37,36 @@ pub(crate) struct View<'a> {
     pub(crate) stride: usize,
     /// Index of the first element in the tensor whose elements key the random bits.
     pub(crate) index: u32,
+    /// If given, row r is known to be zero behind column `first + r`, and to be
+    /// multiplied only by products of the same [`Triangle`], which do not look there.
+    pub(crate) triangle: Option<Triangle>,
+}
+
+/// The lower left part of a matrix of scores, or of some of its rows: row r is
+/// valid up to column `first + r`. `first` is a multiple of 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Triangle {
+    pub(crate) first: usize,
 }
 
 impl<'a> View<'a> {
     /// A whole row-major matrix.
     pub(crate) fn whole(values: &'a [f32], rows: usize, columns: usize) -> Self {
         debug_assert_eq!(values.len(), rows * columns);
-        Self { values, rows, columns, stride: columns, index: 0 }
+        Self { values, rows, columns, stride: columns, index: 0, triangle: None }
+    }
+
+    /// How many columns of `row` need to be packed: what may be looked at, in whole runs of 64.
+    #[cfg(target_arch = "x86_64")]
+    fn reach(&self, row: usize) -> usize {
+        let reach = |triangle: Triangle| (triangle.first + row + 1).next_multiple_of(64).min(self.columns);
+        self.triangle.map_or(self.columns, reach)
+    }
+
+    /// The first row that needs to be packed of columns from `column`, a multiple of 64.
+    #[cfg(target_arch = "x86_64")]
+    fn begin(&self, column: usize) -> usize {
+        self.triangle.map_or(0, |triangle| column.saturating_sub(triangle.first))
     }
 
     /// `columns` elements of `row` from `first`, and the index of the first of them.
