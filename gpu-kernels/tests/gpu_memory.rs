@@ -32,6 +32,7 @@ fn nano() -> ModelConfig {
         max_position_embeddings: 16,
         rope_theta: 10_000.0,
         rms_norm_eps: 1e-5,
+        rope_scaling: None,
         tie_word_embeddings: true,
         initializer_range: 0.05,
     }

@@ -1,19 +1,17 @@
 //! Measurements of this machine, short ones for its listing and longer ones for
 //! people. Nothing that is computed depends on them.
 
+mod device_product;
 mod peak;
 mod processor;
 mod product;
 mod step;
 
+pub use device_product::{ProductExtent, ProductTiming, time_products};
 pub use peak::{Peak, measure_peak};
 pub use processor::{ProcessorReport, ProductSpeed, StepSpeed, TRAINING_SHAPES, measure_processor};
 pub use product::ProductBenchmark;
 pub use step::{BenchmarkModel, StepBenchmark, StepTime};
-
-mod device_product;
-
-pub use device_product::{ProductExtent, ProductTiming, time_products};
 
 use crate::admission::AdmittedDevice;
 use crate::cpu::matmul::product_parallel;

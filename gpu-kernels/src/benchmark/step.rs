@@ -37,6 +37,7 @@ impl BenchmarkModel {
             max_position_embeddings: 256,
             rope_theta: 10_000.0,
             rms_norm_eps: 1e-5,
+            rope_scaling: None,
             tie_word_embeddings: false,
             initializer_range: 0.02,
         }
