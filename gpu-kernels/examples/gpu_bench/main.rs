@@ -80,6 +80,7 @@ fn model() -> ModelConfig {
         max_position_embeddings: 128,
         rope_theta: 10_000.0,
         rms_norm_eps: 1e-5,
+        rope_scaling: None,
         tie_word_embeddings: true,
         initializer_range: 0.02,
     }
