@@ -18,26 +18,49 @@ const SYBIL: About = About {
     what: "one key of weight w, and six undeclared keys of w/6 each, in one swarm",
     measure: "power that the six gain, in parts of what the one gains",
 };
+const PLAIN: About = About {
+    attack: "sybil, plain seats",
+    what: "the same, as if every seat were worth the same",
+    measure: "seats of the six, in parts of the one's",
+};
 const OWNER: About = About {
     attack: "one owner",
     what: "six keys that a countersigned owner stands behind, of half of all weight",
     measure: "share of tasks in which more than one of them has a seat",
 };
 
-/// Weight split among undeclared keys gains what it gains in one.
-pub(super) fn sybil(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
+/// A swarm in which one key and six have a quarter of all weight each, after so many tasks.
+fn split(seed: Seed, tasks: u64) -> Result<Arena, String> {
     let mut founders = vec![(POWER, Policy::Honest); HONEST];
-    // A quarter of all weight each: one honest-looking key, and six.
     let each = POWER * HONEST as u64 / 2;
     founders.push((each, Policy::Honest));
     founders.extend((0..PARTS).map(|_| (each / PARTS, Policy::Honest)));
     let mut arena = Arena::new(seed, &founders, rules(16, founders.len() as u32))?;
-    let tasks = 1_000 * scale.times;
     arena.run(tasks, 60 + tasks)?;
-    let (one, many) = (arena.gain(HONEST), arena.gain_of(HONEST + 1..founders.len()));
-    let ratio = many as f64 / one as f64;
+    Ok(arena)
+}
+
+/// Three deviations on both sides of 1, for a ratio over so many tasks.
+fn around_one(tasks: u64) -> [f64; 2] {
     let sigma = difference_squared(0.25, 1.0 / 24.0).sqrt() / 0.25 / (tasks as f64).sqrt();
-    Ok(vec![SYBIL.outcome(1.0, ratio, [1.0 - 3.0 * sigma, 1.0 + 3.0 * sigma], tasks)])
+    [1.0 - 3.0 * sigma, 1.0 + 3.0 * sigma]
+}
+
+/// Weight split among undeclared keys gains what it gains in one.
+pub(super) fn sybil(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
+    let tasks = 1_000 * scale.times;
+    let arena = split(seed, tasks)?;
+    let (one, many) = (arena.gain(HONEST), arena.gain_of(HONEST + 1..HONEST + 1 + PARTS as usize));
+    Ok(vec![SYBIL.outcome(1.0, many as f64 / one as f64, around_one(tasks), tasks)])
+}
+
+/// Canary: as if each seat that was sat on were worth the same, and nothing made up for
+/// those that an opener cannot take.
+pub(super) fn plain_seats(seed: Seed, scale: Scale) -> Result<Vec<Outcome>, String> {
+    let tasks = 1_000 * scale.times;
+    let arena = split(seed, tasks)?;
+    let (one, many) = (arena.seats_of([HONEST]), arena.seats_of(HONEST + 1..HONEST + 1 + PARTS as usize));
+    Ok(vec![PLAIN.outcome(1.0, many as f64 / one as f64, around_one(tasks), tasks)])
 }
 
 /// The mean square of what the one gains less what the six gain of a task that is worth 1.

@@ -79,7 +79,7 @@ pub fn table(seed: u64, scale: Scale) -> Result<Vec<Outcome>, String> {
     run(&ATTACKS, seed, scale)
 }
 
-const CANARIES: [Attack; 4] = [shares::split_owner, lies::oracle, lies::crowd, beacon::chosen_key];
+const CANARIES: [Attack; 5] = [shares::plain_seats, shares::split_owner, lies::oracle, lies::crowd, beacon::chosen_key];
 
 /// Runs the measurements with a defence taken away: each has to be out of bounds.
 ///
