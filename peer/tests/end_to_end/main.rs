@@ -8,5 +8,6 @@ mod failure;
 mod inspection;
 mod invite;
 mod ledger;
+mod models;
 mod namespaces;
 mod support;
