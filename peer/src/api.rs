@@ -17,8 +17,12 @@ pub(crate) struct OrderRequest {
     pub(crate) out: PathBuf,
     /// Whether a model that is already in `out` may be replaced.
     pub(crate) overwrite: bool,
-    /// Name of a model preset (`crate::preset`).
+    /// Name of a model preset (`crate::preset`); it counts for nothing where
+    /// training starts from a folder.
     pub(crate) preset: String,
+    /// What the run builds on, where that is not what the preset says.
+    #[serde(default)]
+    pub(crate) basis: Basis,
     /// Members to start with at least.
     pub(crate) peers_min: u16,
     /// Members to start with at most.
@@ -37,6 +41,20 @@ pub(crate) struct OrderRequest {
     /// Whose machines may see the text.
     #[serde(default)]
     pub(crate) share: Share,
+}
+
+/// What a run builds on. All paths are absolute.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Basis {
+    /// Folder of a model whose parameters and tokenizer are taken.
+    pub(crate) from: Option<PathBuf>,
+    /// A `tokenizer.json` for a new model; `None` for bytes.
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// The highest learning rate.
+    pub(crate) learning_rate: Option<f32>,
+    /// Tokens of a sequence.
+    pub(crate) sequence_length: Option<u32>,
 }
 
 /// An invitation, as `manta invite` asks for it: the JSON of `POST /api/invitations`.

@@ -72,7 +72,50 @@ pub(crate) const PRESETS: [Preset; 3] = [
     },
 ];
 
+/// What is trained, in which steps.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Course {
+    pub(crate) model: ModelConfig,
+    pub(crate) sequence_length: usize,
+    /// Sequences of one micro-batch.
+    pub(crate) micro_batch_sequences: u32,
+    /// Micro-batches of one member in one step.
+    pub(crate) micro_batches: u32,
+    pub(crate) learning_rate: f32,
+    pub(crate) outer_learning_rate: f32,
+    pub(crate) outer_momentum: f32,
+}
+
+impl Course {
+    /// Goes on with a trained model.
+    pub(crate) fn fine_tuning(model: ModelConfig) -> Self {
+        Self {
+            sequence_length: model.max_position_embeddings.min(512),
+            micro_batch_sequences: 2,
+            micro_batches: 4,
+            // A tenth of what presets of this width take from the beginning.
+            learning_rate: 0.04 / model.hidden_size as f32,
+            outer_learning_rate: 0.7,
+            outer_momentum: 0.9,
+            model,
+        }
+    }
+}
+
 impl Preset {
+    /// Training from the beginning, with a vocabulary of this size.
+    pub(crate) fn course(&self, vocab_size: usize) -> Course {
+        Course {
+            model: self.model(vocab_size),
+            sequence_length: self.sequence_length,
+            micro_batch_sequences: self.micro_batch_sequences,
+            micro_batches: self.micro_batches,
+            learning_rate: self.learning_rate,
+            outer_learning_rate: self.outer_learning_rate,
+            outer_momentum: self.outer_momentum,
+        }
+    }
+
     /// The preset of this name.
     ///
     /// # Errors

@@ -109,7 +109,11 @@ impl Shard {
                 format!("{file_bytes} bytes long, its header needs {expected}; it is cut or has more behind"),
             ));
         }
-        Ok(Self { path, metadata, header_bytes, listed })
+        let shard = Self { path, metadata, header_bytes, listed };
+        match shard.listed.iter().flatten().find(|tensor| shard.metadata.info(tensor).is_none()) {
+            Some(absent) => Err(shard.problem(absent, format!("the tensor, as {INDEX_FILE} says"), "nothing".into())),
+            None => Ok(shard),
+        }
     }
 
     fn holds(&self, tensor: &str) -> bool {
@@ -122,11 +126,6 @@ impl Shard {
 
     /// Compares names, types and shapes with the model.
     fn check(&self, layout: &Layout) -> Result<(), CheckpointError> {
-        for listed in self.listed.iter().flatten() {
-            if self.metadata.info(listed).is_none() {
-                return Err(self.problem(listed, format!("the tensor, as {INDEX_FILE} says"), "nothing".into()));
-            }
-        }
         for name in self.metadata.offset_keys() {
             let (Some(info), Some(tensor)) = (self.metadata.info(&name), layout.tensor(&name)) else {
                 if is_left_aside(&name) {

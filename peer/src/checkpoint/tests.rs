@@ -361,3 +361,103 @@ fn a_configuration_of_another_function_is_refused() {
     fs::write(&path, config.to_string()).unwrap();
     assert!(matches!(read(&damaged.folder()), Err(CheckpointError::Tensor { .. })));
 }
+
+/// The sample model in two files with an index.
+fn sharded(folder: &Path) {
+    use safetensors::tensor::{TensorView, serialize_to_file};
+    write_model(folder, Foreign::Refuse).unwrap();
+    fs::remove_file(folder.join(RUN_FILE)).unwrap();
+    let bytes = fs::read(folder.join(MODEL_FILE)).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut weight_map = serde_json::Map::new();
+    for shard in 0..2 {
+        let name = format!("model-0000{}-of-00002.safetensors", shard + 1);
+        let tensors: Vec<(String, TensorView)> = file
+            .tensors()
+            .into_iter()
+            .enumerate()
+            .filter(|(at, _)| at % 2 == shard)
+            .map(|(_, tensor)| tensor)
+            .collect();
+        weight_map.extend(tensors.iter().map(|(tensor, _)| (tensor.clone(), json!(name))));
+        serialize_to_file(tensors, None, &folder.join(name)).unwrap();
+    }
+    fs::remove_file(folder.join(MODEL_FILE)).unwrap();
+    fs::write(folder.join(INDEX_FILE), json!({ "metadata": {}, "weight_map": weight_map }).to_string()).unwrap();
+}
+
+#[test]
+fn shards_are_read_and_their_faults_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("model");
+    sharded(&folder);
+    assert_eq!(read(&folder).unwrap().parameters, parameters(&config()));
+    let index = fs::read_to_string(folder.join(INDEX_FILE)).unwrap();
+    let with_index = |change: &dyn Fn(&mut Value)| {
+        let mut json: Value = serde_json::from_str(&index).unwrap();
+        change(&mut json["weight_map"]);
+        fs::write(folder.join(INDEX_FILE), json.to_string()).unwrap();
+        read(&folder).unwrap_err()
+    };
+    let norm = "model.norm.weight";
+    let error = with_index(&|map| map[norm] = json!("../secret.safetensors"));
+    assert!(matches!(&error, CheckpointError::Tensor { tensor, .. } if tensor == norm), "{error}");
+    assert!(error.to_string().contains("same folder") && error.to_string().contains(INDEX_FILE), "{error}");
+    let error = with_index(&|map| map[norm] = json!("model-00003-of-00002.safetensors"));
+    assert!(matches!(&error, CheckpointError::Missing { path } if path.ends_with("model-00003-of-00002.safetensors")));
+    let error = with_index(&|map| drop(map.as_object_mut().unwrap().remove(norm)));
+    assert!(matches!(&error, CheckpointError::Tensor { tensor, .. } if tensor == norm), "{error}");
+    let error = with_index(&|map| {
+        let names: Vec<Value> = map.as_object().unwrap().values().cloned().collect();
+        let other = names.iter().find(|name| **name != map[norm]).unwrap().clone();
+        map[norm] = other;
+    });
+    assert!(error.to_string().contains(norm) && error.to_string().contains("as model.safetensors.index"), "{error}");
+    let error = with_index(&|map| *map = json!([1]));
+    assert!(matches!(&error, CheckpointError::Malformed { path, .. } if path.ends_with(INDEX_FILE)), "{error}");
+    fs::write(folder.join(INDEX_FILE), &index).unwrap();
+    let first = folder.join("model-00001-of-00002.safetensors");
+    let bytes = fs::read(&first).unwrap();
+    fs::write(&first, &bytes[..bytes.len() - 1]).unwrap();
+    let error = read(&folder).unwrap_err();
+    assert!(matches!(&error, CheckpointError::Malformed { path, .. } if *path == first), "{error}");
+}
+
+#[test]
+fn values_become_canonical_and_those_out_of_range_are_refused() {
+    let damaged = Damaged::new();
+    let with_last = |value: f32| {
+        let mut bytes = damaged.good.clone();
+        let length = bytes.len();
+        bytes[length - 4..].copy_from_slice(&value.to_le_bytes());
+        damaged.read_with(&bytes).map(|parameters| parameters.last().copied())
+    };
+    assert_eq!(with_last(f32::MIN_POSITIVE).unwrap().map(f32::to_bits), Some(0));
+    assert_eq!(with_last(-0.0).unwrap().map(f32::to_bits), Some(0));
+    for value in [2f32.powi(40), f32::MAX, f32::NEG_INFINITY] {
+        let error = with_last(value).unwrap_err();
+        assert!(matches!(&error, CheckpointError::Tensor { tensor, .. } if tensor == "model.norm.weight"), "{error}");
+        assert!(error.to_string().contains("under 2^40"), "{error}");
+    }
+}
+
+#[test]
+fn what_transformers_leaves_aside_is_left_aside() {
+    let damaged = Damaged::new();
+    let expected = bits(&damaged.read_with(&damaged.good).unwrap());
+    let header = std::str::from_utf8(&damaged.good[8..damaged.header_bytes()]).unwrap();
+    let end = damaged.good.len() - damaged.header_bytes();
+    let more = |name: &str| {
+        let entry = format!("{{\"{name}\":{{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[{end},{}]}},", end + 4);
+        let header = header.replacen('{', &entry, 1);
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(&damaged.good[damaged.header_bytes()..]);
+        bytes.extend_from_slice(&[0; 4]);
+        damaged.read_with(&bytes)
+    };
+    for name in ["model.layers.0.self_attn.rotary_emb.inv_freq", "lm_head.weight"] {
+        assert_eq!(bits(&more(name).unwrap()), expected, "{name}");
+    }
+    assert!(more("model.layers.0.self_attn.q_proj.bias").unwrap_err().to_string().contains("q_proj.bias"));
+}

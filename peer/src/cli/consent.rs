@@ -11,18 +11,29 @@ use std::io::{BufRead, IsTerminal as _, Write as _};
 /// Other peers that are named one by one.
 const NAMED_MAX: usize = 8;
 
-/// Asks before an order whose text may go to others; `yes` was said on the
+/// Asks before an order whose text, or the model it goes on from, may go to others; `yes` was said on the
 /// command line. The built-in text is public, and goes anywhere.
 ///
 /// # Errors
 /// When the user says no, or cannot be asked; and what is wrong with the text.
 pub(super) fn ask(request: &OrderRequest, yes: bool, status: &Status) -> Result<(), Error> {
-    let Some(path) = request.data.as_ref().filter(|_| request.share != Share::Own) else { return Ok(()) };
-    let name = path.to_str().ok_or_else(|| format!("{}: the path is not UTF-8; rename it", path.display()))?;
-    let text = corpus::read(name)?;
-    let (bytes, files) = (text.bytes.len() as u64, text.sources.files());
-    drop(text);
-    eprintln!("{}", warning(request.share, name, bytes, files, status));
+    if request.share == Share::Own {
+        return Ok(());
+    }
+    match (&request.data, &request.basis.from) {
+        (None, None) => return Ok(()),
+        (Some(path), _) => {
+            let name = path.to_str().ok_or_else(|| format!("{}: the path is not UTF-8; rename it", path.display()))?;
+            let text = corpus::read(name)?;
+            let (bytes, files) = (text.bytes.len() as u64, text.sources.files());
+            drop(text);
+            eprintln!("{}", warning(request.share, name, bytes, files, status));
+        }
+        (None, Some(_)) => {}
+    }
+    if let Some(from) = &request.basis.from {
+        eprintln!("The model in {} goes to every member of the run, too, and members can keep it.", from.display());
+    }
     confirm(yes, "say --yes if the text may leave your own peers", "nothing was sent")
 }
 

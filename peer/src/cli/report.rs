@@ -111,8 +111,11 @@ impl Report {
             ("sent", format::bytes(self.bytes_sent)),
             ("training loss", format!("{} → {}", format::loss(self.loss_first), format::loss(self.loss_last))),
             (
-                "byte statistics",
-                format!("{} (loss of a model that knows only how frequent bytes are)", format::loss(self.unigram_loss)),
+                "token statistics",
+                format!(
+                    "{} (loss of a model that knows only how frequent tokens are)",
+                    format::loss(self.unigram_loss)
+                ),
             ),
             ("validation loss", format!("{}{lead}", format::loss(self.val_loss))),
             (

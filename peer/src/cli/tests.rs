@@ -34,6 +34,8 @@ fn every_command_parses_with_its_documented_flags() {
         "manta revoke 0123abcd --json",
         "manta train --out model",
         "manta train --data t --out d --share open --yes",
+        "manta train --data t --out d --from model --learning-rate 1e-4 --sequence-length 64",
+        "manta train --data t --out d --tokenizer tokenizer.json --preset nano",
         "manta train --data t --out d --peers 2..8 --rounds 9 --steps-per-round 3 --preset nano --seed 1 --overwrite \
          --detach --json --patience 5s --deadline 1m",
         "manta stop abc",
@@ -64,6 +66,9 @@ fn wrong_arguments_are_explained() {
         ("manta train --out d --peers 0", "1 to 16"),
         ("manta train --out d --rounds 0", "1.."),
         ("manta train --out d --preset giant", "no preset `giant`; there are: nano, tiny, small"),
+        ("manta train --out d --from m --preset nano", "cannot be used with"),
+        ("manta train --out d --from m --tokenizer f", "cannot be used with"),
+        ("manta train --out d --learning-rate 0", "such as 1e-4"),
         ("manta demo --peers 17", "1..=16"),
         ("manta up --listen here", "invalid value 'here'"),
         ("manta up --http 8420", "invalid socket address"),

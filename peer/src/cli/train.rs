@@ -5,7 +5,7 @@ use super::progress::{Progress, View};
 use super::recipe::Recipe;
 use super::report::{Report, failure, has_ended};
 use super::{Error, consent, files, format, shutdown};
-use crate::api::{OrderRequest, PeerFile};
+use crate::api::{Basis, OrderRequest, PeerFile};
 use crate::http::client::{ClientError, PeerClient};
 use crate::status::{OrderState, RunStatus, Status};
 use clap::Args;
@@ -26,6 +26,7 @@ Examples:
   manta train --data book.txt --out model              with all your machines that are free
   manta train --data book.txt --out model --share open with every peer that is free
   manta train --data 'src/**/*.rs' --out model --peers 4 --rounds 400
+  manta train --data letters --from SmolLM2-135M --out mine
   manta train --out model --detach                     do not wait; see `manta status`
 
 Ctrl-C leaves the run going; `manta stop` ends it.")]
@@ -36,6 +37,23 @@ pub(super) struct TrainArgs {
     /// Folder for the model, in Hugging Face layout
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+
+    /// Go on with the model in this folder: Manta's, or a Llama of Hugging Face's
+    /// layout with its tokenizer
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["preset", "tokenizer"])]
+    from: Option<PathBuf>,
+
+    /// A `tokenizer.json`, as `manta tokenize train` makes it [default: bytes]
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+
+    /// The highest learning rate [default: the preset's; with --from, 0.04 by the model's width]
+    #[arg(long, value_name = "X", value_parser = learning_rate)]
+    learning_rate: Option<f32>,
+
+    /// Tokens of a sequence [default: the preset's; with --from, at most 512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=131_072))]
+    sequence_length: Option<u32>,
 
     /// Members of the run, this machine included: a number, or a range as in 2..8.
     /// Machines that come free later are taken in up to the most; with a least of 1
@@ -76,6 +94,12 @@ impl TrainArgs {
             out: files::absolute(&self.out)?,
             overwrite: self.recipe.overwrite,
             preset: self.recipe.preset.name.into(),
+            basis: Basis {
+                from: self.from.as_deref().map(files::absolute).transpose()?,
+                tokenizer: self.tokenizer.as_deref().map(files::absolute).transpose()?,
+                learning_rate: self.learning_rate,
+                sequence_length: self.sequence_length,
+            },
             peers_min: self.peers.min,
             peers_max: self.peers.max,
             rounds: self.recipe.rounds,
@@ -88,6 +112,13 @@ impl TrainArgs {
             deadline_ms: milliseconds(self.deadline),
             share: self.share,
         })
+    }
+}
+
+fn learning_rate(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(rate) if rate > 0.0 && rate <= 1.0 => Ok(rate),
+        _ => Err("expected a number above 0 and at most 1, such as 1e-4".into()),
     }
 }
 
@@ -122,7 +153,8 @@ pub(super) async fn run(arguments: TrainArgs, data_dir: &Path) -> Result<(), Err
 /// Prints what came of the run; an error if that is nothing.
 fn show(arguments: &TrainArgs, status: &Status, run: &RunStatus) -> Result<(), Error> {
     let report = Report {
-        preset: arguments.recipe.preset.name.into(),
+        // What a model goes on from says more than a preset.
+        preset: arguments.from.as_ref().map_or(arguments.recipe.preset.name.into(), |from| from.display().to_string()),
         seed: arguments.recipe.seed,
         bytes_sent: status.traffic.bytes_sent(),
         peers_lost: run.left.len(),

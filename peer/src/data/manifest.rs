@@ -94,6 +94,8 @@ pub(crate) enum ManifestError {
     WrongTokenizer(String),
     #[error("the data has the token {id}, its tokenizer's vocabulary is {vocab_size}")]
     Token { id: u32, vocab_size: usize },
+    #[error("the run's initial parameters: {0}")]
+    Initial(String),
     #[error("the data cannot be fetched: {0}")]
     NotFetched(String),
     #[error("a file task ended early; see the log")]

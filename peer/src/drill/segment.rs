@@ -130,7 +130,7 @@ impl SegmentJob {
         let parameters = self.spec.model.parameters().ok_or("a model without end")?;
         let mut members = self.members(parameters)?;
         let Self { unit, spec, data, state, .. } = self;
-        let mut model = Model::prepare(unit.run, &spec, data, on.device, on.threads)?;
+        let mut model = Model::prepare(unit.run, &spec, data, None, on.device, on.threads)?;
         model.load(state)?;
         let mut losses = Vec::new();
         let mut sum = vec![0.0; usize::try_from(parameters)?];
@@ -171,7 +171,7 @@ impl EvaluateJob {
         unit.check_spec(&self.spec)?;
         check("the state", &self.state, self.unit.run, self.unit.state)?;
         let Self { unit, spec, data, state } = self;
-        let mut model = Model::prepare(unit.run, &spec, data, on.device, on.threads)?;
+        let mut model = Model::prepare(unit.run, &spec, data, None, on.device, on.threads)?;
         let RunState { exchange, mut vectors } = state;
         // Whatever the state has beside them is of no use here.
         vectors.truncate(1);

@@ -85,7 +85,7 @@ fn live_averaged() -> (RunState, RunState, RunState, Evaluation) {
     let members = MEMBERS.map(|peer| Contact { peer, bulk_port: 0, addresses: Vec::new() }).to_vec();
     let (owner, me, donors) = (MEMBERS[0], MEMBERS[0], Vec::new());
     let start = RunStart { run: RUN, spec: nano_spec(false, 2), owner, me, members, donors, entry: Entry::First };
-    ask(Work::Prepare { start: Arc::new(start), data: data(), state: None });
+    ask(Work::Prepare { start: Arc::new(start), data: data(), initial: None, state: None });
     let mut states = Vec::new();
     for exchange in 0..EXCHANGES {
         let purpose = Purpose::Checkpoint;
@@ -193,7 +193,7 @@ fn evaluations_equal_the_live_one(spec: &RunSpec, state: &RunState, live: Evalua
 #[test]
 fn a_segment_of_local_steps_goes_on_from_the_members_moments() {
     let spec = nano_spec(true, 2);
-    let mut live = [0, 1].map(|_| Model::prepare(RUN, &spec, data(), None, 1).expect("a model"));
+    let mut live = [0, 1].map(|_| Model::prepare(RUN, &spec, data(), None, None, 1).expect("a model"));
     let elements = spec.model.parameters().expect("a size") as usize;
     let (mut before, mut own, mut after) = (None, Vec::new(), None);
     for exchange in 0..EXCHANGES {
@@ -276,7 +276,7 @@ fn units_are_executed_one_after_the_other() {
     assert_eq!((finished.task, finished.outcome), (TASK, Outcome::Gemm(result)));
     // One of a run: an untrained model is judged.
     let spec = nano_spec(false, 2);
-    let mut model = Model::prepare(RUN, &spec, data(), None, 1).expect("a model");
+    let mut model = Model::prepare(RUN, &spec, data(), None, None, 1).expect("a model");
     let state = model.state(0).expect("a state");
     let evaluation = model.evaluate(2, || true).expect("no fault").expect("not stopped");
     let (window_operations, root) = (window_operations(&spec), state.cut(RUN).root);

@@ -190,13 +190,14 @@ impl Driver {
             // The run was closed meanwhile; what the fetching has opened is closed after it.
             return self.parts.library.close(Shelf::Data(run));
         };
-        open.tokenizer = fetched.tokenizer;
+        open.tokenizer = fetched.tokenizer.clone();
         // Who came or went while the data was fetched.
         let admitted = open.admitted.clone();
         self.parts.library.set_readers(run, &admitted);
         if let (Entry::Again { checkpoint: Some(exchange) }, None) = (start.entry, &state) {
             self.state_not_loaded(run, exchange, "the own checkpoint is not there any more");
         }
-        self.ask(run, Work::Prepare { start, data: Arc::new(fetched.data), state });
+        let Fetched { data, initial, .. } = fetched;
+        self.ask(run, Work::Prepare { start, data: Arc::new(data), initial, state });
     }
 }

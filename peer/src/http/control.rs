@@ -2,7 +2,7 @@
 //! `POST /api/invitations` and `POST /api/revoke/{id}`.
 
 use super::{BODY_BYTES_MAX, Shared, refuse};
-use crate::api::{Control, InvitationRequest, OrderRequest};
+use crate::api::{Basis, Control, InvitationRequest, OrderRequest};
 use crate::preset::Preset;
 use axum::Json;
 use axum::body::Bytes;
@@ -118,7 +118,11 @@ fn check(request: &OrderRequest) -> Result<(), String> {
     if request.rounds == 0 || request.steps_per_round == 0 {
         return Err("a run needs at least one round of at least one step".into());
     }
-    let paths = [Some(&request.out), request.data.as_ref()];
+    let Basis { from, tokenizer, learning_rate, .. } = &request.basis;
+    if learning_rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1.0)) {
+        return Err("the learning rate must be above 0 and at most 1".into());
+    }
+    let paths = [Some(&request.out), request.data.as_ref(), from.as_ref(), tokenizer.as_ref()];
     match paths.into_iter().flatten().find(|path| !path.is_absolute()) {
         Some(path) => Err(format!("`{}` is not an absolute path; the peer has its own working folder", path.display())),
         None => Ok(()),

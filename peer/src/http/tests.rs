@@ -3,7 +3,9 @@
 use super::client::{ClientError, PeerClient};
 use super::{BindError, Server, bind, serve};
 use crate::account::{Question, TransferRequest};
-use crate::api::{Control, ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, Revoked};
+use crate::api::{
+    Basis, Control, ErrorBody, InvitationIssued, InvitationRequest, OrderAccepted, OrderRequest, Revoked,
+};
 use crate::recovery::{RecoveryAnswer, RecoveryDocument, RecoveryRequest};
 use crate::status::Status;
 use hyper::StatusCode;
@@ -121,6 +123,7 @@ fn order(preset: &str) -> OrderRequest {
         out: std::env::temp_dir().join("out"),
         overwrite: false,
         preset: preset.into(),
+        basis: Basis::default(),
         peers_min: 1,
         peers_max: 4,
         rounds: 2,

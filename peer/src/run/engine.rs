@@ -12,6 +12,7 @@
 //! also what [`RunEngine::rewind`] goes back to.
 
 use manta_gpu_kernels::admission::AdmittedDevice;
+use manta_gpu_kernels::arithmetic::canon;
 use manta_gpu_kernels::device::DeviceError;
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, Evaluation, GpuEngine, LossSum, MicroBatchKey, ModelConfig,
@@ -182,7 +183,7 @@ struct Taken {
 /// What an engine's state can be computed from again.
 #[derive(Default)]
 struct Past {
-    /// `None`: the initial values.
+    /// `None`: the initial values of the seed.
     base: Option<TrainingState>,
     /// The steps since.
     steps: Vec<Taken>,
@@ -199,28 +200,35 @@ pub(crate) struct RunEngine {
 }
 
 impl RunEngine {
-    /// The engine with initial values, on `device` if it takes this model.
+    /// The engine with these parameters, or with the initial values of the seed,
+    /// on `device` if it takes this model.
     ///
     /// # Errors
-    /// A field out of range, or too little memory for the native engine, too.
+    /// A field out of range, too little memory for the native engine, too, or
+    /// parameters of another model.
     pub(crate) fn new(
         recipe: Recipe,
         device: Option<&AdmittedDevice>,
         run_seed: [u8; 32],
+        initial: Option<Vec<f32>>,
     ) -> Result<Self, EngineError> {
-        let started = recipe.build(device).and_then(|mut engine| {
-            engine.initialize(run_seed)?;
-            Ok(engine)
+        let base = initial.map(|initial| {
+            let moments = || vec![0.0; initial.len()];
+            let parameters = initial.iter().map(|value| canon(*value)).collect();
+            TrainingState { parameters, first_moment: moments(), second_moment: moments() }
         });
-        let (engine, trouble) = match started {
-            Err(EngineError::Device(trouble)) => {
-                let mut native = recipe.native()?;
-                native.initialize(run_seed);
-                (AnyEngine::Native(Box::new(native)), Some(trouble))
+        let start = |mut engine: AnyEngine| {
+            match &base {
+                Some(state) => engine.load_state(state)?,
+                None => engine.initialize(run_seed)?,
             }
+            Ok(engine)
+        };
+        let (engine, trouble) = match recipe.build(device).and_then(start) {
+            Err(EngineError::Device(trouble)) => (start(recipe.build(None)?)?, Some(trouble)),
             started => (started?, None),
         };
-        Ok(Self { recipe, run_seed, engine, past: Past::default(), trouble })
+        Ok(Self { recipe, run_seed, engine, past: Past { base, steps: Vec::new() }, trouble })
     }
 
     /// Why the device was given up, told once.

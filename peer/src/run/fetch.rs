@@ -1,4 +1,5 @@
-//! What a run needs from others: its data and, for who comes late, its state.
+//! What a run needs from others: its data, the parameters that it starts from if
+//! these are given, and, for who comes late, its state.
 //!
 //! Data is a tree of blobs: a manifest names the chunks by their hashes; a state
 //! likewise. Whoever has them is asked, several at once, and every blob is
@@ -9,8 +10,9 @@ use crate::data::manifest::{self, MANIFEST_BYTES_MAX, Manifest, ManifestError};
 use crate::data::tokenizer::Tokenizer;
 use crate::net::bulk::BulkHandle;
 use crate::run::gather::{FetchFailure, gather};
+use crate::run::initial;
 use crate::run::library::{Library, Shelf};
-use crate::run::state::{RunState, StateManifest};
+use crate::run::state::{self, PIECE_BYTES, RunState, StateManifest};
 use crate::store::blobs::BlobStore;
 use bytes::Bytes;
 use manta_protocol::effect::RunStart;
@@ -23,6 +25,21 @@ use std::sync::Arc;
 pub(crate) struct Fetched {
     pub(crate) data: DataSet,
     pub(crate) tokenizer: Tokenizer,
+    /// What the run starts from, if its spec names it.
+    pub(crate) initial: Option<Vec<f32>>,
+}
+
+/// What names everything that a run needs.
+struct Manifests {
+    data: Manifest,
+    initial: Option<StateManifest>,
+}
+
+impl Manifests {
+    /// What the data's manifest does not name, and its length at most.
+    fn others(&self) -> impl Iterator<Item = (Hash, usize)> {
+        self.initial.iter().flat_map(|initial| initial.pieces.iter().map(|hash| (*hash, PIECE_BYTES)))
+    }
 }
 
 /// Brings the data of a run here, where `readers` may read it once it is whole.
@@ -37,15 +54,17 @@ pub(crate) async fn fetch_data(
     library: Arc<Library>,
 ) -> Result<Fetched, String> {
     let fetcher = Fetcher { start: &start, bulk: &bulk, store: &store, library: &library };
-    let manifest = fetcher.manifest().await?;
-    library.keep_data(Shelf::Data(start.run), start.spec.data_root, &manifest, readers);
+    let manifests = Manifests { data: fetcher.manifest().await?, initial: fetcher.initial().await? };
+    let others = manifests.others().map(|(hash, _)| hash).chain(start.spec.initial);
+    library.keep_data(Shelf::Data(start.run), start.spec.data_root, &manifests.data, others, readers);
     if start.owner == start.me {
         // The owner has everything and is asked at once.
         library.open(Shelf::Data(start.run));
     }
-    let fetched = match fetcher.blobs(&manifest).await {
+    let manifests = Arc::new(manifests);
+    let fetched = match fetcher.blobs(&manifests).await {
         // A chunk that was damaged on our disk is gone now, and fetched anew.
-        Err(ManifestError::MissingChunk { .. }) => fetcher.blobs(&manifest).await,
+        Err(ManifestError::MissingChunk { .. }) => fetcher.blobs(&manifests).await,
         other => other,
     }
     .map_err(|error| error.to_string())?;
@@ -64,14 +83,7 @@ struct Fetcher<'a> {
 impl Fetcher<'_> {
     /// The manifest, from here or from a donor.
     async fn manifest(&self) -> Result<Manifest, String> {
-        let root = self.start.spec.data_root;
-        let mut encoded = self.read(root).await?;
-        if encoded.is_none() {
-            self.make_room(MANIFEST_BYTES_MAX as u64).await.map_err(|error| error.to_string())?;
-            self.bring([root]).await.map_err(|error| error.to_string())?;
-            encoded = self.read(root).await?;
-        }
-        let encoded = encoded.ok_or("the data's manifest was damaged on this disk; check the disk")?;
+        let encoded = self.root(self.start.spec.data_root, MANIFEST_BYTES_MAX).await?;
         let manifest = Manifest::decode(&encoded).map_err(|error| error.to_string())?;
         let (announced, found) = (self.start.spec.data_bytes, manifest.training_bytes + manifest.validation_bytes);
         if found != announced {
@@ -86,20 +98,43 @@ impl Fetcher<'_> {
         Ok(manifest)
     }
 
+    /// The manifest of the parameters that the run starts from.
+    async fn initial(&self) -> Result<Option<StateManifest>, String> {
+        let Some(root) = self.start.spec.initial else { return Ok(None) };
+        let encoded = self.root(root, state::MANIFEST_BYTES_MAX).await?;
+        let elements = self.start.spec.model.parameters().ok_or("a model without end")?;
+        initial::manifest(&encoded, elements).map(Some).map_err(|error| error.to_string())
+    }
+
+    /// The bytes of a manifest.
+    async fn root(&self, root: Hash, bytes_max: usize) -> Result<Vec<u8>, String> {
+        let mut encoded = self.read(root).await?;
+        if encoded.is_none() {
+            self.make_room(bytes_max as u64).await.map_err(|error| error.to_string())?;
+            self.bring([root]).await.map_err(|error| error.to_string())?;
+            encoded = self.read(root).await?;
+        }
+        encoded.ok_or_else(|| format!("the manifest {} was damaged on this disk; check the disk", root.short()))
+    }
+
     async fn read(&self, hash: Hash) -> Result<Option<Vec<u8>>, String> {
         self.on_disk(move |store| Ok(store.get(&hash)?)).await.map_err(|error| error.to_string())
     }
 
-    /// Data set and tokenizer, whose missing blobs come from the donors.
-    async fn blobs(&self, manifest: &Manifest) -> Result<Fetched, ManifestError> {
-        let missing: Vec<(Hash, usize)> = manifest.blobs().filter(|(hash, _)| !self.store.contains(hash)).collect();
-        tracing::info!(blobs = manifest.blobs().count(), missing = missing.len(), "the data of the run");
+    /// All that the manifests name; what is missing here comes from the donors.
+    async fn blobs(&self, manifests: &Arc<Manifests>) -> Result<Fetched, ManifestError> {
+        let all = || manifests.data.blobs().chain(manifests.others());
+        let missing: Vec<(Hash, usize)> = all().filter(|(hash, _)| !self.store.contains(hash)).collect();
+        tracing::info!(blobs = all().count(), missing = missing.len(), "the data of the run");
         self.make_room(missing.iter().map(|(_, bytes)| *bytes as u64).sum()).await?;
         self.bring(missing.into_iter().map(|(hash, _)| hash)).await?;
-        let manifest = manifest.clone();
+        let manifests = manifests.clone();
         let assemble = move |store: &BlobStore| {
-            let tokenizer = manifest::assemble_tokenizer(&manifest.tokenizer, store)?;
-            Ok(Fetched { data: manifest::assemble(&manifest, store)?, tokenizer })
+            Ok(Fetched {
+                data: manifest::assemble(&manifests.data, store)?,
+                tokenizer: manifest::assemble_tokenizer(&manifests.data.tokenizer, store)?,
+                initial: manifests.initial.as_ref().map(|initial| initial::assemble(initial, store)).transpose()?,
+            })
         };
         self.on_disk(assemble).await
     }

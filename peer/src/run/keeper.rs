@@ -112,6 +112,7 @@ fn split(value: &[u8]) -> Option<(Kind, RunId, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Basis;
     use manta_protocol::market::demand::Share;
 
     const RUN: RunId = RunId([5; 32]);
@@ -122,6 +123,7 @@ mod tests {
             out: "/somewhere/model".into(),
             overwrite: true,
             preset: "nano".into(),
+            basis: Basis::default(),
             peers_min: 1,
             peers_max: 4,
             rounds: 3,

@@ -42,9 +42,17 @@ struct Holding {
 }
 
 impl Library {
-    /// Keeps the data of `manifest`; nobody else may read it until it is [opened](Self::open).
-    pub(crate) fn keep_data(&self, shelf: Shelf, root: Hash, manifest: &Manifest, readers: BTreeSet<PeerId>) {
-        let on_disk = manifest.blobs().map(|(hash, _)| hash).chain([root]).collect();
+    /// Keeps the data of `manifest`, and what else is given; nobody else may read
+    /// it until it is [opened](Self::open).
+    pub(crate) fn keep_data(
+        &self,
+        shelf: Shelf,
+        root: Hash,
+        manifest: &Manifest,
+        others: impl IntoIterator<Item = Hash>,
+        readers: BTreeSet<PeerId>,
+    ) {
+        let on_disk = manifest.blobs().map(|(hash, _)| hash).chain([root]).chain(others).collect();
         self.write().insert(shelf, Holding { on_disk, readers, ..Holding::default() });
     }
 
@@ -141,8 +149,9 @@ mod tests {
         let data = DataSet { training: b"training".to_vec().into(), validation: b"validation".to_vec().into() };
         let manifest = Manifest::of(&data, &Tokenizer::Bytes);
         let root = manifest.root();
-        library.keep_data(Shelf::Data(RUN), root, &manifest, [MEMBER].into());
-        assert!(library.needs(&root) && library.needs(&manifest.chunks[0]));
+        let initial = Hash::of(b"initial parameters");
+        library.keep_data(Shelf::Data(RUN), root, &manifest, [initial], [MEMBER].into());
+        assert!([root, manifest.chunks[0], initial].iter().all(|hash| library.needs(hash)));
         assert_eq!(library.find(&root, &MEMBER), None, "not all of it is here yet");
         library.open(Shelf::Data(RUN));
         assert_eq!((library.find(&root, &MEMBER), library.find(&root, &LATE)), (Some(Place::Disk), None));

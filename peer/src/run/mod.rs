@@ -6,6 +6,7 @@ pub(crate) mod diary;
 pub(crate) mod engine;
 pub(crate) mod fetch;
 pub(crate) mod gather;
+pub(crate) mod initial;
 pub(crate) mod keeper;
 pub(crate) mod library;
 pub(crate) mod order;

@@ -60,6 +60,8 @@ impl Job {
             "members": start.members.iter().map(|member| member.peer).collect::<Vec<_>>(),
             "arithmetic_version": run_spec.arithmetic_version,
             "preset": self.request.as_ref().map(|request| &request.preset),
+            "from": self.request.as_ref().and_then(|request| request.basis.from.as_ref()),
+            "initial_root": run_spec.initial,
             "seed": self.request.as_ref().map(|request| request.seed),
             "data_root": run_spec.data_root,
             "data_bytes": run_spec.data_bytes,

@@ -1,7 +1,7 @@
 //! Between the run spec on the wire and the engine's own types.
 
 use crate::api::OrderRequest;
-use crate::preset::Preset;
+use crate::preset::Course;
 use manta_gpu_kernels::{ARITHMETIC_VERSION, ArithmeticSpec, ModelConfig, OptimizerConfig, OuterConfig, RopeScaling};
 use manta_protocol::run::RunSpec;
 use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec, OuterSpec, RopeScalingSpec};
@@ -12,15 +12,15 @@ use manta_protocol::{Hash, Seed};
 /// does not matter.
 const CHUNK_ELEMENTS: u32 = 64 * 1024;
 
-/// The spec of an order over the data set of `data_root`.
+/// The spec of an order over the data set of `data_root`, which starts from the
+/// parameters of the root `initial`, or from the initial values of its seed.
 pub(crate) fn run_spec(
     request: &OrderRequest,
-    preset: &Preset,
-    vocab_size: usize,
+    course: &Course,
     data_root: Hash,
     data_bytes: u64,
+    initial: Option<Hash>,
 ) -> RunSpec {
-    let model = preset.model(vocab_size);
     let steps = u64::from(request.rounds) * u64::from(request.steps_per_round);
     let steps = u32::try_from(steps).unwrap_or(u32::MAX);
     let arithmetic = ArithmeticSpec::default();
@@ -34,9 +34,9 @@ pub(crate) fn run_spec(
             logit_gradient: arithmetic.logit_gradient_digits,
             attention: arithmetic.attention_digits,
         },
-        model: model_spec(&model),
+        model: model_spec(&course.model),
         optimizer: OptimizerSpec {
-            learning_rate: preset.learning_rate.into(),
+            learning_rate: course.learning_rate.into(),
             beta1: optimizer.beta1.into(),
             beta2: optimizer.beta2.into(),
             epsilon: optimizer.epsilon.into(),
@@ -49,18 +49,18 @@ pub(crate) fn run_spec(
         seed: Seed::from_number(request.seed),
         data_root,
         data_bytes,
-        sequence_length: wire(preset.sequence_length),
-        micro_batch_sequences: preset.micro_batch_sequences,
-        micro_batches: preset.micro_batches,
+        sequence_length: wire(course.sequence_length),
+        micro_batch_sequences: course.micro_batch_sequences,
+        micro_batches: course.micro_batches,
         rounds: request.rounds,
         steps_per_round: request.steps_per_round,
         outer: request.local.then(|| OuterSpec {
-            learning_rate: preset.outer_learning_rate.into(),
-            momentum: preset.outer_momentum.into(),
+            learning_rate: course.outer_learning_rate.into(),
+            momentum: course.outer_momentum.into(),
         }),
         chunk_elements: CHUNK_ELEMENTS,
         solo: request.solo,
-        initial: None,
+        initial,
     }
 }
 

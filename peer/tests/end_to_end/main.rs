@@ -11,6 +11,7 @@ mod invite;
 mod ledger;
 mod ledger_deaths;
 mod ledger_splits;
+mod models;
 mod namespaces;
 mod recover;
 mod support;

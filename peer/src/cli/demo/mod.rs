@@ -17,7 +17,7 @@ use super::recipe::Recipe;
 use super::report::{Report, has_ended};
 use super::train::POLL_INTERVAL;
 use super::{Error, files, shutdown};
-use crate::api::OrderRequest;
+use crate::api::{Basis, OrderRequest};
 use crate::checkpoint::write::{Foreign, check_destination};
 use crate::device::{Chosen, Wanted, cache_of};
 use crate::status::{OrderState, RunStatus, Status};
@@ -219,6 +219,7 @@ impl Demo<'_> {
             out: self.out.to_owned(),
             overwrite: recipe.overwrite,
             preset: recipe.preset.name.into(),
+            basis: Basis::default(),
             peers_min: *peers,
             // Whoever comes late must find room.
             peers_max: if faults.join_late { peers + 1 } else { *peers },

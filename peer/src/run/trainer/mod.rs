@@ -34,8 +34,9 @@ const DONE_CAPACITY: usize = 256;
 /// What the trainer is asked.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Build the model of a run, and go on from `state` if there is one; closes the run before.
-    Prepare { start: Arc<RunStart>, data: Arc<DataSet>, state: Option<RunState> },
+    /// Build the model of a run with its initial parameters, those of its seed where
+    /// none are given, and go on from `state` if there is one; closes the run before.
+    Prepare { start: Arc<RunStart>, data: Arc<DataSet>, initial: Option<Vec<f32>>, state: Option<RunState> },
     /// Compute own batches; `schedule_step` is where the learning rate stands.
     Compute { run: RunId, exchange: u64, plan: u32, batches: Vec<Span>, schedule_step: u64 },
     /// Add up these values of a chunk, in this order.
@@ -225,8 +226,8 @@ impl Worker {
             | Work::Export { run, .. }
             | Work::Close { run } => *run,
         };
-        if let Work::Prepare { start, data, state } = work {
-            let answers = self.prepare(start, data, state).unwrap_or_else(|fault| vec![fault.into()]);
+        if let Work::Prepare { start, data, initial, state } = work {
+            let answers = self.prepare(start, data, initial, state).unwrap_or_else(|fault| vec![fault.into()]);
             return answers.into_iter().map(|answer| (run, answer)).collect();
         }
         let Some(model) = self.model.as_mut().filter(|model| model.run() == run) else { return Vec::new() };
@@ -272,11 +273,12 @@ impl Worker {
         &mut self,
         start: Arc<RunStart>,
         data: Arc<DataSet>,
+        initial: Option<Vec<f32>>,
         state: Option<RunState>,
     ) -> Result<Vec<Answer>, Fault> {
         // The memory of the model before is needed for this one.
         self.model = None;
-        let model = Model::prepare(start.run, &start.spec, data, self.device.as_ref(), self.threads)?;
+        let model = Model::prepare(start.run, &start.spec, data, initial, self.device.as_ref(), self.threads)?;
         let model = self.model.insert(model);
         let mut answers = Vec::new();
         if let Some(state) = state {

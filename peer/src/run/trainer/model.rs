@@ -75,11 +75,12 @@ struct Local {
 type Batch = (Vec<u32>, MicroBatchKey);
 
 impl Model {
-    /// The model with initial values.
+    /// The model with these parameters, or with the initial values of the run's seed.
     pub(crate) fn prepare(
         run: RunId,
         run_spec: &RunSpec,
         data: Arc<DataSet>,
+        initial: Option<Vec<f32>>,
         device: Option<&AdmittedDevice>,
         threads: usize,
     ) -> Result<Self, Fault> {
@@ -89,7 +90,7 @@ impl Model {
         let sum = vec![0.0; Layout::new(&model).len()];
         let (optimizer, arithmetic) = (spec::optimizer(run_spec), spec::arithmetic(run_spec));
         let recipe = Recipe { model, optimizer, arithmetic, options };
-        let mut engine = RunEngine::new(recipe, device, *run_spec.seed.0.as_bytes())?;
+        let mut engine = RunEngine::new(recipe, device, *run_spec.seed.0.as_bytes(), initial)?;
         let local = match spec::outer(run_spec) {
             None => None,
             Some(config) => {

@@ -3,10 +3,10 @@
 //! with the very same bits.
 
 use super::{Answer, Purpose, Trainer, Work};
-use crate::api::OrderRequest;
+use crate::api::{Basis, OrderRequest};
 use crate::data::DataSet;
 use crate::device::{Chosen, Wanted};
-use crate::preset::Preset;
+use crate::preset::{Course, Preset};
 use crate::run::spec;
 use crate::run::state::RunState;
 use manta_gpu_kernels::admission::AdmittedDevice;
@@ -52,6 +52,7 @@ pub(crate) fn nano_spec(local: bool, peers: u16) -> RunSpec {
         out: "model".into(),
         overwrite: false,
         preset: "nano".into(),
+        basis: Basis::default(),
         peers_min: peers,
         peers_max: peers,
         rounds: 3,
@@ -64,9 +65,8 @@ pub(crate) fn nano_spec(local: bool, peers: u16) -> RunSpec {
         share: manta_protocol::market::demand::Share::Own,
     };
     let preset = Preset { sequence_length: 16, micro_batches: 2, ..Preset::find("nano").expect("a preset") };
-    let mut spec = spec::run_spec(&request, &preset, 256, Hash([0; 32]), 1 << 14);
-    spec.micro_batch_sequences = 1;
-    spec
+    let course = Course { micro_batch_sequences: 1, ..preset.course(256) };
+    spec::run_spec(&request, &course, Hash([0; 32]), 1 << 14, None)
 }
 
 /// One member alone.
@@ -125,7 +125,7 @@ fn train(device: Option<AdmittedDevice>, moment: Option<Moment>, local: bool) ->
         }
         ask(&mut trainer, work, &mut failures)
     };
-    let prepare = Work::Prepare { start: start(local), data: data(), state: None };
+    let prepare = Work::Prepare { start: start(local), data: data(), initial: None, state: None };
     let prepared = ask(Some(Moment::Prepare), prepare);
     assert!(matches!(prepared, Answer::Prepared { .. }), "{prepared:?}");
     let losses = (0..EXCHANGES).map(|number| exchange(number, &mut ask)).collect();
@@ -184,8 +184,17 @@ fn a_run_survives_its_device_with_the_same_bits() {
 
 /// A trainer that has built the model, from `state` if there is one.
 fn prepared(local: bool, state: Option<RunState>) -> Trainer {
-    let mut trainer = Trainer::start(None, 1).expect("a thread");
-    let prepare = Work::Prepare { start: start(local), data: data(), state };
+    prepared_on(None, local, None, state)
+}
+
+fn prepared_on(
+    device: Option<AdmittedDevice>,
+    local: bool,
+    initial: Option<Vec<f32>>,
+    state: Option<RunState>,
+) -> Trainer {
+    let mut trainer = Trainer::start(device, 1).expect("a thread");
+    let prepare = Work::Prepare { start: start(local), data: data(), initial, state };
     let answer = ask(&mut trainer, prepare, &mut Vec::new());
     assert!(matches!(answer, Answer::Prepared { .. }), "{answer:?}");
     trainer
@@ -218,6 +227,48 @@ fn a_newcomer_goes_on_from_a_state_with_the_same_bits() {
         let states = [&mut first, &mut early, &mut late].map(|trainer| state_of(trainer, 2));
         assert_eq!(states[1], states[2]);
         assert_eq!(states[0] == states[1], !local, "own moments are not handed on");
+    }
+}
+
+#[test]
+fn a_run_starts_from_given_parameters_and_comes_back_to_them() {
+    let cache = tempfile::tempdir().expect("a folder");
+    for local in [false, true] {
+        let of_seed = state_of(&mut prepared(local, None), 0).vectors.swap_remove(0);
+        let given: Vec<f32> = of_seed.iter().map(|value| value * 0.5).collect();
+        let mut native = prepared_on(None, local, Some(given.clone()), None);
+        assert_eq!(state_of(&mut native, 0).vectors[0], given);
+        let compute = |plan| {
+            let batches = vec![Span { first: 0, count: 4 }];
+            Work::Compute { run: RUN, exchange: 0, plan, batches, schedule_step: 0 }
+        };
+        let values = |trainer: &mut Trainer, plan| match ask(trainer, compute(plan), &mut Vec::new()) {
+            Answer::Computed { values, .. } => values,
+            other => panic!("{other:?}"),
+        };
+        let first = values(&mut native, 0);
+        assert_eq!(values(&mut native, 1), first, "own steps begin anew from there");
+        assert_ne!(values(&mut prepared(local, None), 0), first);
+        // A device that is lost has lost the parameters, too: they are had from the host.
+        let Some(device) = software(cache.path()) else { return };
+        let mut trainer = prepared_on(Some(device.clone()), local, Some(given), None);
+        device.device().destroy();
+        let mut failures = Vec::new();
+        let Answer::Computed { values, .. } = ask(&mut trainer, compute(0), &mut failures) else { panic!("values") };
+        assert_eq!((values, failures.len()), (first, 1));
+    }
+}
+
+#[test]
+fn initial_parameters_that_cannot_be_are_refused() {
+    let parameters = state_of(&mut prepared(false, None), 0).vectors.swap_remove(0);
+    let mut broken = parameters.clone();
+    broken[7] = f32::INFINITY;
+    for initial in [parameters[1..].to_vec(), broken] {
+        let mut trainer = Trainer::start(None, 1).expect("a thread");
+        let prepare = Work::Prepare { start: start(false), data: data(), initial: Some(initial), state: None };
+        let answer = ask(&mut trainer, prepare, &mut Vec::new());
+        assert!(matches!(&answer, Answer::Failed { problem, .. } if problem.contains("parameters")), "{answer:?}");
     }
 }
 
