@@ -232,7 +232,11 @@ fn describe_native(listed: &listing::Device) -> String {
 
 fn admit(choice: &DeviceChoice, cache: Option<&Path>) -> Result<AdmittedDevice, EngineError> {
     let device = Device::open(choice)?;
-    AdmittedDevice::admit(device, Forms::default(), cache)
+    let admitted = AdmittedDevice::admit(device, Forms::default(), cache)?;
+    if let Some(warning) = admitted.tuning_warning() {
+        tracing::warn!("{warning}");
+    }
+    Ok(admitted)
 }
 
 /// As much of `text` as a listing takes.

@@ -1,12 +1,12 @@
 //! How fast a graphics device computes: products by each tiling beside a naive kernel, and where
-//! the time of a training step goes. Prints one JSON object; measurements that are compared are
-//! taken in turns.
+//! the time of a training step goes. Prints rows of `docs/benchmarks`, and details as it goes;
+//! what is compared is measured in turns.
 //!
 //! `cargo run --release -p manta-gpu-kernels --example gpu_bench -- [software|hardware|NAME] [FOLDER]`
 //!
 //! The folder keeps admission and tilings for the next run.
 
-use manta_gpu_kernels::admission::{AdmittedDevice, Forms, TunedClass};
+use manta_gpu_kernels::admission::{AdmittedDevice, Forms};
 use manta_gpu_kernels::device::{Device, DeviceChoice};
 use manta_gpu_kernels::{
     ArithmeticSpec, EngineError, GpuEngine, LocalStep, MicroBatch, MicroBatchKey, ModelConfig, OptimizerConfig,
@@ -24,47 +24,54 @@ const ROUNDS: usize = 7;
 const STEPS: usize = 4;
 const RUN_SEED: [u8; 32] = [1; 32];
 
+/// One comparison, as `docs/benchmarks/README.md` has it.
 #[derive(Serialize)]
-struct Report {
-    device: String,
-    driver: String,
-    rounds: usize,
-    products: Vec<ProductReport>,
-    step: StepReport,
-    tuned: Vec<TunedClass>,
+struct Row {
+    name: String,
+    peer: &'static str,
+    unit: &'static str,
+    better: &'static str,
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+    /// Median of ours by median of theirs.
+    ratio: f64,
+    detail: String,
+    versions: String,
+    hardware: String,
 }
 
-#[derive(Serialize)]
-struct ProductReport {
-    extent: ProductExtent,
-    /// The time of the naive kernel divided by that of what training takes.
-    speedup: f64,
-    timings: Vec<ProductTiming>,
+/// Where measurements are taken.
+struct Place {
+    versions: String,
+    hardware: String,
 }
 
-#[derive(Serialize)]
-struct StepReport {
-    parameters: usize,
-    tokens: usize,
-    /// Compiling and tuning, with the first micro-batch.
-    first_ms: f64,
-    /// Micro-batch and optimiser step, each waited for.
-    waited_ms: Vec<f64>,
-    waited_tokens_per_s: f64,
-    /// The same without waiting, in replays of several steps.
-    replayed_ms: Vec<f64>,
-    replayed_tokens_per_s: f64,
-    submissions_per_replayed_step: f64,
-    /// What dispatches take by themselves, the longest first.
-    dispatches: Vec<DispatchReport>,
-}
+impl Place {
+    fn of(device: &AdmittedDevice) -> Self {
+        let found = &device.report().device;
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split(' ').next().unwrap_or_default();
+        Self {
+            versions: format!("manta {}, {} {}", env!("CARGO_PKG_VERSION"), found.backend, found.driver),
+            hardware: format!("{}, {cores} processors, load {load}", found.name),
+        }
+    }
 
-#[derive(Serialize)]
-struct DispatchReport {
-    kernel: String,
-    count: usize,
-    ms: f64,
-    percent: f64,
+    fn row(&self, (name, peer, detail): (String, &'static str, String), ours: Vec<f64>, theirs: Vec<f64>) -> Row {
+        Row {
+            name,
+            peer,
+            unit: if detail.contains("multiply") { "multiply-adds/s" } else { "tokens/s" },
+            better: "higher",
+            ratio: median(&ours) / median(&theirs),
+            ours,
+            theirs,
+            detail,
+            versions: self.versions.clone(),
+            hardware: self.hardware.clone(),
+        }
+    }
 }
 
 /// A model of 0.9 million parameters, whose products have the shapes of a small training run.
@@ -92,24 +99,31 @@ fn median(samples: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-fn products(device: &AdmittedDevice) -> Result<Vec<ProductReport>, EngineError> {
+/// Products by the tiling that training takes, beside the naive kernel.
+fn products(device: &AdmittedDevice, place: &Place) -> Result<Vec<Row>, EngineError> {
     // A square, a forward product, its way back, a weight gradient, and a product of more depth.
     let extents = [(512, 512, 512), (1024, 704, 128), (1024, 128, 704), (704, 128, 1024), (256, 256, 2048)];
-    let report = |(rows, columns, depth)| {
-        let extent = ProductExtent { rows, columns, depth };
-        let timings = time_products(device, extent, ROUNDS)?;
-        let naive_us = timings[0].median_us;
-        let chosen_us = timings.iter().find(|timing| timing.chosen).map_or(f64::NAN, |timing| timing.median_us);
-        Ok(ProductReport { extent, speedup: naive_us / chosen_us, timings })
+    let row = |(rows, columns, depth)| {
+        let timings = time_products(device, ProductExtent { rows, columns, depth }, ROUNDS)?;
+        assert!(timings.iter().all(|timing| timing.equal), "every tiling gives the same bits");
+        let rates = |timing: &ProductTiming| -> Vec<f64> {
+            let multiply_adds = rows as f64 * columns as f64 * depth as f64;
+            timing.samples_us.iter().map(|us| multiply_adds / us * 1e6).collect()
+        };
+        for timing in &timings {
+            let (mark, rate) = (if timing.chosen { "*" } else { " " }, timing.multiply_adds_per_s * 1e-9);
+            eprintln!("{mark} {rows} x {columns} over {depth}: {rate:7.2} billion/s, {}", timing.name);
+        }
+        let chosen = timings.iter().find(|timing| timing.chosen).unwrap_or(&timings[0]);
+        let name = format!("8-bit product, {rows} x {columns} over {depth}");
+        let detail = format!("multiply-adds, {}", chosen.name);
+        Ok(place.row((name, "naive WGSL, one thread an output", detail), rates(chosen), rates(&timings[0])))
     };
-    extents.into_iter().map(report).collect()
+    extents.into_iter().map(row).collect()
 }
 
-fn step(device: &AdmittedDevice) -> Result<StepReport, EngineError> {
+/// Steps replayed without waiting, beside the same ones waited for.
+fn step(device: &AdmittedDevice, place: &Place) -> Result<Row, EngineError> {
     let spec = ArithmeticSpec { micro_batch_sequences: 8, sequence_length: 128, ..ArithmeticSpec::default() };
     let (sequences, count) = (spec.micro_batch_sequences, spec.micro_batch_tokens());
     let tokens: Vec<u32> = (0..(sequences * 129) as u32).map(|i| i * i % 251).collect();
@@ -119,8 +133,9 @@ fn step(device: &AdmittedDevice) -> Result<StepReport, EngineError> {
     engine.initialize(RUN_SEED)?;
     engine.accumulate_gradient(&tokens, sequences, &key(0))?;
     engine.apply_own_gradient(1, StepNumbers::in_order(0))?;
-    let first_ms = milliseconds(start.elapsed());
-    let (mut waited_ms, mut replayed_ms, mut submissions) = (Vec::new(), Vec::new(), 0);
+    eprintln!("compiling, tuning and the first step: {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+    let rate = |start: Instant| (STEPS * count) as f64 / start.elapsed().as_secs_f64();
+    let (mut waited, mut replayed, mut submissions) = (Vec::new(), Vec::new(), 0);
     let mut number = 1;
     for _ in 0..ROUNDS {
         let start = Instant::now();
@@ -129,47 +144,40 @@ fn step(device: &AdmittedDevice) -> Result<StepReport, EngineError> {
             engine.apply_own_gradient(1, StepNumbers::in_order(number))?;
             number += 1;
         }
-        waited_ms.push(milliseconds(start.elapsed()) / STEPS as f64);
+        waited.push(rate(start));
         let batches: Vec<[MicroBatch<'_>; 1]> =
             (number..).take(STEPS).map(|step| [MicroBatch { tokens: &tokens, sequences, key: key(step) }]).collect();
-        let numbered = (number..).map(StepNumbers::in_order);
+        let numbered = (number..).map(StepNumbers::in_order).zip(&batches);
         let steps: Vec<LocalStep<'_>> =
-            batches.iter().zip(numbered).map(|(micro_batches, numbers)| LocalStep { micro_batches, numbers }).collect();
+            numbered.map(|(numbers, micro_batches)| LocalStep { micro_batches, numbers }).collect();
         let before = engine.device().activity().submissions;
         let start = Instant::now();
         engine.train_steps(&steps)?;
-        replayed_ms.push(milliseconds(start.elapsed()) / STEPS as f64);
+        replayed.push(rate(start));
         submissions += engine.device().activity().submissions - before;
         number += STEPS as u64;
     }
-    let tokens_per_s = |samples: &[f64]| count as f64 / median(samples) * 1e3;
-    Ok(StepReport {
-        parameters: engine.layout().len(),
-        tokens: count,
-        first_ms,
-        waited_tokens_per_s: tokens_per_s(&waited_ms),
-        waited_ms,
-        replayed_tokens_per_s: tokens_per_s(&replayed_ms),
-        replayed_ms,
-        submissions_per_replayed_step: submissions as f64 / (ROUNDS * STEPS) as f64,
-        dispatches: dispatches(engine.profile(&tokens, sequences, &key(number))?),
-    })
+    dispatches(engine.profile(&tokens, sequences, &key(number))?);
+    let name = format!("training step, {} parameters, {count} tokens", engine.layout().len());
+    let submissions = submissions as f64 / (ROUNDS * STEPS) as f64;
+    let detail = format!("replayed, {submissions:.1} submissions a step");
+    Ok(place.row((name, "the same steps, each waited for", detail), replayed, waited))
 }
 
-fn dispatches(times: Vec<(String, Duration)>) -> Vec<DispatchReport> {
+/// Prints what dispatches take by themselves, the longest first.
+fn dispatches(times: Vec<(String, Duration)>) {
     let total: Duration = times.iter().map(|(_, time)| *time).sum();
     let mut kernels: BTreeMap<String, (usize, Duration)> = BTreeMap::new();
     for (kernel, time) in times {
         let entry = kernels.entry(kernel).or_default();
         *entry = (entry.0 + 1, entry.1 + time);
     }
-    let percent = |time: Duration| 100.0 * time.as_secs_f64() / total.as_secs_f64();
-    let mut reports: Vec<DispatchReport> = kernels
-        .into_iter()
-        .map(|(kernel, (count, time))| DispatchReport { kernel, count, ms: milliseconds(time), percent: percent(time) })
-        .collect();
-    reports.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-    reports
+    let mut kernels: Vec<_> = kernels.into_iter().collect();
+    kernels.sort_by_key(|(_, (_, time))| std::cmp::Reverse(*time));
+    for (kernel, (count, time)) in kernels {
+        let percent = 100.0 * time.as_secs_f64() / total.as_secs_f64();
+        eprintln!("{percent:5.1} % {:8.2} ms {count:4} x {kernel}", time.as_secs_f64() * 1e3);
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -180,10 +188,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let folder = std::env::args().nth(2);
     let device = AdmittedDevice::admit(Device::open(&choice)?, Forms::default(), folder.as_deref().map(Path::new))?;
-    let found = device.report().device.clone();
-    let (step, products) = (step(&device)?, products(&device)?);
-    let tuned = device.tuned_classes();
-    let report = Report { device: found.name, driver: found.driver, rounds: ROUNDS, products, step, tuned };
-    println!("{}", serde_json::to_string_pretty(&report)?);
+    let place = Place::of(&device);
+    let mut rows = vec![step(&device, &place)?];
+    rows.extend(products(&device, &place)?);
+    println!("{}", serde_json::to_string_pretty(&rows)?);
     Ok(())
 }

@@ -42,6 +42,12 @@ impl Pace {
         self.operations_per_s.store(known.midpoint(found), Ordering::Relaxed);
     }
 
+    /// Takes the device to be as slow as this.
+    #[cfg(test)]
+    pub(crate) fn set(&self, operations_per_s: u64) {
+        self.operations_per_s.store(operations_per_s, Ordering::Relaxed);
+    }
+
     fn operations_in(&self, ms: u64) -> u64 {
         self.operations_per_s.load(Ordering::Relaxed) / 1000 * ms
     }

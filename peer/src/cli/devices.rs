@@ -3,7 +3,9 @@
 use super::{Error, format};
 use crate::device::{Chosen, Wanted, cache_of};
 use clap::Args;
-use manta_gpu_kernels::admission::{AdmissionReport, Forms, OpForm, check_and_keep, kept_report};
+use manta_gpu_kernels::admission::{
+    AdmissionReport, Forms, OpForm, TunedClass, check_and_keep, kept_report, kept_tunings,
+};
 use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceKind, DeviceReport, list_devices};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -43,6 +45,8 @@ struct Entry {
     device: DeviceReport,
     /// `None` if it was never tested.
     admission: Option<AdmissionReport>,
+    /// How its products are cut up, as far as that was measured.
+    tunings: Vec<TunedClass>,
     /// Why it could not be tested.
     problem: Option<String>,
 }
@@ -60,7 +64,8 @@ pub(super) fn run(arguments: &DevicesArgs, data_dir: &Path) -> Result<(), Error>
 fn entry(device: DeviceReport, check: bool, cache: &Path) -> Entry {
     if !check || device.unusable.is_some() {
         let admission = kept_report(cache, &device, Forms::default());
-        return Entry { device, admission, problem: None };
+        let tunings = admission.as_ref().map(|report| kept_tunings(cache, report)).unwrap_or_default();
+        return Entry { device, admission, tunings, problem: None };
     }
     eprintln!("testing {}; this takes seconds", device.name);
     // Two adapters of one name are one model with one driver: the first stands for both.
@@ -68,8 +73,9 @@ fn entry(device: DeviceReport, check: bool, cache: &Path) -> Entry {
         .map_err(|error| error.to_string())
         .and_then(|open| check_and_keep(&open, Forms::default(), Some(cache)).map_err(|error| error.to_string()));
     match tested {
-        Ok(report) => Entry { device, admission: Some(report), problem: None },
-        Err(problem) => Entry { device, admission: None, problem: Some(problem) },
+        // Tilings are measured again with the next model.
+        Ok(report) => Entry { device, admission: Some(report), tunings: Vec::new(), problem: None },
+        Err(problem) => Entry { device, admission: None, tunings: Vec::new(), problem: Some(problem) },
     }
 }
 
@@ -103,7 +109,20 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
         format::bytes(device.workgroup_bytes_max.into()),
         device.workgroups_max,
     )?;
-    writeln!(text, "  admission   {}\n", admission(entry))
+    writeln!(text, "  admission   {}", admission(entry))?;
+    for TunedClass { class, chosen, multiply_adds, times, .. } in &entry.tunings {
+        let batches = if class.batches > 1 { format!(", {} at a time", class.batches) } else { String::new() };
+        let least_us = times.first().map_or(f64::INFINITY, |time| time.least_us);
+        writeln!(
+            text,
+            "  product     {} x {} over {}{batches}: {chosen}; {:.1} billion multiply-adds/s",
+            class.rows,
+            class.columns,
+            class.depth,
+            *multiply_adds as f64 / least_us / 1e3,
+        )?;
+    }
+    writeln!(text)
 }
 
 /// What is known of a device's arithmetic, in words.

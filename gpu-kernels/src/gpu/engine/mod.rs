@@ -293,17 +293,20 @@ mod tests {
     use crate::gpu::kernel::Form;
     use crate::model::step::{MicroBatchKey, StepNumbers};
 
-    #[test]
-    fn a_lost_device_is_an_error_and_no_panic() {
-        let device = match Device::open(&DeviceChoice::Software) {
-            Ok(device) => device,
+    /// The software adapter; none if the environment says aloud to skip.
+    fn device() -> Option<Device> {
+        match Device::open(&DeviceChoice::Software) {
+            Ok(device) => Some(device),
             Err(error) if std::env::var("MANTA_TEST_SKIP").is_ok_and(|skip| skip.contains("gpu")) => {
                 eprintln!("skipped as MANTA_TEST_SKIP asks: {error}");
-                return;
+                None
             }
             Err(error) => panic!("{error} (MANTA_TEST_SKIP=gpu skips this test)"),
-        };
-        let config = ModelConfig {
+        }
+    }
+
+    fn config() -> ModelConfig {
+        ModelConfig {
             vocab_size: 7,
             hidden_size: 8,
             intermediate_size: 8,
@@ -317,19 +320,54 @@ mod tests {
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             initializer_range: 0.05,
-        };
+        }
+    }
+
+    fn engine(device: &Device) -> GpuEngine {
         let spec = ArithmeticSpec { micro_batch_sequences: 1, sequence_length: 4, ..ArithmeticSpec::default() };
         let pipelines = Pipelines::new(device.clone(), Form::default(), Vec::new(), None);
-        let mut engine = GpuEngine::with_pipelines(config, OptimizerConfig::default(), spec, pipelines).unwrap();
+        let mut engine = GpuEngine::with_pipelines(config(), OptimizerConfig::default(), spec, pipelines).unwrap();
         engine.initialize([1; 32]).unwrap();
-        let key = MicroBatchKey { run_seed: [1; 32], step: 0, micro_batch: 0 };
+        engine
+    }
+
+    const KEY: MicroBatchKey = MicroBatchKey { run_seed: [1; 32], step: 0, micro_batch: 0 };
+
+    #[test]
+    fn work_that_is_cut_into_parts_gives_the_same_bits() {
+        let Some(device) = device() else { return };
+        let step = |engine: &mut GpuEngine| {
+            let before = device.activity().submissions;
+            let loss = engine.accumulate_gradient(&[1, 2, 3, 4, 5], 1, &KEY).unwrap();
+            let report = engine.apply_own_gradient(1, StepNumbers::in_order(0)).unwrap();
+            let hashes = (engine.parameter_hash().unwrap(), engine.optimizer_hash().unwrap());
+            ((loss, report, hashes), device.activity().submissions - before)
+        };
+        let (whole, few) = step(&mut engine(&device));
+        // A quarter of a second is a few thousand operations now.
+        device.pace.set(20_000);
+        let mut slow = engine(&device);
+        let (cut, many) = step(&mut slow);
+        assert_eq!(cut, whole);
+        assert!(many > few + 2, "{many} submissions instead of {few}");
+        let pieces = |engine: &GpuEngine| engine.passes.last().map_or(0, |pass| pass.program.steps.len());
+        device.pace.set(200_000_000);
+        let mut quick = engine(&device);
+        step(&mut quick);
+        assert!(pieces(&slow) > pieces(&quick), "{} dispatches instead of {}", pieces(&slow), pieces(&quick));
+    }
+
+    #[test]
+    fn a_lost_device_is_an_error_and_no_panic() {
+        let Some(device) = device() else { return };
+        let mut engine = engine(&device);
         let tokens = [1, 2, 3, 4, 5];
-        engine.accumulate_gradient(&tokens, 1, &key).unwrap();
+        engine.accumulate_gradient(&tokens, 1, &KEY).unwrap();
         device.device.destroy();
         let lost = |error: Option<EngineError>| {
             assert!(matches!(error, Some(EngineError::Device(DeviceError::Lost { .. }))), "{error:?}");
         };
-        lost(engine.accumulate_gradient(&tokens, 1, &key).err());
+        lost(engine.accumulate_gradient(&tokens, 1, &KEY).err());
         lost(engine.apply_own_gradient(1, StepNumbers::in_order(0)).err());
         lost(engine.evaluate(&tokens, 1).err());
         lost(engine.parameters().err());
