@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{:.0} tokens/s", tokens as f64 / step_ms * 1e3);
     for class in OpClass::ALL {
         let spent_ns = samples.iter().map(|(_, time)| time.profile.spent_ns.get(&class).copied().unwrap_or(0));
-        println!("{:>9.2} ms  {class:?}", median_ms(spent_ns));
+        println!("{:>9.2} ms  {}", median_ms(spent_ns), class.name());
     }
     Ok(())
 }

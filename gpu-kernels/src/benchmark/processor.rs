@@ -121,3 +121,25 @@ fn median_ns(mut work: impl FnMut()) -> u64 {
     samples.sort_unstable();
     samples[SAMPLES / 2]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_is_complete_and_names_what_it_is() {
+        let report = measure_processor(SimdPath::Auto, 1).unwrap();
+        assert_ne!(report.path, SimdPath::Auto);
+        assert_eq!(report.products.len(), TRAINING_SHAPES.len());
+        for product in &report.products {
+            assert!(product.multiply_adds_per_s > 10_000_000 && product.pack_ns_per_element > 0.0, "{product:?}");
+        }
+        let step = &report.step;
+        assert!(step.parameters > 10_000_000 && step.tokens_per_s > 1.0);
+        // One micro-batch a step: nothing is added up.
+        let missing = crate::OpClass::ALL.into_iter().filter(|class| !step.profile.spent_ns.contains_key(class));
+        assert!(missing.eq([crate::OpClass::GradientSums]) || step.profile.spent_ns.len() == crate::OpClass::ALL.len());
+        let text = serde_json::to_string(&report).unwrap();
+        assert!(text.contains("\"pack_gradients\""), "{text}");
+    }
+}

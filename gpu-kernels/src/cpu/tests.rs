@@ -6,7 +6,7 @@ use super::pool::Pool;
 use super::random::mix;
 use super::rmsnorm::RmsNorm;
 use super::simd::{Simd, SimdPath};
-use super::{cross_entropy, swiglu};
+use super::{adamw, cross_entropy, swiglu};
 
 /// Values from −1 to 1 that look random.
 fn values(count: usize, seed: u32) -> Vec<f32> {
@@ -170,7 +170,7 @@ fn attend(shape: &Attention, q: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
 
 #[test]
 fn causal_attention() {
-    for (length, head_dim, query_heads, key_heads) in [(1, 2, 1, 1), (9, 6, 4, 2), (37, 4, 3, 1)] {
+    for (length, head_dim, query_heads, key_heads) in [(1, 2, 1, 1), (9, 6, 4, 2), (37, 4, 3, 1), (150, 2, 1, 1)] {
         let attention = |simd| Attention {
             simd,
             length,
@@ -218,5 +218,72 @@ fn causal_attention() {
             assert_close("dk", dk, &of_keys, 2e-3);
         }
         assert_close("dv", dv, &of_values, 2e-3);
+    }
+}
+
+/// Scalars of a first step, when corrections are largest.
+fn scalars() -> adamw::Scalars {
+    adamw::Scalars {
+        gradient_scale: 0.5,
+        beta1: 0.9,
+        one_minus_beta1: 0.1,
+        beta2: 0.95,
+        one_minus_beta2: 0.05,
+        correction1: 10.0,
+        correction2: 20.0,
+        epsilon: 1e-8,
+        learning_rate: 1e-3,
+        decay: 0.9999,
+    }
+}
+
+#[test]
+fn one_pass_of_adamw_equals_two() {
+    let count = adamw::NORM_BLOCK + 77;
+    let gradient: Vec<f32> = values(count, 11).iter().map(|x| x * 3.0).collect();
+    let start = [values(count, 12), values(count, 13), values(count, 14).iter().map(|x| x * x).collect()];
+    on_every_path(|simd| {
+        let [mut one, mut two] = [start.clone(), start.clone()];
+        let [p, m, v] = &mut one;
+        let state = adamw::State { parameters: p, first_moment: m, second_moment: v };
+        let peaks = adamw::step_in_place(simd, &scalars(), &gradient, state);
+        let mut new = vec![f32::NAN; count];
+        let [p, m, v] = &mut two;
+        let state = adamw::State { parameters: p, first_moment: m, second_moment: v };
+        assert_eq!(adamw::preview(simd, &scalars(), &gradient, &state, &mut new), peaks);
+        adamw::step(simd, &scalars(), &gradient, state, &new);
+        assert_eq!(one, two);
+        assert_eq!(peaks, [&one[0], &one[1], &one[2]].map(|vector| crate::arithmetic::peak(vector)));
+        one.concat()
+    });
+}
+
+#[test]
+fn a_step_that_may_leave_the_range_is_previewed() {
+    let simd = SimdPath::Auto.resolve().unwrap();
+    let bits = |x: f32| x.to_bits();
+    let one = bits(1.0);
+    assert!(adamw::stays_in_range(&scalars(), one, [one; 3]));
+    assert!(!adamw::stays_in_range(&scalars(), one, adamw::UNKNOWN_PEAKS));
+    assert!(!adamw::stays_in_range(&scalars(), bits(f32::INFINITY), [one; 3]));
+    // One vector at a time grows until the answer is no; up to there, no outcome leaves the range.
+    for which in 0..4 {
+        let mut refused = false;
+        for exponent in 0..40 {
+            let large = 2f32.powi(exponent);
+            let of = |number| if number == which { large } else { 1.0 };
+            // With v as small as it gets, the direction is as large as it gets.
+            let (mut p, mut m, mut v) = ([-of(0)], [of(1)], [if which == 2 { large } else { 0.0 }]);
+            let g = of(3);
+            let peaks = [bits(of(0)), bits(of(1)), bits(of(2))];
+            refused = !adamw::stays_in_range(&scalars(), bits(g), peaks);
+            if refused {
+                break;
+            }
+            let state = adamw::State { parameters: &mut p, first_moment: &mut m, second_moment: &mut v };
+            let peaks = adamw::step_in_place(simd, &scalars(), &[g], state);
+            assert!(adamw::largest(peaks) < crate::arithmetic::RANGE_LIMIT_BITS, "{which} {exponent}: {peaks:?}");
+        }
+        assert!(refused, "vector {which}");
     }
 }

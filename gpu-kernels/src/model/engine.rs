@@ -13,7 +13,7 @@ use super::profile::{Laps, OpClass, Profile};
 use super::state::TrainingState;
 use super::step::{Evaluation, LossSum, MicroBatchKey, OpKeys, StepNumbers, StepReport, check_range};
 use super::weights::Weights;
-use super::workspace::Workspace;
+use super::workspace::{TokenRows, Workspace};
 use crate::arithmetic::{canon, from_host};
 use crate::cpu::adamw::{Peaks, State, UNKNOWN_PEAKS};
 use crate::cpu::attention::AttentionScratch;
@@ -275,7 +275,15 @@ impl Engine {
     ) -> Result<LossSum, EngineError> {
         check_sequences(&self.spec, sequences)?;
         let batch = checked_batch(&self.config, &self.spec, tokens, sequences)?;
-        let (inputs, targets) = split_targets(tokens, batch.length);
+        let mut rows = std::mem::take(&mut self.workspace.rows);
+        rows.split(tokens, batch.length);
+        let outcome = self.accumulate(&rows, batch, key);
+        self.workspace.rows = rows;
+        outcome
+    }
+
+    fn accumulate(&mut self, rows: &TokenRows, batch: Batch, key: &MicroBatchKey) -> Result<LossSum, EngineError> {
+        let TokenRows { inputs, targets } = rows;
         let gradient_scale = from_host(1.0 / batch.tokens() as f64);
         self.prepare(batch.length, true);
         let Self { workspace, gradient, gradient_is_zero, micro_gradient, .. } = self;
@@ -290,12 +298,12 @@ impl Engine {
             laps: &self.laps,
         };
         self.pool.install(|| {
-            model.forward(workspace, &inputs, batch, Purpose::Train)?;
-            let judged = cross_entropy(model.simd, &mut workspace.logits, &targets, Some(gradient_scale))
+            model.forward(workspace, inputs, batch, Purpose::Train)?;
+            let judged = cross_entropy(model.simd, &mut workspace.logits, targets, Some(gradient_scale))
                 .ok_or(EngineError::Range { op: "cross_entropy", layer: None })?;
             model.laps.end(OpClass::CrossEntropy);
             let backward = Backward { model: &model, keys: OpKeys::new(key), gradient: &mut *micro_gradient };
-            backward.run(workspace, &inputs, batch)?;
+            backward.run(workspace, inputs, batch)?;
             // The sum of nothing and a canonical gradient is that gradient.
             if !*gradient_is_zero {
                 let sums = gradient.par_chunks(TASK_ELEMENTS).zip(micro_gradient.par_chunks_mut(TASK_ELEMENTS));
@@ -476,8 +484,9 @@ pub(crate) fn checked_batch(
 
 /// Rows of `length + 1` tokens → all but the last of each, and all but the first.
 pub(crate) fn split_targets(tokens: &[u32], length: usize) -> (Vec<u32>, Vec<u32>) {
-    let rows = || tokens.chunks_exact(length + 1);
-    (rows().flat_map(|row| &row[..length]).copied().collect(), rows().flat_map(|row| &row[1..]).copied().collect())
+    let mut rows = TokenRows::default();
+    rows.split(tokens, length);
+    (rows.inputs, rows.targets)
 }
 
 /// blake3 in key-derivation mode over little-endian f32 bytes.

@@ -57,6 +57,25 @@ impl OpClass {
         Self::GradientSums,
         Self::Optimizer,
     ];
+
+    /// What people read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PackWeights => "packing weights",
+            Self::PackActivations => "packing activations",
+            Self::PackGradients => "packing gradients",
+            Self::Products => "products",
+            Self::Norms => "norms",
+            Self::Rotary => "rotary embedding, heads",
+            Self::Attention => "attention",
+            Self::Gates => "SwiGLU",
+            Self::CrossEntropy => "cross-entropy",
+            Self::Embedding => "embedding",
+            Self::Residuals => "residuals",
+            Self::GradientSums => "sums of gradients",
+            Self::Optimizer => "AdamW",
+        }
+    }
 }
 
 /// Nanoseconds on the clock by class of operation.

@@ -25,6 +25,26 @@ pub(crate) struct BlockSaved {
     pub(crate) inner: Packed,
 }
 
+/// The tokens of a pass.
+#[derive(Default)]
+pub(crate) struct TokenRows {
+    pub(crate) inputs: Vec<u32>,
+    /// The token after each input.
+    pub(crate) targets: Vec<u32>,
+}
+
+impl TokenRows {
+    /// Takes all but the last token of each row of `length + 1`, and all but the first.
+    pub(crate) fn split(&mut self, tokens: &[u32], length: usize) {
+        self.inputs.clear();
+        self.targets.clear();
+        for row in tokens.chunks_exact(length + 1) {
+            self.inputs.extend_from_slice(&row[..length]);
+            self.targets.extend_from_slice(&row[1..]);
+        }
+    }
+}
+
 /// Tensors of the pass that is under way. `tokens` rows each unless noted.
 #[derive(Default)]
 pub(crate) struct Workspace {
@@ -52,6 +72,7 @@ pub(crate) struct Workspace {
     /// One per block when gradients are wanted, else one for all.
     pub(crate) blocks: Vec<BlockSaved>,
     pub(crate) segments: Segments,
+    pub(crate) rows: TokenRows,
 }
 
 impl Workspace {

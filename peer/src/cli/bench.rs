@@ -4,6 +4,7 @@ use super::{Error, format};
 use crate::device::{Chosen, Machine, Wanted, cache_of};
 use clap::Args;
 use manta_gpu_kernels::admission::{Forms, ParityReport, parity_suite};
+use manta_gpu_kernels::benchmark::{ProcessorReport, measure_processor};
 use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceReport};
 use manta_gpu_kernels::drill::GemmDriller;
 use manta_gpu_kernels::whetstone::measure_whetstone_operations_per_s;
@@ -23,6 +24,7 @@ const MEASURE_MS: u64 = 300;
 #[command(after_help = "\
 Examples:
   manta bench                                 speed of what `auto` takes
+  manta bench --device native                 also peaks, products and whole steps, with where their time goes
   manta bench --self-check --device gpu --json
                                               every kernel in every form, and whole runs, bit for bit")]
 pub(super) struct BenchArgs {
@@ -67,6 +69,8 @@ struct Speed {
     gemm_class: u8,
     /// Cores of 10⁹ Whetstone operations a second that these are worth.
     power: f64,
+    /// Peaks, products and whole steps, if the processor computes.
+    processor: Option<ProcessorReport>,
 }
 
 /// `data_dir` keeps admissions of devices, if there is one.
@@ -78,6 +82,10 @@ fn speed(arguments: &BenchArgs, data_dir: Option<&Path>) -> Result<(), Error> {
     let chosen = Chosen::choose(&arguments.device, data_dir.map(cache_of).as_deref())?;
     let machine = Machine::measure(&chosen, 0)?;
     let gemm_operations_per_s = gemm_operations_per_s(&chosen)?;
+    let processor = match chosen.device {
+        Some(_) => None,
+        None => Some(measure_processor(SimdPath::Auto, 0)?),
+    };
     let speed = Speed {
         device: machine.description,
         kind: machine.kind,
@@ -86,6 +94,7 @@ fn speed(arguments: &BenchArgs, data_dir: Option<&Path>) -> Result<(), Error> {
         gemm_operations_per_s,
         gemm_class: GemmClass::for_speed(gemm_operations_per_s).number(),
         power: gemm_operations_per_s as f64 / OPERATIONS_PER_WHETSTONE as f64 / 1e9,
+        processor,
     };
     let text = if arguments.json { serde_json::to_string(&speed)? } else { speed.text() };
     writeln!(std::io::stdout(), "{text}")?;
@@ -104,16 +113,53 @@ impl Speed {
     fn text(&self) -> String {
         let billion = |rate: u64| rate as f64 / 1e9;
         let Self { device, kind, gemm_class, power, .. } = self;
+        let processor = self.processor.as_ref().map(processor_text).unwrap_or_default();
         format!(
             "{device} ({kind}): {:.1} billion exact multiply-adds a second\n  \
              drilling: {:.1} billion operations a second, class {gemm_class}: the power of {power:.1} cores of a billion \
              Whetstone operations a second\n  \
-             Whetstone: {:.2} billion operations a second on one thread of the processor",
+             Whetstone: {:.2} billion operations a second on one thread of the processor{processor}",
             billion(self.multiply_adds_per_s),
             billion(self.gemm_operations_per_s),
             billion(self.whetstone_operations_per_s),
         )
     }
+}
+
+/// Peaks, products at training shapes, and one step, line by line.
+fn processor_text(report: &ProcessorReport) -> String {
+    let billion = |rate: u64| rate as f64 / 1e9;
+    let mut text = String::new();
+    if let Some(peak) = &report.peak {
+        text += &format!(
+            "\n  peak from registers: {:.1} billion integer and {:.1} billion f32 multiply-adds a second",
+            billion(peak.integer_multiply_adds_per_s),
+            billion(peak.float_multiply_adds_per_s)
+        );
+    }
+    for product in &report.products {
+        let [rows, columns, k] = product.shape;
+        let percent = product.fraction_of_peak.map(|part| format!(", {:.0} % of the peak", 100.0 * part));
+        text += &format!(
+            "\n  product {} [{rows}, {columns}, {k}]: {:.1} billion multiply-adds a second{}; packing {:.2} ns an element",
+            product.name,
+            billion(product.multiply_adds_per_s),
+            percent.unwrap_or_default(),
+            product.pack_ns_per_element
+        );
+    }
+    let step = &report.step;
+    text += &format!(
+        "\n  training {:.1}M parameters: {} tokens/s; one step:",
+        step.parameters as f64 / 1e6,
+        format::rate(step.tokens_per_s)
+    );
+    let total_ns = step.profile.total_ns().max(1);
+    for (class, &spent_ns) in &step.profile.spent_ns {
+        let percent = 100.0 * spent_ns as f64 / total_ns as f64;
+        text += &format!("\n    {:>8.2} ms {percent:>5.1} %  {}", spent_ns as f64 / 1e6, class.name());
+    }
+    text
 }
 
 fn self_check(arguments: &BenchArgs) -> Result<(), Error> {

@@ -21,8 +21,10 @@ use std::ops::Range;
 pub(crate) const TILE_ROWS: usize = 8;
 /// Columns of a tile: two panels.
 pub(crate) const TILE_COLUMNS: usize = 32;
-/// Rows that one task computes.
-const TASK_PANELS: usize = 4;
+/// Panels of rows that one task computes at most: with more of them, each panel of columns is read less often.
+const TASK_PANELS_MAX: usize = 4;
+/// Tasks for each thread, if there are as many panels: the last ones to end wait for less.
+const TASKS_PER_THREAD: usize = 4;
 
 /// Exact sums of one tile.
 #[repr(align(64))]
@@ -99,12 +101,13 @@ impl Extent {
 /// threads of the current pool; the largest magnitude in C.
 pub(crate) fn product_parallel(simd: Simd, left: &Packed, right: &Packed, out: &mut [f32]) -> u32 {
     debug_assert_eq!(out.len(), left.rows * right.rows);
-    let task_rows = TASK_PANELS * PANEL;
-    out.par_chunks_mut(task_rows * right.rows)
+    let all_panels = left.rows.div_ceil(PANEL);
+    let task_panels = (all_panels / (TASKS_PER_THREAD * rayon::current_num_threads())).clamp(1, TASK_PANELS_MAX);
+    out.par_chunks_mut(task_panels * PANEL * right.rows)
         .enumerate()
         .map(|(task, out)| {
-            let first = task * TASK_PANELS;
-            let panels = first..(first + TASK_PANELS).min(left.rows.div_ceil(PANEL));
+            let first = task * task_panels;
+            let panels = first..(first + task_panels).min(all_panels);
             product(simd, left, panels, right, out, right.rows)
         })
         .reduce(|| 0, u32::max)

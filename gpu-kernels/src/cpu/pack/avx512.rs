@@ -12,6 +12,8 @@ use std::arch::x86_64::*;
 const WIDTH: usize = 16;
 /// Elements that make one vector of words.
 const RUN: usize = 4 * WIDTH;
+/// Rows between the one that is looked at and the one that is fetched.
+const AHEAD: usize = 12;
 /// Turns signed bytes into unsigned ones that are larger by 128.
 const OFFSET: i32 = 0x8080_8080u32 as i32;
 
@@ -242,6 +244,11 @@ fn columns<const DIGITS: usize, const STOCHASTIC: bool>(
     let mut peaks = [_mm512_setzero_si512(); BLOCK_PANELS];
     for row in view.begin(first)..view.rows {
         let (line, _) = view.line(row, first, columns);
+        // Lines of a block lie too far apart for the processor to guess the next ones.
+        let ahead = line.as_ptr().wrapping_add(AHEAD * view.stride);
+        for part in 0..BLOCK_PANELS {
+            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(part * WIDTH).cast());
+        }
         for (part, peak) in peaks.iter_mut().enumerate() {
             *peak = _mm512_max_epu32(*peak, magnitudes(load_part(line, part)));
         }

@@ -1,0 +1,39 @@
+//! Our products and training steps beside those of others, taken in turns on the same machine.
+//!
+//! `cargo run --release --manifest-path gpu-kernels/benches/peers/Cargo.toml -- [--samples N] [--step-only] > rows.json`
+//! prints the rows that `docs/benchmarks/README.md` describes. PyTorch is Debian's
+//! (`apt-get install python3-torch libopenblas0-pthread`), run by /usr/bin/python3. With
+//! LLMC_STEP=PROGRAM, built as `llmc_step.c` says, llm.c takes part.
+
+mod products;
+mod row;
+mod steps;
+
+use row::Row;
+use std::error::Error;
+
+/// Samples of each side unless `--samples` says otherwise.
+const SAMPLES: usize = 7;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let samples = match arguments.iter().position(|word| word == "--samples") {
+        Some(place) => arguments.get(place + 1).ok_or("--samples needs a number")?.parse()?,
+        None => SAMPLES,
+    };
+    if samples < 5 {
+        return Err("medians are taken of 5 samples or more".into());
+    }
+    let processors = std::thread::available_parallelism()?.get();
+    let mut threads = vec![1, processors];
+    threads.dedup();
+    let mut rows: Vec<Row> = Vec::new();
+    for &threads in &threads {
+        if !arguments.iter().any(|word| word == "--step-only") {
+            rows.extend(products::compare(threads, samples)?);
+        }
+        rows.extend(steps::compare(threads, samples)?);
+    }
+    println!("{}", serde_json::to_string_pretty(&rows)?);
+    Ok(())
+}
