@@ -47,7 +47,7 @@ pub(crate) struct RecoveryMember {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum RecoveryRequest {
     /// Make a plan with these members (ids, or the beginnings of registered ones); with
-    /// none, those of the present committee that are connected.
+    /// none, those of the present committee that were heard lately.
     Propose { members: Vec<String> },
     /// Consent if this peer is a member, and follow it once all have consented.
     Accept { document: RecoveryDocument },

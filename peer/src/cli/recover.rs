@@ -22,7 +22,7 @@ its committee, for in a divided network both sides would. Only if the missing
 members will never come back, the owners of those who are left agree on a new
 committee:
 
-  1. One of them makes a plan, of the members that are connected, or of others:
+  1. One of them makes a plan, of the members that are there, or of others:
        manta ledger recover propose --out recovery.json
   2. The file goes to the owner of each new member in turn, who consents:
        manta ledger recover accept recovery.json
@@ -53,7 +53,7 @@ struct ProposeArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// A new member: a peer's id, or the beginning of one that is registered
-    /// [default: members of the present committee that are connected]
+    /// [default: members of the present committee that were heard lately]
     #[arg(long = "member", value_name = "PEER", value_parser = id)]
     members: Vec<String>,
     #[command(flatten)]

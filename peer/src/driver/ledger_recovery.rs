@@ -41,15 +41,16 @@ impl Driver {
         let me = self.parts.node.peer_id();
         let named = match members {
             [] => {
-                let committee = self.state()?.next_committee().weights();
-                let present = |peer: &PeerId| *peer == me || self.connected.contains_key(peer);
-                committee.iter().map(|(peer, _)| *peer).filter(present).collect()
+                // A connection to a machine that has died lasts for a while: who speaks is there.
+                let missing = self.parts.node.ledger_progress().map(|progress| progress.missing).unwrap_or_default();
+                let committee = self.state()?.next_committee().weights().iter().map(|(peer, _)| *peer);
+                committee.filter(|peer| missing.iter().all(|(missing, _)| missing != peer)).collect()
             }
             names => names.iter().map(|name| self.named_peer(name)).collect::<Result<Vec<_>, _>>()?,
         };
         let state = self.state()?;
         if named.is_empty() {
-            return Err("no member of the committee is connected: name the new members with --member".into());
+            return Err("no member of the committee was heard lately: name the new members with --member".into());
         }
         let plan = state.recovery_plan(&named).map_err(|error| error.to_string())?;
         if plan.committee == *state.next_committee() {
