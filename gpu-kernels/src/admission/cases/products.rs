@@ -133,7 +133,11 @@ pub(crate) fn tiled_products(bench: &mut Bench, tilings: &[Tiling], digits: [usi
 pub(crate) fn long_axis(bench: &mut Bench) -> Cases {
     let (m, n, k) = (1, 2, AXIS_LONG);
     let (a, b) = (vec![-1.984_375; m * k], vec![1.984_375; n * k]);
-    product_outcomes(bench, (m, n, k), (&a, &b), ([2, 1], &[Tiling::DEFAULT]))
+    let mut outcomes = Vec::new();
+    for digits in [[2, 1], [1, 1]] {
+        outcomes.extend(product_outcomes(bench, (m, n, k), (&a, &b), (digits, &[Tiling::DEFAULT]))?);
+    }
+    Ok(outcomes)
 }
 
 /// One product by each of these tilings.
