@@ -1,6 +1,6 @@
 //! Products at training shapes beside rten-gemm's, of 8-bit integers and of f32.
 
-use crate::row::Row;
+use crate::row::{Row, processor_ms};
 use manta_gpu_kernels::SimdPath;
 use manta_gpu_kernels::benchmark::{ProductBenchmark, TRAINING_SHAPES};
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
@@ -9,10 +9,17 @@ use rten_tensor::prelude::*;
 use std::error::Error;
 use std::time::Instant;
 
-fn time_ms(work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
-    work();
-    start.elapsed().as_secs_f64() * 1e3
+/// Multiply-adds of a sample at least: enough for the system's account of processor time.
+const MULTIPLY_ADDS: usize = 8_000_000_000;
+
+/// Milliseconds on the clock and of the processor, one `work` of `repeats`.
+fn time_ms(repeats: usize, mut work: impl FnMut()) -> [f64; 2] {
+    let (start, before_ms) = (Instant::now(), processor_ms());
+    for _ in 0..repeats {
+        work();
+    }
+    let wall_ms = start.elapsed().as_secs_f64() * 1e3;
+    [wall_ms, processor_ms() - before_ms].map(|ms| ms / repeats as f64)
 }
 
 /// Ours takes packed operands to f32, rounded and scaled; rten's take packed
@@ -30,17 +37,21 @@ pub fn compare(threads: usize, samples: usize) -> Result<Vec<Row>, Box<dyn Error
         let (packed_a, packed_b) = (integers.prepack_a(a.view()), integers.prepack_b(b.view()));
         let (packed_float_a, packed_float_b) = (floats.prepack_a(float_a.view()), floats.prepack_b(float_b.view()));
         let (mut out, mut float_out) = (vec![0i32; m * n], vec![0.0f32; m * n]);
-        let mut times = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        let repeats = (MULTIPLY_ADDS / (m * n * k)).max(1);
+        let mut times: [[Vec<f64>; 2]; 4] = Default::default();
         for round in 0..=samples {
-            let ours_ms = time_ms(|| ours.multiply());
-            let pack_ms = time_ms(|| ours.pack());
-            let integer_ms = time_ms(|| {
+            let ours_ms = time_ms(repeats, || ours.multiply());
+            let whole_ms = time_ms(repeats, || {
+                ours.pack();
+                ours.multiply();
+            });
+            let integer_ms = time_ms(repeats, || {
                 pool.install(|| {
                     let (a, b) = (GemmInputA::Packed(&packed_a), GemmInputB::Packed(&packed_b));
                     integers.gemm(&mut out, a, b, GemmOptions::default()).expect("shapes fit");
                 });
             });
-            let float_ms = time_ms(|| {
+            let float_ms = time_ms(repeats, || {
                 pool.install(|| {
                     let (a, b) = (GemmInputA::Packed(&packed_float_a), GemmInputB::Packed(&packed_float_b));
                     floats.gemm(&mut float_out, a, b, GemmOptions::default()).expect("shapes fit");
@@ -48,33 +59,28 @@ pub fn compare(threads: usize, samples: usize) -> Result<Vec<Row>, Box<dyn Error
             });
             // The first round warms up.
             if round > 0 {
-                for (times, ms) in times.iter_mut().zip([ours_ms, pack_ms, integer_ms, float_ms]) {
-                    times.push(ms);
+                for (times, [wall_ms, processor_ms]) in times.iter_mut().zip([ours_ms, whole_ms, integer_ms, float_ms])
+                {
+                    times[0].push(wall_ms);
+                    times[1].push(processor_ms);
                 }
             }
         }
-        let [ours_ms, pack_ms, integer_ms, float_ms] = times;
-        let what = format!("product {name} [{m}, {n}, {k}], {threads} threads");
         let version = |kernel: &str| format!("rten-gemm 0.27.0, kernel {kernel}");
-        rows.push(Row::of_times(
-            (format!("8-bit {what}, operands packed"), "rten-gemm u8·i8", version(integers.kernel_name())),
-            ours_ms.clone(),
-            integer_ms,
-        )?);
-        rows.push(Row::of_times(
-            (format!("8-bit {what}, operands packed, against f32"), "rten-gemm f32", version(floats.kernel_name())),
-            ours_ms.clone(),
-            float_ms.clone(),
-        )?);
-        rows.push(Row::of_times(
-            (
-                format!("8-bit {what}, left operand rounded and packed from f32, against f32 packed"),
-                "rten-gemm f32",
-                version(floats.kernel_name()),
-            ),
-            ours_ms.iter().zip(&pack_ms).map(|(product, pack)| product + pack).collect(),
-            float_ms,
-        )?);
+        let (integer_version, float_version) = (version(integers.kernel_name()), version(floats.kernel_name()));
+        for (part, of) in ["", ", processor time"].into_iter().enumerate() {
+            let [ours, whole, integer, float] = times.each_ref().map(|times| times[part].clone());
+            let what = format!("8-bit product {name} [{m}, {n}, {k}], {threads} threads{of}");
+            let packed = format!("{what}, operands packed");
+            rows.push(Row::of_times(
+                (packed.clone(), "rten-gemm u8·i8", integer_version.clone()),
+                ours.clone(),
+                integer,
+            )?);
+            rows.push(Row::of_times((packed, "rten-gemm f32", float_version.clone()), ours, float.clone())?);
+            let rounded = format!("{what}, left operand rounded and packed from f32, theirs packed");
+            rows.push(Row::of_times((rounded, "rten-gemm f32", float_version.clone()), whole, float)?);
+        }
     }
     Ok(rows)
 }

@@ -1,6 +1,6 @@
 //! Whole training steps beside those of PyTorch and llm.c in f32.
 
-use crate::row::Row;
+use crate::row::{Row, processor_ms};
 use manta_gpu_kernels::EngineOptions;
 use manta_gpu_kernels::benchmark::{BenchmarkModel, StepBenchmark};
 use serde_json::Value;
@@ -62,16 +62,6 @@ impl Drop for Peer {
     }
 }
 
-/// Processor time of all threads of this process so far, in milliseconds.
-fn processor_ms() -> Result<f64, Box<dyn Error>> {
-    let mut total_ns = 0u64;
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        total_ns += text.split_whitespace().next().ok_or("schedstat is empty")?.parse::<u64>()?;
-    }
-    Ok(total_ns as f64 / 1e6)
-}
-
 /// Models of 10M to 30M parameters; one micro-batch of 1,024 tokens and the
 /// optimiser's step. llm.c takes part where LLMC_STEP names the program.
 pub fn compare(threads: usize, samples: usize) -> Result<Vec<Row>, Box<dyn Error>> {
@@ -111,9 +101,9 @@ fn beside(
     }
     let (mut wall, mut processor) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for _ in 0..samples {
-        let before_ms = processor_ms()?;
+        let before_ms = processor_ms();
         wall[0].push(ours.run()?.step_ns as f64 / 1e6);
-        processor[0].push(processor_ms()? - before_ms);
+        processor[0].push(processor_ms() - before_ms);
         let [wall_ms, peer_processor_ms] = peer.step_ms()?;
         wall[1].push(wall_ms);
         processor[1].push(peer_processor_ms);
