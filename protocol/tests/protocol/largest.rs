@@ -1,6 +1,8 @@
 //! The largest messages that all limits allow fit an envelope.
 
 use crate::samples::{NOW, identity, network, peer};
+use manta_protocol::consensus::{COMMITTEE_MAX, Committee, HEIGHT_MAX, Plan, Recovery, RecoveryReply, Seal};
+use manta_protocol::ids::Signature;
 use manta_protocol::market::listing::{Address, Contact};
 use manta_protocol::run::ledger::{Ledger, SPANS_MAX, Span};
 use manta_protocol::run::report::AbortReason;
@@ -10,7 +12,7 @@ use manta_protocol::run::view::{
 };
 use manta_protocol::wire::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, CHUNKS_MAX, ENVELOPE_BYTES_MAX, MEMBERS_MAX};
 use manta_protocol::wire::{Envelope, Message};
-use manta_protocol::{Duration, Hash, RunId};
+use manta_protocol::{Duration, Hash, PeerId, RunId};
 
 /// Numbers that take the most bytes.
 const LONG: u64 = u64::MAX;
@@ -75,4 +77,18 @@ fn the_largest_messages_about_views_fit_an_envelope() {
         let opened = Envelope::open(&bytes, network()).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(opened.message, message, "{what}");
     }
+}
+
+#[test]
+fn the_recovery_with_the_most_members_fits_an_envelope() {
+    let member = |number: usize| PeerId([number as u8 + 1; 32]);
+    let weights = (0..COMMITTEE_MAX).map(|number| (member(number), u64::MAX / 4 / COMMITTEE_MAX as u64)).collect();
+    let committee = Committee::new(weights).expect("as many as there can be");
+    let plan = Plan { chain: Hash([255; 32]), height: HEIGHT_MAX, parent: Hash([255; 32]), committee };
+    let seal = |number| Seal { author: member(number), signature: Signature([255; 64]) };
+    let recovery = Recovery::new(plan, (0..COMMITTEE_MAX).map(seal).collect());
+    let message = Message::RecoveryReply(Box::new(RecoveryReply { chain: Hash([255; 32]), recovery: Some(recovery) }));
+    let bytes = identity(1).seal(network(), LONG, NOW + Duration::from_s(1), &message);
+    assert!(bytes.len() <= ENVELOPE_BYTES_MAX, "{} bytes, at most {ENVELOPE_BYTES_MAX}", bytes.len());
+    assert_eq!(Envelope::open(&bytes, network()).expect("it is within every limit").message, message);
 }

@@ -2,8 +2,10 @@
 //! nowhere else.
 
 use crate::trust::{Swarm, s};
-use manta_protocol::consensus::{Plan, Recovery};
-use manta_protocol::{Command, Event, Hash, Input, Node, PeerId};
+use manta_protocol::consensus::{Committee, Plan, Recovery, RecoveryReply, Seal};
+use manta_protocol::trust::words::LedgerStatus;
+use manta_protocol::wire::{Identity, Message};
+use manta_protocol::{Command, Duration, Event, Hash, Input, NetworkId, Node, PeerId};
 
 /// A swarm of five of which two have left for good, and the three who wait.
 fn waiting(seed: u64) -> (Swarm, [PeerId; 2], [PeerId; 3]) {
@@ -162,4 +164,60 @@ fn two_recoveries_of_one_ledger_are_two_ledgers() {
     swarm.run(s(20));
     assert!(chain(&swarm, &second) == chains[1] && swarm.ledger(&second).height() > height + 20);
     assert_eq!(told(&swarm, &second, differs), 1, "the other one is another ledger now");
+}
+
+/// A stranger says that it is on a chain of its own, and how it came there.
+fn claim(swarm: &mut Swarm, to: PeerId, stranger: u8, recovery: Option<Recovery>) {
+    let (chain, ledger) = (chain(swarm, &to), swarm.ledger(&to).ledger());
+    let identity = Identity::from_secret([stranger; 32]);
+    let (network, seq) = (NetworkId::from_name("trust"), swarm.now.as_unix_ms());
+    let seal = |message: &Message| identity.seal(network, seq, swarm.now + Duration::from_s(5), message);
+    let status = LedgerStatus { ledger, height: 400, alone: false, chain: Hash::of(&[stranger]) };
+    let gossip = Input::Gossip { message: 1, bytes: seal(&Message::LedgerStatus(status)) };
+    let reply = Message::RecoveryReply(Box::new(RecoveryReply { chain, recovery }));
+    let frame = Input::Frame { from: identity.peer_id(), bytes: seal(&reply) };
+    // Said before anybody asked, it is not heard.
+    swarm.input(to, frame.clone());
+    swarm.input(to, gossip);
+    swarm.input(to, frame);
+}
+
+#[test]
+fn what_strangers_make_up_is_refused_and_offers_are_few() {
+    let (mut swarm, gone, left) = waiting(25);
+    let (me, before) = (left[0], chain(&swarm, &left[0]));
+    let offers = |swarm: &Swarm| swarm.peers[&me].node.as_ref().expect("it runs").recovery_offers().to_vec();
+    let plan = |swarm: &Swarm, members: &[PeerId]| swarm.ledger(&me).recovery_plan(members).unwrap();
+
+    let stranger = Identity::from_secret([1; 32]);
+    let others = plan(&swarm, &[left[1]]);
+    let own = Plan { committee: Committee::new(vec![(stranger.peer_id(), 1)]).unwrap(), ..others.clone() };
+    let forged = Seal { author: left[1], ..others.consent(&stranger) };
+    let with_me = plan(&swarm, &[me, left[1]]);
+    let made_up = [
+        (Recovery::new(own.clone(), vec![own.consent(&stranger)]), "has no key in this ledger"),
+        (Recovery::new(others.clone(), vec![forged]), "does not fit"),
+        (Recovery::new(others.clone(), Vec::new()), "has not consented"),
+        (consented(&swarm, &with_me, &[left[1]]), "has not consented"),
+        (consented(&swarm, &Plan { chain: Hash::of(b"x"), ..others.clone() }, &[left[1]]), "another chain"),
+    ];
+    for (number, (recovery, why)) in (1..).zip(made_up) {
+        claim(&mut swarm, me, number, Some(recovery));
+        let refused = |event: &Event| matches!(event, Event::Refused { why: found } if found.contains(why));
+        assert!(told(&swarm, &me, refused) > 0, "{why}");
+    }
+    assert!(offers(&swarm).is_empty());
+
+    // Old members may sign what they like: what is kept is bounded, the best backed first.
+    let all = [gone[0], gone[1], left[1], left[2]];
+    for subset in 1..16u8 {
+        let members: Vec<_> = (0..4).filter(|member| subset & (1 << member) != 0).map(|member| all[member]).collect();
+        let recovery = consented(&swarm, &plan(&swarm, &members), &members);
+        claim(&mut swarm, me, 100 + subset, Some(recovery));
+    }
+    let kept = offers(&swarm);
+    assert_eq!((kept.len(), kept[0].plan.committee.weights().len()), (8, 4));
+    claim(&mut swarm, me, 200, None);
+    swarm.run(s(5));
+    assert_eq!((chain(&swarm, &me), offers(&swarm)), (before, kept), "nothing follows from any of it");
 }

@@ -29,7 +29,7 @@ pub(crate) struct Peer {
 /// Some peers, and everything that is on its way between them.
 pub(crate) struct Swarm {
     seed: Seed,
-    now: Time,
+    pub(crate) now: Time,
     pub(crate) peers: BTreeMap<PeerId, Peer>,
     pub(crate) identities: BTreeMap<PeerId, Identity>,
     due: BTreeMap<(Time, u64), (PeerId, Input)>,
