@@ -90,6 +90,8 @@ struct Asked {
     ledger: Hash,
     whom: PeerId,
     until: Time,
+    /// Whether the question may have come there.
+    is_reached: bool,
 }
 
 /// See the module.
@@ -206,7 +208,7 @@ impl Trust {
         if let Some(asked) = &mut self.asked
             && asked.whom == *peer
         {
-            asked.until = now;
+            (asked.until, asked.is_reached) = (now, false);
         }
     }
 
@@ -214,7 +216,7 @@ impl Trust {
     pub(crate) fn undelivered(&mut self, to: PeerId, now: Time) {
         self.sync.refused(&to, now);
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.whom == to) {
-            asked.until = now;
+            (asked.until, asked.is_reached) = (now, false);
         }
     }
 
