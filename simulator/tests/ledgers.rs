@@ -81,11 +81,15 @@ fn seeds_with_faults_of_every_kind_never_fork() {
 #[test]
 fn seeds_that_once_failed() {
     let seeds = [
-        1115, // six that started together looked in on each other's ledgers, and the swarm split for good
-        1135, // the same with a restart
+        (1115, Some(0)), // six that started together looked in on each other's ledgers, and the swarm split for good
+        (1135, Some(0)), // the same with a restart
+        // A member that lost its disk and could not make itself heard mistrusted for a minute all those
+        // whom it could not ask for the ledger, and went on alone; now it asks again after ten seconds.
+        (22_779, None),
+        // Nine that started together were looked at before they had come to one ledger.
+        (22_857, None),
     ];
-    for seed in seeds {
-        let founders = Some(0);
+    for (seed, founders) in seeds {
         assert_good(&run(&Options { seed, founders, ..Options::default() }));
     }
 }

@@ -580,4 +580,6 @@ fn fail(action: &'static str, path: &Path, source: io::Error) -> ChainError {
 }
 
 #[cfg(test)]
+mod deaths;
+#[cfg(test)]
 mod tests;

@@ -49,7 +49,7 @@ pub(crate) struct Point {
 }
 
 /// All points there are.
-const POINTS: [(&str, What, Step); 16] = [
+pub(crate) const POINTS: [(&str, What, Step); 16] = [
     ("document-begun", What::Document, Step::Begun),
     ("document-torn", What::Document, Step::Torn),
     ("document-written", What::Document, Step::Written),

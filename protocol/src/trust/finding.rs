@@ -25,11 +25,15 @@ impl Trust {
     pub(super) fn follow_rumours(&mut self, now: Time, out: &mut Outbox) {
         if let Some(asked) = self.asked.filter(|asked| asked.until <= now) {
             self.asked = None;
-            self.rumours.doubt(asked.whom, now);
+            if asked.is_reached {
+                self.rumours.doubt(asked.whom, now);
+            } else {
+                self.rumours.pass_over(asked.whom, now);
+            }
         }
         match self.rumours.decide(self.own(), now) {
             Move::Follow(ledger, whom) if self.asked.is_none() => {
-                self.asked = Some(Asked { ledger, whom, until: now + ANSWER_MAX });
+                self.asked = Some(Asked { ledger, whom, until: now + ANSWER_MAX, is_reached: true });
                 out.send(whom, Message::GenesisAsk(GenesisAsk { ledger }), About::Ledger, now);
             }
             Move::Split(theirs, _) if self.told_of_split.is_none_or(|at| now.since(at) >= SPLIT_AGAIN) => {

@@ -21,6 +21,8 @@ const HEARD_MAX: usize = 256;
 const STALE_AFTER: Duration = Duration::from_s(60);
 /// A peer that did not show the ledger that it spoke of is not asked again for so long.
 const MISTRUST: Duration = Duration::from_s(60);
+/// One that our question did not reach is passed over for so long: it may be our link.
+const UNREACHED: Duration = Duration::from_s(10);
 
 /// What others say about their ledgers.
 #[derive(Debug, Default)]
@@ -60,9 +62,18 @@ impl Rumours {
 
     /// A peer did not show the ledger that it spoke of.
     pub(crate) fn doubt(&mut self, peer: PeerId, now: Time) {
+        self.pass_over_until(peer, now + MISTRUST, now);
+    }
+
+    /// A peer could not be asked for the ledger that it spoke of.
+    pub(crate) fn pass_over(&mut self, peer: PeerId, now: Time) {
+        self.pass_over_until(peer, now + UNREACHED, now);
+    }
+
+    fn pass_over_until(&mut self, peer: PeerId, until: Time, now: Time) {
         self.doubted.retain(|_, until| *until > now);
         if self.doubted.len() < HEARD_MAX {
-            self.doubted.insert(peer, now + MISTRUST);
+            self.doubted.insert(peer, until);
         }
     }
 
@@ -147,6 +158,17 @@ mod tests {
         rumours.hear(peer(1), status(2, false), later);
         assert_eq!(rumours.decide(None, later), Move::Follow(Hash([2; 32]), peer(1)));
         assert_eq!(rumours.decide(None, later + STALE_AFTER), Move::Stay, "it may be gone");
+    }
+
+    #[test]
+    fn who_could_not_be_asked_is_asked_again_soon() {
+        let mut rumours = Rumours::default();
+        rumours.hear(peer(1), status(2, false), Time(1));
+        rumours.pass_over(peer(1), Time(1));
+        assert_eq!(rumours.decide(None, Time(1)), Move::Stay);
+        let follow = Move::Follow(Hash([2; 32]), peer(1));
+        assert_eq!(rumours.decide(None, Time(1) + UNREACHED), follow);
+        assert_eq!(rumours.decide(own(1, true), Time(1) + UNREACHED), follow, "though it has its own meanwhile");
     }
 
     #[test]

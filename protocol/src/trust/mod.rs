@@ -96,6 +96,8 @@ struct Asked {
     ledger: Hash,
     whom: PeerId,
     until: Time,
+    /// Whether the question may have come there.
+    is_reached: bool,
 }
 
 /// See the module.
@@ -251,7 +253,7 @@ impl Trust {
         if let Some(asked) = &mut self.asked
             && asked.whom == *peer
         {
-            asked.until = now;
+            (asked.until, asked.is_reached) = (now, false);
         }
     }
 
@@ -260,7 +262,7 @@ impl Trust {
         self.sync.refused(&to, now);
         self.recoveries.undelivered(&to);
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.whom == to) {
-            asked.until = now;
+            (asked.until, asked.is_reached) = (now, false);
         }
     }
 

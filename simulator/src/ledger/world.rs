@@ -248,7 +248,8 @@ impl World {
         // Whose owner has not said whether to follow a recovery waits for that.
         let honest = || self.machines.iter().filter(|machine| !machine.is_faulty && !machine.waits_for_its_owner());
         let lowest = honest().filter(|machine| machine.state == State::Up).map(Machine::height).min().unwrap_or(0);
-        if lowest >= self.target {
+        // Who begins without one common ledger comes to one in time.
+        if lowest >= self.target && (self.is_on_one_ledger() || self.setup.broken.is_some()) {
             return true;
         }
         let quiet = self.schedule.now().since(self.last_fault);
@@ -264,6 +265,13 @@ impl World {
             self.target
         ));
         true
+    }
+
+    /// Whether all honest machines that are up keep the same ledger.
+    fn is_on_one_ledger(&self) -> bool {
+        let up = self.machines.iter().filter(|machine| !machine.is_faulty && machine.state == State::Up);
+        let ledgers: BTreeSet<_> = up.filter_map(|machine| Some(machine.node.ledger()?.ledger())).collect();
+        ledgers.len() <= 1
     }
 
     /// A fault has come or ended: there has to be progress after it.
