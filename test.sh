@@ -17,12 +17,18 @@ fi
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 deny_version=0.20.2
 
+# Whether the environment asks aloud to leave something out.
+skips() { case ",${MANTA_TEST_SKIP:-}," in *",$1,"*) true ;; *) false ;; esac }
+
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 # Debian and Ubuntu packages that tests use: a software Vulkan adapter, and
-# network namespaces for two peers that share no loopback.
+# network namespaces for two peers that share no loopback, and PyTorch for what
+# transformers and we must agree on.
 install_packages() {
     local missing=()
+    skips transformers || /usr/bin/python3 -c 'import torch, venv, ensurepip' 2>/dev/null ||
+        missing+=(python3-torch python3-venv)
     command -v ip >/dev/null || missing+=(iproute2)
     ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || missing+=(mesa-vulkan-drivers libvulkan1)
     if [ ${#missing[@]} -eq 0 ]; then return; fi
@@ -35,6 +41,17 @@ install_packages() {
     [ "$(id -u)" -eq 0 ] || sudo=sudo
     $sudo apt-get update -qq
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# transformers beside the system's PyTorch, once for each version (a minute).
+install_transformers() {
+    local requirements=peer/tests/transformers/requirements.txt venv="$cache/transformers"
+    if skips transformers || cmp -s "$requirements" "$venv/installed.txt"; then return; fi
+    echo "installing transformers (once)"
+    rm -rf "$venv"
+    /usr/bin/python3 -m venv --system-site-packages "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+    cp "$requirements" "$venv/installed.txt"
 }
 
 # cargo-deny is built once for each version and kept in the cache.
@@ -61,6 +78,8 @@ lint() {
 }
 
 tests() {
+    step "transformers"
+    install_transformers
     step "building"
     cargo build --release --locked --workspace --all-targets
     step "tests"

@@ -3,6 +3,9 @@
 
 use crate::samples::{NOW, confirm, identity, messages, network, peer, spec};
 use manta_protocol::membership::Genesis;
+use manta_protocol::run::RunSpec;
+use manta_protocol::run::spec::RopeScalingSpec;
+use manta_protocol::wire::codec::{self, CodecError};
 use manta_protocol::wire::{Envelope, Message};
 use manta_protocol::{Hash, NetworkId, Seed, Time};
 use std::fmt::Write;
@@ -68,4 +71,39 @@ fn derived_names_have_exactly_these_values() {
         assert_eq!(found, expected);
     }
     assert_eq!(Seed::from_number(7).value("batch", 3), 5857739711116343970);
+}
+
+#[test]
+fn a_spec_that_starts_from_a_model_has_exactly_this_name() {
+    let mut tuned = spec();
+    tuned.initial = Some(Hash::of(b"parameters"));
+    let llama3 = |factor: f32, low: f32, high: f32| RopeScalingSpec::Llama3 {
+        factor: factor.into(),
+        low_freq_factor: low.into(),
+        high_freq_factor: high.into(),
+        original_max_position_embeddings: 8192,
+    };
+    tuned.model.rope_scaling = Some(llama3(8.0, 1.0, 4.0));
+    assert_eq!(tuned.validate(), Ok(()));
+    assert_eq!(tuned.hash().to_string(), "64d0b8cd2e287e10e17a3144948586a32a37207f4773e617c6cd7617f3c594dd");
+    let bytes = codec::encode(&tuned);
+    assert_eq!(codec::decode::<RunSpec>(&bytes, 1024), Ok(tuned.clone()));
+    // What is not there is left out, and null in its place is another encoding.
+    let mut plain = codec::encode(&spec());
+    assert_eq!(plain[0], 0xaf, "a map of 15");
+    plain[0] = 0xb0;
+    plain.extend([0x0f, 0xf6]);
+    assert_eq!(codec::decode::<RunSpec>(&plain, 1024), Err(CodecError::NotCanonical));
+    for scaling in [
+        llama3(0.5, 1.0, 4.0),
+        llama3(8.0, 4.0, 4.0),
+        llama3(8.0, 0.0, 4.0),
+        llama3(f32::NAN, 1.0, 4.0),
+        llama3(8.0, f32::NAN, 4.0),
+        RopeScalingSpec::Linear { factor: f32::INFINITY.into() },
+        RopeScalingSpec::Linear { factor: (-2.0).into() },
+    ] {
+        tuned.model.rope_scaling = Some(scaling);
+        assert!(tuned.validate().is_err_and(|problem| problem.contains("rope_scaling")), "{scaling:?}");
+    }
 }
