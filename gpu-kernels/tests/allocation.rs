@@ -52,6 +52,7 @@ fn steps_after_the_first_allocate_nothing_of_their_own() {
         max_position_embeddings: 96,
         rope_theta: 10_000.0,
         rms_norm_eps: 1e-5,
+        rope_scaling: None,
         tie_word_embeddings: false,
         initializer_range: 0.05,
     };
