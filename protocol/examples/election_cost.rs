@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const PEERS: usize = 1_000;
 /// Those that the ledger begins with; the others come to weight by probation.
 const FOUNDERS: usize = 16;
+/// Epochs before the first that is measured: as many tasks end as begin by then.
+const SETTLE_EPOCHS: u64 = 40;
 /// The weight of one peer where single operations are timed.
 const WEIGHT: u64 = 100_000;
 /// One of so many results of a trusted owner is compared.
@@ -153,8 +155,7 @@ impl Swarm {
     fn measure(&mut self, epochs: u64, verify_us: f64) {
         let (mut own, mut block, mut empty) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
         let (mut proofs, mut tasks, mut chances) = (0, 0, 0);
-        // Tasks of the time before are done first.
-        for epoch in 0..epochs + 8 {
+        for epoch in 0..epochs + SETTLE_EPOCHS {
             let mut said = Vec::new();
             let used = timed(|| (0..PEERS).for_each(|number| self.elections(number, &mut said)));
             (0..PEERS).for_each(|number| self.dues(number, &mut said));
@@ -163,7 +164,7 @@ impl Swarm {
             let (block_used, next) = timed_value(|| self.state.execute(&found, u64::MAX));
             let (empty_used, _) = timed_value(|| black_box(self.state.execute(&nothing, u64::MAX).is_ok()));
             self.state = next.expect("the block that was built is accepted");
-            if epoch >= 8 {
+            if epoch >= SETTLE_EPOCHS {
                 (own, block, empty) = (own + used, block + block_used, empty + empty_used);
                 let commits = found.transactions.iter().filter_map(|transaction| match transaction.action {
                     Action::Commit(commit) => Some(commit),
