@@ -24,7 +24,7 @@ pub(crate) struct Preset {
 }
 
 /// All presets, smallest first.
-pub(crate) const PRESETS: [Preset; 3] = [
+pub(crate) const PRESETS: [Preset; 7] = [
     Preset {
         name: "nano",
         about: "about 0.1M parameters: a quick check",
@@ -67,6 +67,66 @@ pub(crate) const PRESETS: [Preset; 3] = [
         micro_batch_sequences: 4,
         micro_batches: 4,
         learning_rate: 1e-3,
+        outer_learning_rate: 0.7,
+        outer_momentum: 0.9,
+    },
+    Preset {
+        name: "medium",
+        about: "about 24M parameters: a day on a few machines",
+        hidden_size: 512,
+        intermediate_size: 1408,
+        layers: 8,
+        heads: 8,
+        key_value_heads: 4,
+        sequence_length: 512,
+        micro_batch_sequences: 2,
+        micro_batches: 4,
+        learning_rate: 8e-4,
+        outer_learning_rate: 0.7,
+        outer_momentum: 0.9,
+    },
+    Preset {
+        name: "base",
+        about: "about 85M parameters, 124M with a vocabulary of 50,000: wants graphics cards",
+        hidden_size: 768,
+        intermediate_size: 2048,
+        layers: 12,
+        heads: 12,
+        key_value_heads: 12,
+        sequence_length: 512,
+        micro_batch_sequences: 2,
+        micro_batches: 8,
+        learning_rate: 6e-4,
+        outer_learning_rate: 0.7,
+        outer_momentum: 0.9,
+    },
+    Preset {
+        name: "large",
+        about: "about 290M parameters: wants several graphics cards",
+        hidden_size: 1024,
+        intermediate_size: 2816,
+        layers: 24,
+        heads: 16,
+        key_value_heads: 8,
+        sequence_length: 1024,
+        micro_batch_sequences: 1,
+        micro_batches: 16,
+        learning_rate: 3e-4,
+        outer_learning_rate: 0.7,
+        outer_momentum: 0.9,
+    },
+    Preset {
+        name: "1b",
+        about: "about 970M parameters: wants many graphics cards, and 32 GB of memory on each machine",
+        hidden_size: 2048,
+        intermediate_size: 5632,
+        layers: 22,
+        heads: 32,
+        key_value_heads: 4,
+        sequence_length: 1024,
+        micro_batch_sequences: 1,
+        micro_batches: 32,
+        learning_rate: 2e-4,
         outer_learning_rate: 0.7,
         outer_momentum: 0.9,
     },
@@ -145,5 +205,42 @@ impl Preset {
             tie_word_embeddings: true,
             initializer_range: 0.02,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use manta_gpu_kernels::{ArithmeticSpec, Layout};
+
+    /// Millions of parameters that a text promises: the first number before an M.
+    fn promised(about: &str) -> f64 {
+        let (number, _) = about.split_once('M').expect("a number of millions");
+        number.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    #[test]
+    fn presets_are_what_they_say_and_can_be_trained() {
+        for preset in PRESETS {
+            let model = preset.model(256);
+            let millions = Layout::new(&model).len() as f64 / 1e6;
+            let said = promised(preset.about);
+            assert!(
+                (millions / said - 1.0).abs() < 0.07 || (millions - said).abs() < 0.05,
+                "{}: {millions}",
+                preset.name
+            );
+            model.validate().expect(preset.name);
+            let course = preset.course(256);
+            let arithmetic = ArithmeticSpec {
+                micro_batch_sequences: course.micro_batch_sequences as usize,
+                sequence_length: course.sequence_length,
+                ..ArithmeticSpec::default()
+            };
+            arithmetic.validate(&model).expect(preset.name);
+        }
+        let base = Preset::find("base").expect("it is there").model(50_000);
+        assert_eq!(Layout::new(&base).len() / 1_000_000, 123);
+        assert!(Preset::find("huge").is_err_and(|error| error.contains("nano, tiny")));
     }
 }

@@ -2,6 +2,7 @@
 
 mod backward;
 pub mod config;
+pub mod cost;
 pub mod engine;
 pub(crate) mod forward;
 pub(crate) mod init;

@@ -1,7 +1,9 @@
 //! `manta devices`.
 
+use super::fit::Fit;
 use super::{Error, format};
 use crate::device::{Chosen, Wanted, cache_of};
+use crate::preset::{PRESETS, Preset};
 use clap::Args;
 use manta_gpu_kernels::admission::{
     AdmissionReport, Forms, OpForm, TunedClass, check_and_keep, kept_report, kept_tunings,
@@ -17,20 +19,38 @@ use std::path::Path;
 #[command(after_help = "\
 A device computes for others only after it has been admitted: each kernel must
 give the bits of its native twin on known answers. `manta up` tests a device
-when it first meets it; --check tests all of them again, after a new driver.")]
+when it first meets it; --check tests all of them again, after a new driver.
+
+Examples:
+  manta devices                               what there is
+  manta devices --preset base --vocab 50000   whether such a model fits here, and how long a step takes")]
 pub(super) struct DevicesArgs {
     /// Test every device now, whatever is known
     #[arg(long)]
     check: bool,
+
+    #[arg(long, value_name = "NAME", value_parser = Preset::find, help = preset_help())]
+    preset: Option<Preset>,
+
+    /// Tokens of the tokenizer that --preset is meant with
+    #[arg(long, value_name = "N", default_value_t = 256, requires = "preset", value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    vocab: u32,
 
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
+fn preset_help() -> String {
+    format!("Tell what training takes on the processor: {}", PRESETS.map(|preset| preset.name).join(", "))
+}
+
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report {
+    /// What training the preset takes, if one was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fit: Option<Fit>,
     devices: Vec<Entry>,
     /// What `--device auto` takes.
     chosen: String,
@@ -55,7 +75,8 @@ pub(super) fn run(arguments: &DevicesArgs, data_dir: &Path) -> Result<(), Error>
     let cache = cache_of(data_dir);
     let devices = list_devices().into_iter().map(|device| entry(device, arguments.check, &cache)).collect();
     let chosen = Chosen::choose(&Wanted::Auto, Some(&cache))?;
-    let report = Report { devices, chosen: chosen.name(), chosen_kind: chosen.kind(), reason: chosen.why.clone() };
+    let fit = arguments.preset.map(|preset| Fit::of(&preset, arguments.vocab as usize)).transpose()?;
+    let report = Report { fit, devices, chosen: chosen.name(), chosen_kind: chosen.kind(), reason: chosen.why.clone() };
     let text = if arguments.json { format!("{}\n", serde_json::to_string(&report)?) } else { text(&report) };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
@@ -89,6 +110,9 @@ fn text(report: &Report) -> String {
         text += "no graphics devices were found; install a Vulkan driver if there should be one\n\n";
     }
     let _ = writeln!(text, "--device auto takes {} ({}): {}", report.chosen, report.chosen_kind, report.reason);
+    if let Some(fit) = &report.fit {
+        let _ = write!(text, "\n{fit}");
+    }
     text
 }
 

@@ -10,6 +10,7 @@ mod devices;
 mod drill;
 mod eval;
 mod files;
+mod fit;
 mod format;
 mod generate;
 mod invite;

@@ -158,6 +158,16 @@ fn check_counts(request: &OrderRequest) -> Result<(), String> {
     Ok(())
 }
 
+/// Memory that a member of a run takes besides the text, with an engine of `engine_bytes`.
+pub(crate) fn member_bytes(engine_bytes: u64, parameters: u64, local: bool) -> u64 {
+    // A vector is also here as own values, others' values of the own part and the
+    // sums of two exchanges; a state of three as it is cut for newcomers, and as
+    // it goes to the disk. Local training keeps anchor, momentum and a past of three.
+    let vectors = 5 + 2 * 3 + if local { 5 } else { 0 };
+    let transfer_bytes = parameters.saturating_mul(4 * vectors);
+    engine_bytes.saturating_add(transfer_bytes).saturating_add(MEMORY_BASE_BYTES)
+}
+
 fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wish {
     let parameters = spec.model.parameters().unwrap_or(u64::MAX);
     // Forward and backward take three products a weight and token; measured
@@ -165,17 +175,10 @@ fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wis
     let products = u128::from(parameters) * u128::from(spec.tokens_per_member_step()) * u128::from(spec.steps()) * 3;
     let seconds = products * 10 / u128::from(multiply_adds_per_s.max(1));
     let engine_bytes = Engine::memory_bytes(&model_config(&spec.model), &arithmetic(spec), host::hardware_threads());
-    // A vector is also here as own values, others' values of the own part and the
-    // sums of two exchanges; a state of three as it is cut for newcomers, and as
-    // it goes to the disk. Local training keeps anchor, momentum and a past of three.
-    let vectors = 5 + 2 * 3 + if request.local { 5 } else { 0 };
-    let transfer_bytes = parameters.saturating_mul(4 * vectors);
     Wish {
         members_min: request.peers_min,
         members_max: request.peers_max,
-        memory_bytes: [transfer_bytes, spec.data_bytes, MEMORY_BASE_BYTES]
-            .into_iter()
-            .fold(engine_bytes, u64::saturating_add),
+        memory_bytes: member_bytes(engine_bytes, parameters, request.local).saturating_add(spec.data_bytes),
         disk_bytes: spec.data_bytes.saturating_mul(2),
         duration_s: u64::try_from(seconds).unwrap_or(u64::MAX).saturating_add(60),
         patience_ms: request.patience_ms,

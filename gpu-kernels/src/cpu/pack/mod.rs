@@ -24,6 +24,8 @@ pub(crate) const CHUNK: usize = 1 << 16;
 const BLOCK_PANELS: usize = 4;
 /// Rows in such a block.
 const BLOCK: usize = BLOCK_PANELS * PANEL;
+/// Elements of a word of 16-bit integers, which is what paths without a packer of their own multiply.
+const GROUP: usize = 2;
 /// Elements of a row that are rounded at once; divides [`CHUNK`].
 const PIECE: usize = 512;
 
@@ -201,47 +203,32 @@ fn pack_block(simd: Simd, view: &View<'_>, block: usize, packing: &Packing, into
 
 dispatch! {
     fn rows_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
-        pack_rows::<2>(view, block, packing, into);
+        pack_rows(view, block, packing, into);
     }
 }
 
 dispatch! {
     fn columns_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
-        pack_columns::<2>(view, block, packing, into);
+        pack_columns(view, block, packing, into);
     }
 }
 
-/// The digits of a group in one word, the first in the lowest bits.
+/// The digits of a group in one word, the first in the lower half.
 #[inline(always)]
-fn word<const GROUP: usize>(digits: [i32; GROUP]) -> u32 {
-    let width = 32 / GROUP;
-    let mut word = 0;
-    for (place, &digit) in digits.iter().enumerate() {
-        word |= (digit as u32 & (u32::MAX >> (32 - width))) << (place * width);
-    }
-    word
+fn word([first, second]: [i32; GROUP]) -> u32 {
+    first as u32 & 0xffff | (second as u32) << 16
 }
 
 /// Narrows the digits of a run to the words of its groups.
 #[inline(always)]
-fn write_words<const GROUP: usize>(digits: &[i32], words: &mut [u32]) {
-    if GROUP == 4 {
-        let mut narrow = [0u8; PIECE];
-        for (to, &digit) in narrow[..digits.len()].iter_mut().zip(digits) {
-            *to = digit as u8;
-        }
-        for (word, bytes) in words.iter_mut().zip(narrow[..digits.len()].chunks_exact(4)) {
-            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
-    } else {
-        for (word, pair) in words.iter_mut().zip(digits.chunks_exact(2)) {
-            *word = pair[0] as u32 & 0xffff | (pair[1] as u32) << 16;
-        }
+fn write_words(digits: &[i32], words: &mut [u32]) {
+    for (to, pair) in words.iter_mut().zip(digits.chunks_exact(GROUP)) {
+        *to = word([pair[0], pair[1]]);
     }
 }
 
 #[inline(always)]
-fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+fn pack_rows(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
     let digits = packing.digits;
     let (groups, chunks) = (view.columns.div_ceil(GROUP), view.columns.div_ceil(CHUNK));
     let rows = (view.rows - block * BLOCK).min(BLOCK);
@@ -275,9 +262,9 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packin
                 let first = number * PIECE / GROUP;
                 if packing.row_major() {
                     let start = (row * digits + digit) * groups + first;
-                    write_words::<GROUP>(&one_digit[..length], &mut into.words[start..start + length / GROUP]);
+                    write_words(&one_digit[..length], &mut into.words[start..start + length / GROUP]);
                 } else {
-                    write_words::<GROUP>(&one_digit[..length], &mut words);
+                    write_words(&one_digit[..length], &mut words);
                     let to = into.words[(plane * groups + first) * PANEL..].chunks_exact_mut(PANEL);
                     for (to, &word) in to.zip(&words[..length / GROUP]) {
                         to[lane] = word;
@@ -289,7 +276,7 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packin
 }
 
 #[inline(always)]
-fn pack_columns<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+fn pack_columns(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
     let (digits, how) = (packing.digits, (packing.digits, packing.rounding));
     let (groups, chunks) = (view.rows.div_ceil(GROUP), view.rows.div_ceil(CHUNK));
     let first = block * BLOCK;

@@ -1,0 +1,48 @@
+//! What a training step costs, told before any is taken.
+
+use super::config::ModelConfig;
+use super::layout::Layout;
+
+/// Multiply-adds of training on one token: forward and backward, in sequences of `sequence_length` tokens.
+///
+/// A weight of a matrix takes one forward and two on the way back (gradients of its input and of itself); a tied
+/// embedding counts once, as the head, for looking rows up multiplies nothing. Scores and weighted values take a
+/// query's width each for half of the sequence, on average, and what lies behind the diagonal is left out. Digits
+/// beyond the first are not counted.
+pub fn multiply_adds_per_token(model: &ModelConfig, sequence_length: usize) -> u64 {
+    let layout = Layout::new(model);
+    let matrices = layout.tensors().iter().filter(|tensor| tensor.shape.len() == 2);
+    let weights: usize = matrices.map(|tensor| tensor.len()).sum();
+    let looked_up = if model.tie_word_embeddings { 0 } else { model.vocab_size * model.hidden_size };
+    let attention = model.num_hidden_layers * model.query_width() * (sequence_length + 1);
+    3 * (weights - looked_up + attention) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_each_product_three_times() {
+        let model = ModelConfig {
+            vocab_size: 100,
+            hidden_size: 8,
+            intermediate_size: 16,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            head_dim: 4,
+            max_position_embeddings: 32,
+            rope_theta: 10_000.0,
+            rope_scaling: None,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+            initializer_range: 0.02,
+        };
+        // q and o 8 × 8, k and v 4 × 8, three of 16 × 8; the head 100 × 8; two products with 8 × (31 + 1) ÷ 2.
+        let expected = 3 * (2 * (2 * 64 + 2 * 32 + 3 * 128) + 800 + 2 * 8 * 32);
+        assert_eq!(multiply_adds_per_token(&model, 31), expected);
+        let untied = ModelConfig { tie_word_embeddings: false, ..model };
+        assert_eq!(multiply_adds_per_token(&untied, 31), expected, "looking up multiplies nothing");
+    }
+}
