@@ -3,7 +3,8 @@
 //! `cargo run --release --manifest-path gpu-kernels/benches/peers/Cargo.toml -- [--samples N] [--threads N] [--steps-only]
 //! > rows.json` prints the rows that `docs/benchmarks/README.md` describes, with one thread and with all, or with N. PyTorch is Debian's
 //! (`apt-get install python3-torch libopenblas0-pthread`), run by /usr/bin/python3. With
-//! LLMC_STEP=PROGRAM, built as `llmc_step.c` says, llm.c takes part.
+//! LLMC_STEP=PROGRAM, llm.c takes part: a program around its `train_gpt2.c` that is given layers, heads,
+//! channels and vocabulary, and answers every line of its input as `torch_step.py --serve` does.
 
 mod products;
 mod row;

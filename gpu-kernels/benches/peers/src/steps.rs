@@ -38,7 +38,7 @@ impl Peer {
         Self::start(command.arg(script).arg(model).args(numbers).arg("--serve"), threads)
     }
 
-    /// Built from `llmc_step.c` by hand, for llm.c is no part of this.
+    /// A program that was built elsewhere, for llm.c is no part of this.
     fn llm_c(program: &str, vocab_size: usize, threads: usize) -> Result<Self, Box<dyn Error>> {
         Self::start(Command::new(program).args(["6", "6", "384"]).arg(vocab_size.to_string()), threads)
     }
