@@ -57,7 +57,7 @@ pub(crate) const PRESETS: [Preset; 7] = [
     },
     Preset {
         name: "small",
-        about: "about 11M parameters: hours on a few machines",
+        about: "about 10M parameters: hours on a few machines",
         hidden_size: 384,
         intermediate_size: 1024,
         layers: 6,
