@@ -1,7 +1,7 @@
 //! Times whole training steps of one model on the processor, and says where the time goes.
 //!
 //! `cargo run --release -p manta-gpu-kernels --example step_speed [model] [vocabulary] [threads] [steps] [path]`
-//! with model `small` (about 11M parameters) or `medium` (about 25M), and path `auto`,
+//! with model `small` (about 10M parameters) or `medium` (about 24M), and path `auto`,
 //! `portable`, `avx2` or `avx512_vnni`. Threads 0 means one for each processor.
 //! `processor ms` is the processor's time over all threads, which other programs on the
 //! machine disturb less than the time on the clock.
