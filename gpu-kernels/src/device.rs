@@ -423,3 +423,16 @@ impl Device {
         }
     }
 }
+
+/// The software adapter, for unit tests; none if the environment says aloud to skip.
+#[cfg(test)]
+pub(crate) fn software_adapter() -> Option<Device> {
+    match Device::open(&DeviceChoice::Software) {
+        Ok(device) => Some(device),
+        Err(error) if std::env::var("MANTA_TEST_SKIP").is_ok_and(|skip| skip.contains("gpu")) => {
+            eprintln!("skipped as MANTA_TEST_SKIP asks: {error}");
+            None
+        }
+        Err(error) => panic!("{error} (MANTA_TEST_SKIP=gpu skips this test)"),
+    }
+}

@@ -2,6 +2,11 @@
 
 use manta_gpu_kernels::model::config::ModelConfig;
 
+/// Of the outer optimiser of local training, for models of every size (DiLoCo's own values).
+pub(crate) const OUTER_LEARNING_RATE: f32 = 0.7;
+/// As above.
+pub(crate) const OUTER_MOMENTUM: f32 = 0.9;
+
 /// A named model with its training recipe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Preset {
@@ -18,9 +23,6 @@ pub(crate) struct Preset {
     /// Micro-batches of one member in one step.
     pub(crate) micro_batches: u32,
     pub(crate) learning_rate: f32,
-    /// Of the outer optimiser of local training.
-    pub(crate) outer_learning_rate: f32,
-    pub(crate) outer_momentum: f32,
 }
 
 /// All presets, smallest first.
@@ -37,8 +39,6 @@ pub(crate) const PRESETS: [Preset; 7] = [
         micro_batch_sequences: 4,
         micro_batches: 1,
         learning_rate: 4e-3,
-        outer_learning_rate: 0.7,
-        outer_momentum: 0.9,
     },
     Preset {
         name: "tiny",
@@ -52,8 +52,6 @@ pub(crate) const PRESETS: [Preset; 7] = [
         micro_batch_sequences: 8,
         micro_batches: 1,
         learning_rate: 3e-3,
-        outer_learning_rate: 0.7,
-        outer_momentum: 0.9,
     },
     Preset {
         name: "small",
@@ -67,8 +65,6 @@ pub(crate) const PRESETS: [Preset; 7] = [
         micro_batch_sequences: 4,
         micro_batches: 4,
         learning_rate: 1e-3,
-        outer_learning_rate: 0.7,
-        outer_momentum: 0.9,
     },
     Preset {
         name: "medium",
@@ -82,8 +78,6 @@ pub(crate) const PRESETS: [Preset; 7] = [
         micro_batch_sequences: 2,
         micro_batches: 4,
         learning_rate: 8e-4,
-        outer_learning_rate: 0.7,
-        outer_momentum: 0.9,
     },
     Preset {
         name: "base",
@@ -97,8 +91,6 @@ pub(crate) const PRESETS: [Preset; 7] = [
         micro_batch_sequences: 2,
         micro_batches: 8,
         learning_rate: 6e-4,
-        outer_learning_rate: 0.7,
-        outer_momentum: 0.9,
     },
     Preset {
         name: "large",
@@ -112,8 +104,6 @@ pub(crate) const PRESETS: [Preset; 7] = [
         micro_batch_sequences: 1,
         micro_batches: 16,
         learning_rate: 3e-4,
-        outer_learning_rate: 0.7,
-        outer_momentum: 0.9,
     },
     Preset {
         name: "1b",
@@ -127,8 +117,6 @@ pub(crate) const PRESETS: [Preset; 7] = [
         micro_batch_sequences: 1,
         micro_batches: 32,
         learning_rate: 2e-4,
-        outer_learning_rate: 0.7,
-        outer_momentum: 0.9,
     },
 ];
 
@@ -142,8 +130,6 @@ pub(crate) struct Course {
     /// Micro-batches of one member in one step.
     pub(crate) micro_batches: u32,
     pub(crate) learning_rate: f32,
-    pub(crate) outer_learning_rate: f32,
-    pub(crate) outer_momentum: f32,
 }
 
 impl Course {
@@ -155,8 +141,6 @@ impl Course {
             micro_batches: 4,
             // A tenth of what presets of this width take from the beginning.
             learning_rate: 0.04 / model.hidden_size as f32,
-            outer_learning_rate: 0.7,
-            outer_momentum: 0.9,
             model,
         }
     }
@@ -171,8 +155,6 @@ impl Preset {
             micro_batch_sequences: self.micro_batch_sequences,
             micro_batches: self.micro_batches,
             learning_rate: self.learning_rate,
-            outer_learning_rate: self.outer_learning_rate,
-            outer_momentum: self.outer_momentum,
         }
     }
 

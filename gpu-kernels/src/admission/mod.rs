@@ -386,24 +386,12 @@ fn refusal(ops: &[OpReport]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::DeviceChoice;
+    use crate::device::software_adapter;
     use crate::gpu::kernel::Flaw;
-
-    /// The software adapter; none if the environment says aloud to skip.
-    fn device() -> Option<Device> {
-        match Device::open(&DeviceChoice::Software) {
-            Ok(device) => Some(device),
-            Err(error) if std::env::var("MANTA_TEST_SKIP").is_ok_and(|skip| skip.contains("gpu")) => {
-                eprintln!("skipped as MANTA_TEST_SKIP asks: {error}");
-                None
-            }
-            Err(error) => panic!("{error} (MANTA_TEST_SKIP=gpu skips this test)"),
-        }
-    }
 
     #[test]
     fn a_device_that_fuses_is_admitted_with_integer_floats() {
-        let Some(device) = device() else { return };
+        let Some(device) = software_adapter() else { return };
         let fusing = Form { flaw: Some(Flaw::Fused), ..Form::default() };
         let report = check_forms(&device, Forms::default(), fusing, Form { soft: true, ..fusing }).unwrap();
         assert!(report.admitted() && report.whole_step, "{report:?}");
@@ -418,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_wrong_in_every_form_is_refused() {
-        let Some(device) = device() else { return };
+        let Some(device) = software_adapter() else { return };
         let flushing = Form { flaw: Some(Flaw::FlushesEarly), ..Form::default() };
         let report = check_forms(&device, Forms::default(), flushing, flushing).unwrap();
         assert!(!report.admitted() && !report.whole_step);

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_are_faster_than_floats_and_both_plausible() {
+    fn both_peaks_are_of_a_processors_order() {
         for path in SimdPath::available() {
             let Some(peak) = measure_peak(path, 1, 10).unwrap() else { continue };
             let plausible = 1_000_000_000..100_000_000_000_000;

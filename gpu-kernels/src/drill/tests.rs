@@ -3,7 +3,7 @@
 use super::*;
 use crate::admission::Forms;
 use crate::cpu::random::mix;
-use crate::device::{Device, DeviceChoice};
+use crate::device::software_adapter;
 use std::sync::OnceLock;
 
 /// Odd sizes among them.
@@ -51,14 +51,7 @@ fn digest(driller: &mut GemmDriller, shape: &GemmShape, seed: u8) -> [u8; 32] {
 /// The software adapter, admitted as asked; none if the environment says aloud to skip.
 fn device(forms: Forms) -> Option<AdmittedDevice> {
     static PLAIN: OnceLock<Option<AdmittedDevice>> = OnceLock::new();
-    let open = || match Device::open(&DeviceChoice::Software) {
-        Ok(device) => Some(AdmittedDevice::admit(device, forms, None).unwrap()),
-        Err(error) if std::env::var("MANTA_TEST_SKIP").is_ok_and(|skip| skip.contains("gpu")) => {
-            eprintln!("skipped as MANTA_TEST_SKIP asks: {error}");
-            None
-        }
-        Err(error) => panic!("{error} (MANTA_TEST_SKIP=gpu skips this test)"),
-    };
+    let open = || software_adapter().map(|device| AdmittedDevice::admit(device, forms, None).unwrap());
     if forms == Forms::default() { PLAIN.get_or_init(open).clone() } else { open() }
 }
 

@@ -1,7 +1,7 @@
 //! Between the run spec on the wire and the engine's own types.
 
 use crate::api::OrderRequest;
-use crate::preset::Course;
+use crate::preset::{Course, OUTER_LEARNING_RATE, OUTER_MOMENTUM};
 use manta_gpu_kernels::{ARITHMETIC_VERSION, ArithmeticSpec, ModelConfig, OptimizerConfig, OuterConfig, RopeScaling};
 use manta_protocol::run::RunSpec;
 use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec, OuterSpec, RopeScalingSpec};
@@ -54,10 +54,9 @@ pub(crate) fn run_spec(
         micro_batches: course.micro_batches,
         rounds: request.rounds,
         steps_per_round: request.steps_per_round,
-        outer: request.local.then(|| OuterSpec {
-            learning_rate: course.outer_learning_rate.into(),
-            momentum: course.outer_momentum.into(),
-        }),
+        outer: request
+            .local
+            .then(|| OuterSpec { learning_rate: OUTER_LEARNING_RATE.into(), momentum: OUTER_MOMENTUM.into() }),
         chunk_elements: CHUNK_ELEMENTS,
         solo: request.solo,
         initial,

@@ -289,21 +289,9 @@ impl GpuEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{DeviceChoice, DeviceError};
+    use crate::device::{DeviceError, software_adapter};
     use crate::gpu::kernel::Form;
     use crate::model::step::{MicroBatchKey, StepNumbers};
-
-    /// The software adapter; none if the environment says aloud to skip.
-    fn device() -> Option<Device> {
-        match Device::open(&DeviceChoice::Software) {
-            Ok(device) => Some(device),
-            Err(error) if std::env::var("MANTA_TEST_SKIP").is_ok_and(|skip| skip.contains("gpu")) => {
-                eprintln!("skipped as MANTA_TEST_SKIP asks: {error}");
-                None
-            }
-            Err(error) => panic!("{error} (MANTA_TEST_SKIP=gpu skips this test)"),
-        }
-    }
 
     fn config() -> ModelConfig {
         ModelConfig {
@@ -335,7 +323,7 @@ mod tests {
 
     #[test]
     fn work_that_is_cut_into_parts_gives_the_same_bits() {
-        let Some(device) = device() else { return };
+        let Some(device) = software_adapter() else { return };
         let step = |engine: &mut GpuEngine| {
             let before = device.activity().submissions;
             let loss = engine.accumulate_gradient(&[1, 2, 3, 4, 5], 1, &KEY).unwrap();
@@ -359,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_lost_device_is_an_error_and_no_panic() {
-        let Some(device) = device() else { return };
+        let Some(device) = software_adapter() else { return };
         let mut engine = engine(&device);
         let tokens = [1, 2, 3, 4, 5];
         engine.accumulate_gradient(&tokens, 1, &KEY).unwrap();
