@@ -107,6 +107,7 @@ fn four_peers_agree_drill_and_pay_and_one_that_was_killed_catches_up() {
 
     let balance = || told(&first, &["ledger", "account", fourth.id()]);
     let before = balance()["balance"].as_u64().expect("a number");
+    first.wait_for("1.5 credits", |status| status["ledger"]["balance"].as_u64().filter(|own| *own >= 1_500_000));
     let sent = told(&first, &["ledger", "transfer", fourth.id(), "1.5"]);
     let id = sent["transaction"].as_str().expect("an id");
     let arrived = |account: &Value| account["balance"].as_u64().filter(|balance| *balance >= before + 1_500_000);

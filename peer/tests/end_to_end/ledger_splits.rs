@@ -26,7 +26,8 @@ fn without_a_quorum_the_ledger_waits_says_so_and_goes_on_when_it_is_back() {
     let join = ["--join", first.ticket()];
     let [mut second, mut third] = ["second", "third"].map(|name| start(&folder, name, &join));
     agree(&[&first, &second, &third], 0);
-    first.wait_for("a block's reward", |status| status["ledger"]["balance"].as_u64().filter(|balance| *balance > 0));
+    // What is sent below, from whatever share of the blocks' rewards it wins.
+    first.wait_for("0.1 credits", |status| status["ledger"]["balance"].as_u64().filter(|balance| *balance >= 100_000));
     let absent = [second.id().to_owned(), third.id().to_owned()];
     second.kill();
     third.kill();
@@ -49,7 +50,7 @@ fn without_a_quorum_the_ledger_waits_says_so_and_goes_on_when_it_is_back() {
     assert!(shown(&first, &["ledger", "status"]).contains("not connected"));
 
     // Everything else goes on: a run is ordered, computed and saved, credits are on their way, somebody joins.
-    let sent = told(&first, &["ledger", "transfer", &absent[0], "0.5"]);
+    let sent = told(&first, &["ledger", "transfer", &absent[0], "0.1"]);
     let transaction = sent["transaction"].as_str().expect("an id");
     let newcomer = start(&folder, "newcomer", &join);
     newcomer.wait_for("the ledger's height", |status| (height(status) == at).then_some(()));
@@ -64,8 +65,11 @@ fn without_a_quorum_the_ledger_waits_says_so_and_goes_on_when_it_is_back() {
     let restart = |folder: &TempDir, name: &str| start(folder, name, &join);
     let [second, third] = ["second", "third"].map(|name| restart(&folder, name));
     agree(&[&first, &second, &third, &newcomer], at);
+    // The sender knows of it all the time; the others once it is in a block that they have.
     let placed = |transaction: &Value| transaction["height"].as_u64().filter(|height| *height > at);
-    poll("the transfer in a block", || told(&second, &["ledger", "tx", transaction]), placed);
+    let block = poll("the transfer in a block", || told(&first, &["ledger", "tx", transaction]), placed);
+    reaches(&second, block);
+    assert_eq!(told(&second, &["ledger", "tx", transaction])["height"], block);
     first.wait_for("no more waiting", |status| status["ledger"]["waiting"].is_null().then_some(()));
     let faults = first.status()["ledger"]["faults"].clone();
     let faults = faults.as_array().expect("a list");
