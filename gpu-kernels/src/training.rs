@@ -29,10 +29,10 @@ pub struct LocalStep<'a> {
 }
 
 /// What came of a step of local training.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LocalOutcome {
-    /// The loss of all micro-batches.
-    pub loss: LossSum,
+    /// The loss of each micro-batch, in their order.
+    pub losses: Vec<LossSum>,
     /// The optimiser step.
     pub report: StepReport,
 }
@@ -134,12 +134,12 @@ pub trait TrainingEngine: Send {
     /// As [`TrainingEngine::accumulate_gradient`] and [`TrainingEngine::apply_own_gradient`].
     fn train_step(&mut self, step: &LocalStep<'_>) -> Result<LocalOutcome, EngineError> {
         self.zero_gradient();
-        let mut loss = LossSum::default();
+        let mut losses = Vec::with_capacity(step.micro_batches.len());
         for micro_batch in step.micro_batches {
-            loss += self.accumulate_gradient(micro_batch.tokens, micro_batch.sequences, &micro_batch.key)?;
+            losses.push(self.accumulate_gradient(micro_batch.tokens, micro_batch.sequences, &micro_batch.key)?);
         }
         let report = self.apply_own_gradient(step.micro_batches.len() as u32, step.numbers)?;
-        Ok(LocalOutcome { loss, report })
+        Ok(LocalOutcome { losses, report })
     }
     /// Loss and hits of `sequences` rows of tokens.
     ///

@@ -15,8 +15,8 @@ use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_gpu_kernels::arithmetic::canon;
 use manta_gpu_kernels::device::DeviceError;
 use manta_gpu_kernels::{
-    ArithmeticSpec, Engine, EngineError, EngineOptions, Evaluation, GpuEngine, LossSum, MicroBatchKey, ModelConfig,
-    OptimizerConfig, StepNumbers, StepReport, TrainingState,
+    ArithmeticSpec, Engine, EngineError, EngineOptions, Evaluation, GpuEngine, LocalStep, LocalTraining, LossSum,
+    MicroBatchKey, ModelConfig, OptimizerConfig, StepNumbers, StepReport, TrainingEngine as _, TrainingState,
 };
 use std::borrow::Cow;
 
@@ -140,14 +140,11 @@ impl AnyEngine {
         }
     }
 
-    pub(crate) fn apply_own_gradient(
-        &mut self,
-        micro_batches: u32,
-        step: StepNumbers,
-    ) -> Result<StepReport, EngineError> {
+    /// Takes steps with own gradients; a device is not waited for in between.
+    pub(crate) fn train_steps(&mut self, steps: &[LocalStep<'_>]) -> Result<LocalTraining, EngineError> {
         match self {
-            Self::Native(engine) => engine.apply_own_gradient(micro_batches, step),
-            Self::Gpu(engine) => engine.apply_own_gradient(micro_batches, step),
+            Self::Native(engine) => engine.train_steps(steps),
+            Self::Gpu(engine) => engine.train_steps(steps),
         }
     }
 

@@ -38,14 +38,14 @@ impl GpuEngine {
     /// Before anything is done: bad tokens, or no micro-batches. Later: a device that is lost or out
     /// of memory. An op that leaves the range is no error, but ends the training early.
     pub fn train_steps(&mut self, steps: &[LocalStep<'_>]) -> Result<LocalTraining, EngineError> {
-        let batches = steps.iter().map(|step| self.checked_step(step)).collect::<Result<Vec<_>, _>>()?;
+        let step_batches = steps.iter().map(|step| self.checked_step(step)).collect::<Result<Vec<_>, _>>()?;
         let Some(last) = steps.len().checked_sub(1) else { return Ok(LocalTraining::default()) };
-        let starts = result_starts(&batches);
+        let starts = result_starts(&step_batches);
         let words = starts[steps.len()];
         let results = self.replay_memory(|memory| &mut memory.results, "replayed results", words)?;
         let device = self.device.clone();
         let mut in_flight = VecDeque::new();
-        for (number, (step, batches)) in steps.iter().zip(&batches).enumerate() {
+        for (number, (step, batches)) in steps.iter().zip(&step_batches).enumerate() {
             let mut commands = Commands::new(&device);
             if number == 0 {
                 commands.clear(&self.flags);
@@ -57,7 +57,7 @@ impl GpuEngine {
                     device.wait_for(Some(before))?;
                 }
                 let contents = commands.submit_and_read(&[(&results, words), (&self.flags, SLOTS)])?;
-                return Ok(self.judge(steps, &starts, &contents));
+                return Ok(self.judge(steps, &step_batches, &contents));
             }
             in_flight.push_back(commands.submit());
             if in_flight.len() > IN_FLIGHT_MAX {
@@ -160,28 +160,33 @@ impl GpuEngine {
     }
 
     /// What the steps came to, from the words that were read.
-    fn judge(&self, steps: &[LocalStep<'_>], starts: &[usize], contents: &[Vec<u32>]) -> LocalTraining {
-        let (results, flags) = (&contents[0], &contents[1]);
+    fn judge(&self, steps: &[LocalStep<'_>], step_batches: &[Vec<Batch>], contents: &[Vec<u32>]) -> LocalTraining {
+        let (mut results, flags) = (contents[0].as_slice(), &contents[1]);
+        let mut take = |words: usize| {
+            let (taken, rest) = results.split_at(words);
+            results = rest;
+            taken
+        };
         let mut training = LocalTraining::default();
-        for (step, range) in steps.iter().zip(starts.windows(2)) {
-            let part = &results[range[0]..range[1]];
-            let (losses, rest) = part.split_at(part.len() - 2);
-            if rest[1] != 0 {
+        for (step, batches) in steps.iter().zip(step_batches) {
+            let losses = batches.iter().map(|batch| loss_sum(take(batch.tokens()))).collect();
+            let [norm, failed] = [take(1)[0], take(1)[0]];
+            if failed != 0 {
                 training.stopped = self.failure(flags);
                 break;
             }
             let learning_rate = self.optimizer.learning_rate_at(step.numbers.schedule);
-            let report = StepReport { gradient_norm: f32::from_bits(rest[0]), learning_rate };
-            training.outcomes.push(LocalOutcome { loss: loss_sum(losses), report });
+            let report = StepReport { gradient_norm: f32::from_bits(norm), learning_rate };
+            training.outcomes.push(LocalOutcome { losses, report });
         }
         training
     }
 }
 
 /// Where the results of each step begin, and the end of the last.
-fn result_starts(batches: &[Vec<Batch>]) -> Vec<usize> {
+fn result_starts(step_batches: &[Vec<Batch>]) -> Vec<usize> {
     let mut starts = vec![0];
-    for batches in batches {
+    for batches in step_batches {
         let tokens: usize = batches.iter().map(Batch::tokens).sum();
         starts.push(starts[starts.len() - 1] + tokens + 2);
     }

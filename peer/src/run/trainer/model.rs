@@ -17,7 +17,8 @@ use bytes::Bytes;
 use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_gpu_kernels::device::DeviceError;
 use manta_gpu_kernels::{
-    EngineError, EngineOptions, Layout, MicroBatchKey, OuterOptimizer, OuterState, StepNumbers, TrainingState, reduce,
+    EngineError, EngineOptions, Layout, LocalStep, MicroBatch, MicroBatchKey, OuterOptimizer, OuterState, StepNumbers,
+    TrainingState, reduce,
 };
 use manta_protocol::drill::Evaluation;
 use manta_protocol::run::RunSpec;
@@ -25,7 +26,7 @@ use manta_protocol::run::ledger::{self, Span};
 use manta_protocol::run::report::LossSum;
 use manta_protocol::{Hash, PeerId, RunId};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Windows of the validation part that are evaluated at most: enough for two
 /// digits of the loss after the point, and a few seconds at the smallest preset.
@@ -73,6 +74,35 @@ struct Local {
 
 /// A micro-batch with the key of its random bits.
 type Batch = (Vec<u32>, MicroBatchKey);
+
+/// How many steps are taken before it is asked again whether anybody still wants
+/// them: many where they are quick, for a device has to be waited for then.
+struct Portion {
+    taken: usize,
+    size: usize,
+    begun: Instant,
+}
+
+impl Default for Portion {
+    fn default() -> Self {
+        Self { taken: 0, size: 0, begun: Instant::now() }
+    }
+}
+
+impl Portion {
+    /// How long a portion should take.
+    const GOAL: Duration = Duration::from_millis(500);
+
+    /// The steps that come next, if there are any left.
+    fn next_of<'a, T>(&mut self, all: &'a [T]) -> Option<&'a [T]> {
+        self.size = if self.begun.elapsed() < Self::GOAL { (2 * self.size).max(1) } else { 1 };
+        self.begun = Instant::now();
+        let rest = &all[self.taken..];
+        let next = &rest[..rest.len().min(self.size)];
+        self.taken += next.len();
+        (!next.is_empty()).then_some(next)
+    }
+}
 
 impl Model {
     /// The model with these parameters, or with the initial values of the run's seed.
@@ -179,21 +209,30 @@ impl Model {
         }
         let count = u32::try_from(ledger::count(spans)).map_err(|_| "more batches than can be counted")?;
         let batches = Batches { spec: &self.spec, data: &self.data }.all(spans)?;
-        let sequences = self.spec.micro_batch_sequences as usize;
+        let micro_batches = batches.iter().map(|(tokens, key)| {
+            let sequences = self.spec.micro_batch_sequences as usize;
+            MicroBatch { tokens, sequences, key: *key }
+        });
+        let micro_batches: Vec<_> = micro_batches.collect();
         let per_step = self.spec.micro_batches.max(1) as usize;
-        local.ahead = batches.len().div_ceil(per_step) as u64;
+        let step = |(number, micro_batches)| {
+            let numbers = StepNumbers { adam: local.steps + number, schedule: schedule_step + number };
+            LocalStep { micro_batches, numbers }
+        };
+        let steps: Vec<_> = (0..).zip(micro_batches.chunks(per_step)).map(step).collect();
+        local.ahead = steps.len() as u64;
         let moved = self.engine.run(|engine| {
-            let mut losses = Vec::with_capacity(batches.len());
-            for (number, step) in (0..).zip(batches.chunks(per_step)) {
-                engine.zero_gradient();
-                for (tokens, key) in step {
-                    if superseded() {
-                        return Ok(None);
-                    }
-                    losses.push(loss_sum(engine.accumulate_gradient(tokens, sequences, key)?));
+            let mut losses = Vec::with_capacity(micro_batches.len());
+            let mut portion = Portion::default();
+            while let Some(steps) = portion.next_of(&steps) {
+                if superseded() {
+                    return Ok(None);
                 }
-                let numbers = StepNumbers { adam: local.steps + number, schedule: schedule_step + number };
-                engine.apply_own_gradient(step.len() as u32, numbers)?;
+                let training = engine.train_steps(steps)?;
+                if let Some(error) = training.stopped {
+                    return Err(error);
+                }
+                losses.extend(training.outcomes.into_iter().flat_map(|outcome| outcome.losses).map(loss_sum));
             }
             Ok(Some((losses, engine.parameters()?.into_owned())))
         })?;
@@ -404,4 +443,22 @@ impl Batches<'_> {
 
 fn loss_sum(sum: manta_gpu_kernels::LossSum) -> LossSum {
     LossSum { fixed: sum.fixed, tokens: sum.tokens }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portions_are_all_steps_in_their_order() {
+        let steps: Vec<u32> = (0..100).collect();
+        let mut portion = Portion::default();
+        let mut portions = Vec::new();
+        while let Some(next) = portion.next_of(&steps) {
+            portions.push(next);
+        }
+        assert_eq!(portions.concat(), steps);
+        assert_eq!(portions[0].len(), 1, "how long one takes is not known yet");
+        assert!(Portion::default().next_of::<u32>(&[]).is_none());
+    }
 }
