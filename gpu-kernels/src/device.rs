@@ -134,6 +134,26 @@ pub enum DeviceKind {
     Software,
 }
 
+/// A product of small matrices that a whole subgroup computes at once (WebGPU's
+/// cooperative matrices, the tensor cores of some makers).
+///
+/// Kernels do not use them yet: wgpu offers none with operands of 8 bits. Those of
+/// f16 with sums in f32 would do: digits are exact in f16, and so are sums of up to
+/// 1,024 of their products in f32, in any order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatrixUnit {
+    /// Rows of the left operand and of the sums.
+    pub rows: u32,
+    /// Columns of the right operand and of the sums.
+    pub columns: u32,
+    /// Terms of each sum.
+    pub depth: u32,
+    /// Type of the operands: `f16`, `f32`, `i32` or `u32`.
+    pub operands: String,
+    /// Type of the sums.
+    pub sums: String,
+}
+
 /// One adapter of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceReport {
@@ -157,6 +177,9 @@ pub struct DeviceReport {
     pub workgroup_invocations_max: u32,
     /// Workgroups along one dimension.
     pub workgroups_max: u32,
+    /// Products of small matrices that it offers; reports kept by earlier versions do not tell.
+    #[serde(default)]
+    pub matrix_units: Vec<MatrixUnit>,
     /// Why the kernels cannot run, if they cannot.
     pub unusable: Option<String>,
 }
@@ -260,6 +283,18 @@ fn report_of(adapter: &wgpu::Adapter) -> DeviceReport {
         workgroup_bytes_max: limits.max_compute_workgroup_storage_size,
         workgroup_invocations_max: limits.max_compute_invocations_per_workgroup,
         workgroups_max: limits.max_compute_workgroups_per_dimension,
+        matrix_units: adapter.cooperative_matrix_properties().iter().map(matrix_unit).collect(),
+    }
+}
+
+fn matrix_unit(unit: &wgpu::CooperativeMatrixProperties) -> MatrixUnit {
+    let name = |of: wgpu::CooperativeScalarType| format!("{of:?}").to_lowercase();
+    MatrixUnit {
+        rows: unit.m_size,
+        columns: unit.n_size,
+        depth: unit.k_size,
+        operands: name(unit.ab_type),
+        sums: name(unit.cr_type),
     }
 }
 

@@ -267,6 +267,7 @@ mod tests {
             workgroup_bytes_max: 1 << 14,
             workgroup_invocations_max: 256,
             workgroups_max: 65_535,
+            matrix_units: Vec::new(),
             unusable: unusable.map(str::to_owned),
         }
     }

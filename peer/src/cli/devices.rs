@@ -8,7 +8,7 @@ use clap::Args;
 use manta_gpu_kernels::admission::{
     AdmissionReport, Forms, OpForm, TunedClass, check_and_keep, kept_report, kept_tunings,
 };
-use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceKind, DeviceReport, list_devices};
+use manta_gpu_kernels::device::{Device, DeviceChoice, DeviceKind, DeviceReport, MatrixUnit, list_devices};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -133,6 +133,10 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
         format::bytes(device.workgroup_bytes_max.into()),
         device.workgroups_max,
     )?;
+    if !device.matrix_units.is_empty() {
+        let units: Vec<_> = device.matrix_units.iter().map(matrix_unit).collect();
+        writeln!(text, "  matrices    {}; not used yet", units.join(", "))?;
+    }
     writeln!(text, "  admission   {}", admission(entry))?;
     for TunedClass { class, chosen, multiply_adds, times, .. } in &entry.tunings {
         let batches = if class.batches > 1 { format!(", {} at a time", class.batches) } else { String::new() };
@@ -147,6 +151,11 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
         )?;
     }
     writeln!(text)
+}
+
+fn matrix_unit(unit: &MatrixUnit) -> String {
+    let MatrixUnit { rows, columns, depth, operands, sums } = unit;
+    format!("{rows} x {columns} over {depth} of {operands} into {sums}")
 }
 
 /// What is known of a device's arithmetic, in words.
