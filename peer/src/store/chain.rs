@@ -24,9 +24,14 @@
 //!
 //! What the bytes mean is the protocol's business. Calls block on the disk.
 
+mod error;
+mod record;
+
 use super::blobs::sync_directory;
 use super::fault::{FaultPoint, Step, What};
-use super::is_disk_full;
+pub(crate) use error::ChainError;
+use error::{damaged, fail};
+use record::{CHECKSUM_BYTES, HEAD_BYTES, holds_record, read_record, record, record_bytes};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -43,8 +48,6 @@ const DOCUMENT_BYTES_MAX: u64 = 256 << 20;
 const LOG_RECORD_BYTES_MAX: usize = 16 << 20;
 /// Longest log that is read back, in bytes: far above what one height can need.
 const LOG_BYTES_MAX: u64 = 256 << 20;
-const HEAD_BYTES: usize = 4 + 8;
-const CHECKSUM_BYTES: usize = 8;
 const RECORD_BYTES_MAX: usize = HEAD_BYTES + BLOCK_BYTES_MAX + CHECKSUM_BYTES;
 const GENESIS: &str = "genesis";
 const STATE: &str = "state";
@@ -52,53 +55,6 @@ const RECOVERIES: &str = "recoveries";
 const LOG: &str = "log";
 /// Begins the names of documents that are not whole yet.
 const UNNAMED: &str = ".writing-";
-
-/// Why the ledger cannot be kept or read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ChainError {
-    /// A file does not say what its checksum promises, and no crash does that.
-    #[error(
-        "the ledger file {} is damaged: {what}; nothing was altered: check the disk, restore it from a backup, or move the \
-         folder away, and this peer fetches the ledger from others", .path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is amiss.
-        what: String,
-    },
-    /// A block or a recovery that does not follow, or that is too long: a fault of the caller.
-    #[error(
-        "block or recovery {height} of {found_bytes} bytes for a chain whose next height is {expected}; at most {BLOCK_BYTES_MAX} bytes"
-    )]
-    Unfit {
-        /// Its height.
-        height: u64,
-        /// Its length.
-        found_bytes: usize,
-        /// The height that follows.
-        expected: u64,
-    },
-    /// A record of the log that is too long: a fault of the caller.
-    #[error("a record of the consensus log of {found_bytes} bytes, at most {LOG_RECORD_BYTES_MAX}")]
-    LongRecord {
-        /// Its length.
-        found_bytes: usize,
-    },
-    /// The operating system refused.
-    #[error(
-        "cannot {action} {path}: {source}; {advice}", path = .path.display(),
-        advice = if is_disk_full(.source) { "free some space" } else { "check the path, its owner and the disk" }
-    )]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To which file or folder.
-        path: PathBuf,
-        /// What the system answered.
-        source: io::Error,
-    },
-}
 
 /// The ledger of one data directory; see the module.
 #[derive(Debug)]
@@ -504,64 +460,6 @@ fn first_of(number: u64) -> u64 {
     number * HEIGHTS_PER_FILE + 1
 }
 
-fn record_bytes(content_bytes: usize) -> usize {
-    HEAD_BYTES + content_bytes + CHECKSUM_BYTES
-}
-
-fn record(height: u64, block: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(record_bytes(block.len()));
-    // The caller has checked it against its limit.
-    record.extend_from_slice(&(block.len() as u32).to_le_bytes());
-    record.extend_from_slice(&height.to_le_bytes());
-    record.extend_from_slice(block);
-    let checksum = checksum(&record);
-    record.extend_from_slice(&checksum);
-    record
-}
-
-/// The next record's length and content; `None` if it is not whole, too long, or not of `height`.
-fn read_record(file: &mut impl Read, height: u64, bytes_max: usize) -> io::Result<Option<(u64, Vec<u8>)>> {
-    let whole = |result: io::Result<()>| match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    };
-    let mut head = [0; HEAD_BYTES];
-    if !whole(file.read_exact(&mut head))? {
-        return Ok(None);
-    }
-    let (length, at) = head.split_at(4);
-    let length = length.try_into().map_or(usize::MAX, |bytes| u32::from_le_bytes(bytes) as usize);
-    if length > bytes_max || at != height.to_le_bytes() {
-        return Ok(None);
-    }
-    let mut record = vec![0; record_bytes(length)];
-    record[..HEAD_BYTES].copy_from_slice(&head);
-    if !whole(file.read_exact(&mut record[HEAD_BYTES..]))? {
-        return Ok(None);
-    }
-    let (content, found) = record.split_at(HEAD_BYTES + length);
-    let bytes = (record.len() as u64, content[HEAD_BYTES..].to_vec());
-    Ok((found == checksum(content)).then_some(bytes))
-}
-
-/// Whether a whole record of one of `heights` is somewhere in `bytes`: then they were not torn by one crash.
-fn holds_record(bytes: &[u8], heights: std::ops::Range<u64>, bytes_max: usize) -> bool {
-    (1..bytes.len()).any(|begin| {
-        let found = bytes[begin..].get(4..HEAD_BYTES).and_then(|at| at.try_into().ok()).map(u64::from_le_bytes);
-        found
-            .filter(|found| heights.contains(found))
-            .is_some_and(|found| matches!(read_record(&mut &bytes[begin..], found, bytes_max), Ok(Some(_))))
-    })
-}
-
-fn checksum(content: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let mut hasher = blake3::Hasher::new_derive_key("manta 2026-11 chain file v1");
-    let mut first = [0; CHECKSUM_BYTES];
-    hasher.update(content).finalize_xof().fill(&mut first);
-    first
-}
-
 fn document_checksum(name: &str, parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("manta 2026-11 ledger document v1");
     hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
@@ -569,14 +467,6 @@ fn document_checksum(name: &str, parts: &[&[u8]]) -> [u8; 32] {
         hasher.update(part);
     }
     *hasher.finalize().as_bytes()
-}
-
-fn damaged(path: &Path, what: &str) -> ChainError {
-    ChainError::Damaged { path: path.to_owned(), what: what.to_owned() }
-}
-
-fn fail(action: &'static str, path: &Path, source: io::Error) -> ChainError {
-    ChainError::Io { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
