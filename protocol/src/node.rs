@@ -1,5 +1,6 @@
 //! The node: routes each input to its room and collects the effects.
 
+mod leases;
 mod ledger;
 mod market;
 mod membership;
@@ -20,6 +21,7 @@ use crate::run::report::{Abort, AbortReason, Heartbeat, Ready, RoundReport};
 use crate::run::view::{CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk};
 use crate::time::{Duration, Time};
 use crate::trust::Trust;
+use crate::trust::leases::Leases;
 use crate::wire::limits::{CLOCK_SKEW_MAX, FRAME_LIFETIME_MAX, GOSSIP_LIFETIME_MAX};
 use crate::wire::{Envelope, EnvelopeError, Identity, Message};
 use membership::Membership;
@@ -61,6 +63,7 @@ pub struct Node {
     ends: Ends,
     /// The part in the swarm's ledger, if this peer takes any.
     trust: Option<Trust>,
+    leases: Leases,
     expire_at: Time,
 }
 
@@ -91,6 +94,7 @@ impl Node {
             run: None,
             ends: Ends::default(),
             trust: None,
+            leases: Leases::default(),
             expire_at: now + LISTING_INTERVAL,
         }
     }
@@ -318,6 +322,7 @@ impl Node {
             Message::ViewState(state) => self.run_message(state.run, from, &message, now),
             Message::ViewPropose(propose) => self.run_message(propose.run, from, &message, now),
             Message::ViewInstall(install) => self.run_message(install.run, from, &message, now),
+            Message::LeaseConsent(consent) => self.lease_heard(from, consent, now),
             Message::BlocksAsk(_)
             | Message::Blocks(_)
             | Message::GenesisAsk(_)
@@ -352,6 +357,7 @@ impl Node {
         }
         self.ends.tell(now, &mut self.out);
         self.with_trust(|trust, out| trust.settle(now, out));
+        self.settle_leases(now);
         loop {
             if self.offer.is_some() && self.announced_busy.is_some_and(|busy| busy != (self.hold != Hold::Free)) {
                 self.announce_soon(now);

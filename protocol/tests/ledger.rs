@@ -14,6 +14,8 @@ mod drills;
 mod golden;
 #[path = "ledger/hostile.rs"]
 mod hostile;
+#[path = "ledger/leases.rs"]
+mod leases;
 #[path = "ledger/newcomers.rs"]
 mod newcomers;
 #[path = "ledger/owners.rs"]

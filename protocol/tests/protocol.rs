@@ -16,6 +16,8 @@ mod golden;
 mod hostile;
 #[path = "protocol/largest.rs"]
 mod largest;
+#[path = "protocol/leases.rs"]
+mod leases;
 #[path = "protocol/liveness.rs"]
 mod liveness;
 #[path = "protocol/market.rs"]

@@ -206,6 +206,7 @@ impl State {
             Action::Reveal(reveal) => rules::reveal::reveal(self, author, reveal, &transaction.signature)?,
             Action::Probe(probe) => rules::probe::probe(self, author, probe)?,
             Action::Evidence(evidence) => rules::evidence::evidence(self, evidence)?,
+            Action::Lease(report) => rules::lease::lease(self, author, report)?,
         }
         if action.is_counted() {
             self.accounts.entry(*author).nonce = expected;

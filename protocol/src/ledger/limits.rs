@@ -52,6 +52,20 @@ pub const COMMITTEE_MAX: usize = 200;
 pub const PROBE_BLOCKS_MAX: u64 = 4;
 /// Probes that one checker may do for one height.
 pub const PROBE_SEATS_MAX: u32 = 16;
+/// Heights after which a trainer's consent to a lease is too old to report on.
+pub const LEASE_BLOCKS_MAX: u64 = 65_536;
+/// Heights after which a trainer consents anew to a lease that goes on.
+pub const LEASE_RENEWAL_BLOCKS: u64 = LEASE_BLOCKS_MAX / 4;
+/// Users whose last report on one trainer is kept; the oldest makes room.
+pub const LEASE_USERS_MAX: usize = 32;
+/// Longest time that one report counts for, as the probes that a peer is sent in
+/// it: what is older would have been forgotten behind them ([`super::Reliability`]).
+pub const LEASE_PROBES_MAX: u64 = 64;
+/// What a probe counts in a [`super::Reliability`].
+pub const PROBE_MASS: u64 = 1 << 32;
+/// The least that a report of a lease counts, a thousandth of a probe: without a
+/// bound, blocks would fill with next to nothing.
+pub const LEASE_MASS_MIN: u64 = PROBE_MASS / 1_024;
 /// Heights after which an equivocation is not held against its author any more.
 pub const EVIDENCE_BLOCKS_MAX: u64 = 100_000;
 /// Heights for which a key whose probation unit was wrong gets no other.

@@ -89,7 +89,7 @@ impl Mempool {
             Action::Evidence(_) => 1,
             Action::Commit(_) => 2,
             Action::Probe(_) => 3,
-            Action::Register(_) | Action::Standby { .. } | Action::Transfer(_) => 4,
+            Action::Register(_) | Action::Standby { .. } | Action::Transfer(_) | Action::Lease(_) => 4,
         };
         let mut order: Vec<_> = self
             .waiting
@@ -200,6 +200,8 @@ fn hopeless(state: &State, transaction: &Transaction) -> Option<Refusal> {
             let is_due = probe.height <= state.height() && probe.height + PROBE_BLOCKS_MAX > state.height();
             (!is_due).then_some(Refusal::NoProbe(probe.height))
         }
+        // Its weight may come to suffice.
+        Action::Lease(report) => super::rules::lease::begins(state, &author, report, state.height() + 1).err(),
         Action::Evidence(evidence) => {
             let key = state.registration(&evidence.author);
             let is_new = key.is_some_and(|key| evidence.first.height > key.struck_at);

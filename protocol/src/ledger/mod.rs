@@ -88,10 +88,13 @@ pub use genesis::{Agreement, DrillClass, Founder, Genesis, Parameters};
 pub use mempool::{Admission, Mempool};
 pub use query::{Chance, Due};
 pub use records::{
-    Account, Epoch, Fault, FaultKind, Outcome, Power, Registration, Reliability, Settled, Standings, Totals, Trust,
+    Account, Epoch, Fault, FaultKind, Leases, Outcome, Power, Registration, Reliability, Reported, Settled, Standings,
+    Totals, Trust,
 };
 pub use refusal::{BlockError, Refusal};
 pub use rules::probe::ProbeElection;
 pub use state::{State, StateError};
 pub use task::{Origin, Phase, Revealed, Seat, Stage, StageKind, Task};
-pub use transaction::{Action, DrillCommit, DrillResult, DrillReveal, ProbeResult, Register, Transaction, Transfer};
+pub use transaction::{
+    Action, DrillCommit, DrillResult, DrillReveal, LeaseReport, ProbeResult, Register, Transaction, Transfer,
+};

@@ -1,11 +1,13 @@
 //! What the state says: for people, for consensus, and for the driller's agent.
 
 use super::genesis::{Genesis, Parameters};
-use super::records::{Account, Epoch, Fault, Power, Registration, Reliability, Settled, Totals, Trust};
+use super::records::{Account, Epoch, Fault, Leases, Power, Registration, Reliability, Settled, Totals, Trust};
+use super::refusal::Refusal;
 use super::rules::probe::ProbeElection;
-use super::rules::{probation, probe, stage};
+use super::rules::{lease, probation, probe, stage};
 use super::state::State;
 use super::task::{Phase, Stage, StageKind, Task};
+use super::transaction::LeaseReport;
 use crate::consensus::{Committee, Plan, Recovery, RecoveryError};
 use crate::election::{Beacon, VrfOutput};
 use crate::ids::{Hash, PeerId};
@@ -147,9 +149,22 @@ impl State {
         self.epoch().standings.weight(peer)
     }
 
-    /// How often this peer answered probes; `None` before the first.
+    /// How often this peer answered probes and kept leases; `None` before the first.
     pub fn reliability(&self, peer: &PeerId) -> Option<&Reliability> {
         self.reliability.get(peer)
+    }
+
+    /// Reports on leases of this peer's machine.
+    pub fn leases(&self, trainer: &PeerId) -> Option<&Leases> {
+        self.leases.get(trainer)
+    }
+
+    /// What the report of `author` would count for in the next block, in 2⁻³² probes.
+    ///
+    /// # Errors
+    /// Why it would not count.
+    pub fn lease_mass(&self, author: &PeerId, report: &LeaseReport) -> Result<u64, Refusal> {
+        lease::judge(self, author, report, self.height + 1)
     }
 
     /// How far this owner is trusted.

@@ -1,10 +1,12 @@
 //! What the ledger keeps of each peer, owner, height and fault.
 
+use super::limits::{LEASE_BLOCKS_MAX, LEASE_PROBES_MAX, LEASE_USERS_MAX, PROBE_MASS};
 use super::task::Task;
 use crate::election::Beacon;
 use crate::ids::{Hash, PeerId, VrfPublic};
 use crate::power::{History, MicroPower, PowerRecord};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Credits of one peer.
@@ -56,18 +58,42 @@ pub struct Power {
     pub unverified: MicroPower,
 }
 
-/// How often a peer answered when others asked. The decayed counts are in units
-/// of 2⁻¹⁶ probes; each probe takes a 64th off the ones before it.
+/// How often a peer was there when others asked or had leased it. The decayed
+/// counts are in units of 2⁻³² probes; what comes takes a 64th for each probe that
+/// it counts for off what came before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reliability {
-    /// Decayed count of answers.
-    pub answered: u64,
-    /// Decayed count of probes.
-    pub probed: u64,
+    /// Decayed count of answers and of leases that were kept.
+    pub good: u64,
+    /// Decayed count of probes and leases.
+    pub all: u64,
     /// All answers ever.
     pub answered_ever: u64,
     /// All probes ever.
     pub probed_ever: u64,
+    /// All leases ever that were kept.
+    pub leases_kept_ever: u64,
+    /// All leases ever that were reported.
+    pub leases_ever: u64,
+}
+
+/// Reports on leases of one machine, so that no time of it counts twice for one user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leases {
+    /// A user that is not on the list reports on leases that began here or later:
+    /// its own last report may have been dropped from the list.
+    pub since: u64,
+    /// By user.
+    pub latest: BTreeMap<PeerId, Reported>,
+}
+
+/// A user's last report on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    /// The height that the trainer consented at: an earlier consent is worth nothing.
+    pub began: u64,
+    /// The height of the report: time until then has counted.
+    pub at: u64,
 }
 
 /// How far an owner's results are believed.
@@ -191,21 +217,58 @@ impl Outcome {
 
 impl Reliability {
     /// Counts one probe.
-    pub fn count(&mut self, answered: bool) {
-        self.answered -= self.answered / 64;
-        self.probed -= self.probed / 64;
-        self.probed += 1 << 16;
+    pub fn probe(&mut self, answered: bool) {
+        self.count(PROBE_MASS, answered);
         self.probed_ever = self.probed_ever.saturating_add(1);
-        if answered {
-            self.answered += 1 << 16;
-            self.answered_ever = self.answered_ever.saturating_add(1);
+        self.answered_ever = self.answered_ever.saturating_add(u64::from(answered));
+    }
+
+    /// Counts a lease for as much as `mass` of 2⁻³² probes, at most 64 of them.
+    pub fn lease(&mut self, kept: bool, mass: u64) {
+        self.count(mass, kept);
+        self.leases_ever = self.leases_ever.saturating_add(1);
+        self.leases_kept_ever = self.leases_kept_ever.saturating_add(u64::from(kept));
+    }
+
+    /// Probe by probe, so that little by little comes to the same as at once.
+    fn count(&mut self, mass: u64, good: bool) {
+        let mut left = mass.min(LEASE_PROBES_MAX * PROBE_MASS);
+        while left > 0 {
+            let part = left.min(PROBE_MASS);
+            left -= part;
+            self.good -= faded(self.good, part);
+            self.all -= faded(self.all, part);
+            self.good += if good { part } else { 0 };
+            self.all += part;
         }
     }
 
-    /// Answers in a thousand probes, later ones counting more; `None` before the first.
+    /// Answers and kept leases in a thousand, later ones counting more; `None` before the first.
     pub fn permille(&self) -> Option<u32> {
-        let permille = self.answered.checked_mul(1000)?.checked_div(self.probed)?;
+        let permille = self.good.checked_mul(1000)?.checked_div(self.all)?;
         Some(permille.min(1000) as u32)
+    }
+}
+
+/// What a part of a probe takes off a count: as much of it as it is of 64 probes.
+fn faded(count: u64, part: u64) -> u64 {
+    let window = u128::from(64 * PROBE_MASS);
+    // At most a 64th of the count, so that it fits.
+    (u128::from(count) * u128::from(part) / window) as u64
+}
+
+impl Leases {
+    /// Notes a report of `user` at height `now` on a lease that began at `began`.
+    pub(super) fn note(&mut self, user: PeerId, began: u64, now: u64) {
+        self.latest.retain(|_, reported| reported.at.saturating_add(LEASE_BLOCKS_MAX) >= now);
+        self.latest.insert(user, Reported { began, at: now });
+        if self.latest.len() > LEASE_USERS_MAX {
+            let oldest = self.latest.iter().min_by_key(|(user, reported)| (reported.at, **user));
+            if let Some((user, reported)) = oldest.map(|(user, reported)| (*user, *reported)) {
+                self.latest.remove(&user);
+                self.since = self.since.max(reported.at);
+            }
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Why transactions and blocks are refused.
 
 use super::limits::{
-    ACCOUNTS_MAX, BLOCK_BYTES_MAX, EVIDENCE_BLOCKS_MAX, KEYS_MAX, NEWCOMERS_PER_BLOCK_MAX, OPENING_TRANSFER_MIN,
-    PROBE_BLOCKS_MAX, TRANSACTIONS_PER_AUTHOR_MAX,
+    ACCOUNTS_MAX, BLOCK_BYTES_MAX, EVIDENCE_BLOCKS_MAX, KEYS_MAX, LEASE_BLOCKS_MAX, LEASE_MASS_MIN,
+    NEWCOMERS_PER_BLOCK_MAX, OPENING_TRANSFER_MIN, PROBE_BLOCKS_MAX, TRANSACTIONS_PER_AUTHOR_MAX,
 };
 use crate::consensus::EvidenceError;
 use crate::ids::{Hash, PeerId};
@@ -97,6 +97,23 @@ pub enum Refusal {
     /// The reply is not the target's.
     #[error("the reply is not signed by the target {0:?}")]
     BadReply(PeerId),
+    /// Both keys are the same owner's.
+    #[error("{0:?} is the author's own machine: a lease is reported by its user, about another's")]
+    OwnLease(PeerId),
+    /// The lease has not begun before this block, or too long ago, or was reported.
+    #[error(
+        "a lease from height {0} on is not to be reported: it begins before this block, within {LEASE_BLOCKS_MAX} heights, and each later than the one of the last report"
+    )]
+    NoLease(u64),
+    /// The consent is not the trainer's.
+    #[error("the trainer {0:?} has not consented to this lease")]
+    BadConsent(PeerId),
+    /// The author weighs too little, or the lease was too short, to count.
+    #[error("a lease that counts for {found} of 2⁻³² probes, at least {LEASE_MASS_MIN} are accepted")]
+    LightLease {
+        /// What it counts for, by its time and the author's weight.
+        found: u64,
+    },
     /// The evidence proves nothing.
     #[error("{0}")]
     Evidence(#[from] EvidenceError),

@@ -7,7 +7,9 @@
 use super::genesis::Genesis;
 use super::limits::{COMMITTEE_MAX, EPOCHS_MAX, STATE_BYTES_MAX};
 use super::merkle::{self, Inclusion};
-use super::records::{Account, Epoch, Fault, Power, Registration, Reliability, Settled, Standings, Totals, Trust};
+use super::records::{
+    Account, Epoch, Fault, Leases, Power, Registration, Reliability, Settled, Standings, Totals, Trust,
+};
 use super::table::{Key, Table};
 use super::task::Task;
 use crate::consensus::Committee;
@@ -40,6 +42,8 @@ pub struct State {
     pub(super) keys: Table<PeerId, Registration>,
     pub(super) power: Table<PeerId, Power>,
     pub(super) reliability: Table<PeerId, Reliability>,
+    /// By trainer.
+    pub(super) leases: Table<PeerId, Leases>,
     /// By owner.
     pub(super) trust: Table<PeerId, Trust>,
     pub(super) tasks: Table<Hash, Task>,
@@ -94,6 +98,7 @@ impl State {
             keys: Table::default(),
             power: Table::default(),
             reliability: Table::default(),
+            leases: Table::default(),
             trust: Table::default(),
             tasks: Table::default(),
             epochs: Table::default(),
@@ -211,6 +216,7 @@ impl State {
         add(&mut leaves, Tag::Committee, &self.committees);
         add(&mut leaves, Tag::Settled, &self.settled);
         add(&mut leaves, Tag::Fault, &self.faults);
+        add(&mut leaves, Tag::Leases, &self.leases);
         leaves
     }
 
@@ -227,6 +233,7 @@ impl State {
         self.committees.refresh(Tag::Committee as u8);
         self.settled.refresh(Tag::Settled as u8);
         self.faults.refresh(Tag::Fault as u8);
+        self.leases.refresh(Tag::Leases as u8);
     }
 
     /// Forgets heights that no stage, window or probe can need.
@@ -289,4 +296,5 @@ enum Tag {
     Committee = 10,
     Settled = 11,
     Fault = 12,
+    Leases = 13,
 }

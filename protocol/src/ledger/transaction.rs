@@ -4,12 +4,13 @@
 //! transaction counts on another ledger. Registrations, standby and transfers
 //! carry the account's next number, so that each counts once and in order; the
 //! others count once by what they say (one commitment per owner and task, one
-//! reveal per commitment, one result per probe, one fine per height), carry the
-//! number 0, and no order of theirs makes one of them void.
+//! reveal per commitment, one result per probe, one report per consent to a lease,
+//! one fine per height), carry the number 0, and no order of theirs makes one of
+//! them void.
 
 use super::limits::TRANSACTION_BYTES_MAX;
 use crate::consensus::Evidence;
-use crate::ids::{Hash, PeerId, Signature, VrfProof, VrfPublic};
+use crate::ids::{Hash, PeerId, RunId, Signature, VrfProof, VrfPublic};
 use crate::wire::codec::{self, CodecError};
 use crate::wire::envelope::{Identity, is_signed_by};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ const TRANSACTION_DOMAIN: &str = "manta 2026-11 transaction v1";
 const OWNER_DOMAIN: &str = "manta 2026-11 ledger owner v1";
 const COMMITMENT_DOMAIN: &str = "manta 2026-11 drill commitment v1";
 const REPLY_DOMAIN: &str = "manta 2026-11 probe reply v1";
+const LEASE_DOMAIN: &str = "manta 2026-11 lease consent v1";
 
 /// Registers or changes the author's key; it counts in elections by weights two
 /// heights later and on.
@@ -90,6 +92,23 @@ pub struct ProbeResult {
     pub reply: Option<Signature>,
 }
 
+/// Tells how a lease ended: whether a machine that took part in a run of the
+/// author, its user, was there as long as it was wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseReport {
+    /// Whose machine.
+    pub trainer: PeerId,
+    /// For which run.
+    pub run: RunId,
+    /// The trainer's last block when it began.
+    pub height: u64,
+    /// The trainer's signature ([`LeaseReport::consent`]): nobody reports about a
+    /// peer that never took part.
+    pub consent: Signature,
+    /// Whether it was still there when the run ended.
+    pub kept: bool,
+}
+
 /// What a transaction does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "NumberedAction", into = "NumberedAction")]
@@ -111,6 +130,8 @@ pub enum Action {
     Probe(ProbeResult),
     /// Two statements of consensus that nobody signs both; anyone may report them.
     Evidence(Evidence),
+    /// See [`LeaseReport`].
+    Lease(LeaseReport),
 }
 
 /// An action as it is encoded: under the number of its variant, for the codec
@@ -124,6 +145,7 @@ enum NumberedAction {
     Reveal { body: DrillReveal },
     Probe { body: ProbeResult },
     Evidence { body: Evidence },
+    Lease { body: LeaseReport },
 }
 
 /// A signed request to the ledger.
@@ -150,6 +172,7 @@ impl From<Action> for NumberedAction {
             Action::Reveal(body) => Self::Reveal { body },
             Action::Probe(body) => Self::Probe { body },
             Action::Evidence(body) => Self::Evidence { body },
+            Action::Lease(body) => Self::Lease { body },
         }
     }
 }
@@ -164,6 +187,7 @@ impl From<NumberedAction> for Action {
             NumberedAction::Reveal { body } => Self::Reveal(body),
             NumberedAction::Probe { body } => Self::Probe(body),
             NumberedAction::Evidence { body } => Self::Evidence(body),
+            NumberedAction::Lease { body } => Self::Lease(body),
         }
     }
 }
@@ -214,6 +238,20 @@ impl ProbeResult {
     }
 }
 
+impl LeaseReport {
+    /// The consent of `trainer` that `user` reports on its part in `run`, which
+    /// began after the block of `height`.
+    pub fn consent(trainer: &Identity, ledger: &Hash, user: &PeerId, run: &RunId, height: u64) -> Signature {
+        trainer.sign(LEASE_DOMAIN, &lease_bytes(ledger, user, run, height))
+    }
+
+    /// Whether the trainer has consented that `user` reports so.
+    pub fn is_consented(&self, ledger: &Hash, user: &PeerId) -> bool {
+        let bytes = lease_bytes(ledger, user, &self.run, self.height);
+        is_signed_by(&self.trainer, LEASE_DOMAIN, &bytes, &self.consent)
+    }
+}
+
 impl Action {
     /// Whether the account's number orders it.
     pub fn is_counted(&self) -> bool {
@@ -261,4 +299,8 @@ fn consent(ledger: &Hash, worker: &PeerId, nonce: u64) -> Vec<u8> {
 
 fn reply_bytes(ledger: &Hash, beacon: &Hash, checker: &PeerId) -> Vec<u8> {
     [&ledger.as_bytes()[..], beacon.as_bytes(), checker.as_bytes()].concat()
+}
+
+fn lease_bytes(ledger: &Hash, user: &PeerId, run: &RunId, height: u64) -> Vec<u8> {
+    [&ledger.as_bytes()[..], user.as_bytes(), run.as_bytes(), &height.to_le_bytes()].concat()
 }

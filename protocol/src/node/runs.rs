@@ -165,7 +165,9 @@ impl Node {
 
     pub(super) fn run_ended(&mut self, over: Option<Over>, now: Time) {
         let Some(over) = over else { return };
-        self.run = None;
+        if let Some(machine) = self.run.take() {
+            self.leases_over(&machine, &over, now);
+        }
         self.ends.add(over, now, &mut self.out);
         self.hold = Hold::Free;
     }

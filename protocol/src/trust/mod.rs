@@ -1,13 +1,15 @@
 //! Trust: how this peer finds its ledger, follows it, and does its part in it.
 //!
 //! [`founding`] says which ledger; [`finding`] gets it; [`chain`] keeps it; [`recoveries`] knows of
-//! committees that people have replaced; [`drills`] and [`probes`] do the work that the ledger draws. Everything that is said twice or lost is
+//! committees that people have replaced; [`drills`] and [`probes`] do the work that the ledger draws; [`leases`] tells
+//! how machines served in runs. Everything that is said twice or lost is
 //! said again after a while: the ledger counts each thing once.
 
 mod chain;
 mod drills;
 mod finding;
 mod founding;
+pub(crate) mod leases;
 mod probes;
 mod recoveries;
 pub mod words;

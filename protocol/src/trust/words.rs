@@ -2,7 +2,7 @@
 //! transactions say for themselves.
 
 use crate::consensus::Proposal;
-use crate::ids::{Hash, Signature};
+use crate::ids::{Hash, RunId, Signature};
 use crate::ledger::limits::TRANSACTION_BYTES_MAX;
 use crate::ledger::{Genesis, Transaction};
 use crate::wire::codec;
@@ -68,6 +68,19 @@ pub struct ProbeReply {
     pub signature: Signature,
 }
 
+/// Frame: the author takes part in a run of the receiver, which may report on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseConsent {
+    /// The run.
+    pub run: RunId,
+    /// On which ledger.
+    pub ledger: Hash,
+    /// The author's last block when it began.
+    pub height: u64,
+    /// The author's over ledger, receiver, run and height, for the ledger.
+    pub signature: Signature,
+}
+
 impl Body for Transaction {
     fn validate(&self) -> Result<(), String> {
         let bytes = codec::encode(self).len();
@@ -82,6 +95,7 @@ impl Body for LedgerStatus {}
 impl Body for GenesisAsk {}
 impl Body for Probe {}
 impl Body for ProbeReply {}
+impl Body for LeaseConsent {}
 
 impl Body for GenesisReply {
     fn validate(&self) -> Result<(), String> {

@@ -48,6 +48,8 @@ pub const ADDRESS_BYTES_MAX: usize = 128;
 pub const TEXT_BYTES_MAX: usize = 64;
 /// Members of one run: direct all-reduce needs a link between each pair.
 pub const MEMBERS_MAX: usize = 16;
+/// Machines whose consents the user of a run keeps: members come and go.
+pub const LEASES_HELD_MAX: usize = 64;
 /// Orders that local users may have open at once.
 pub const ORDERS_MAX: usize = 4;
 /// Direct messages whose delivery is not known yet.

@@ -12,7 +12,7 @@ use crate::run::report::{Abort, Heartbeat, Ready, RoundReport};
 use crate::run::view::{
     CaughtUp, Finished, Join, StateOffer, Suspect, ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
 };
-use crate::trust::words::{GenesisAsk, GenesisReply, LedgerStatus, Probe, ProbeReply, ProposalReply};
+use crate::trust::words::{GenesisAsk, GenesisReply, LeaseConsent, LedgerStatus, Probe, ProbeReply, ProposalReply};
 
 /// A message's body: what it holds beyond its encoding is checked here.
 pub(crate) trait Body {
@@ -161,6 +161,8 @@ messages! {
     RecoveryAsk(RecoveryAsk) = 46,
     /// Frame: this one.
     RecoveryReply(Box<RecoveryReply>) = 47,
+    /// Frame: you may report on my part in your run.
+    LeaseConsent(LeaseConsent) = 48,
 }
 
 impl Kind {

@@ -4,12 +4,12 @@
 use crate::bench::{Bench, Manner, identity, parameters};
 use manta_protocol::election::Beacon;
 use manta_protocol::ledger::{
-    Action, Agreement, Block, DrillCommit, DrillResult, DrillReveal, Founder, Genesis, Parameters, ProbeResult,
-    Register, State, Transaction, Transfer, beacon_input, merkle,
+    Action, Admission, Agreement, Block, DrillCommit, DrillResult, DrillReveal, Founder, Genesis, LeaseReport,
+    Parameters, ProbeResult, Register, State, Transaction, Transfer, beacon_input, merkle,
 };
 use manta_protocol::power::MicroPower;
 use manta_protocol::wire::{Identity, codec};
-use manta_protocol::{Hash, NetworkId};
+use manta_protocol::{Hash, NetworkId, RunId};
 use std::fmt::Write;
 
 /// One line a value: its name, then its bytes in hexadecimal.
@@ -41,6 +41,8 @@ fn samples(ledger: &Hash) -> Vec<(&'static str, Transaction)> {
     let register =
         Register { vrf: author.vrf().public(), owner: other.peer_id(), countersignature: Some(consent), class: 1 };
     let reply = Some(ProbeResult::reply(&other, ledger, &beacon.0, &author.peer_id()));
+    let run = RunId([3; 32]);
+    let leased = LeaseReport::consent(&other, ledger, &author.peer_id(), &run, 7);
     let commitment = result.commitment(&task, &author.peer_id(), &salt);
     let actions = [
         ("register", 1, Action::Register(register)),
@@ -49,6 +51,11 @@ fn samples(ledger: &Hash) -> Vec<(&'static str, Transaction)> {
         ("commit", 0, Action::Commit(DrillCommit { task, stage: 1, proof: Some(proof), commitment })),
         ("reveal", 0, Action::Reveal(DrillReveal { task, salt, result })),
         ("probe", 0, Action::Probe(ProbeResult { height: 7, seat: 0, proof, reply })),
+        (
+            "lease",
+            0,
+            Action::Lease(LeaseReport { trainer: other.peer_id(), run, height: 7, consent: leased, kept: true }),
+        ),
     ];
     actions.map(|(name, nonce, action)| (name, Transaction::sign(&author, ledger, nonce, action))).to_vec()
 }
@@ -97,11 +104,21 @@ fn a_fixed_story_leads_to_exactly_this_root() {
     bench.probes = true;
     bench.join(100, Manner::Honest);
     bench.steps(40);
+    for (user, trainer, kept) in [(0, 1, true), (1, 2, false), (0, 2, true)] {
+        let ledger = bench.state.ledger();
+        let run = RunId([user as u8; 32]);
+        let consent = LeaseReport::consent(&bench.workers[trainer].identity, &ledger, &bench.peer(user), &run, 7);
+        let report = LeaseReport { trainer: bench.peer(trainer), run, height: 7, consent, kept };
+        let told = bench.workers[user].sign(&bench.state, 0, Action::Lease(report));
+        assert_eq!(bench.send(told), Admission::New);
+    }
     // One who was trusted begins to lie.
     bench.workers[0].manner = Manner::Liar;
     bench.steps(30);
     let totals = bench.state.totals();
+    let leases = |worker| bench.state.reliability(&bench.peer(worker)).map_or(0, |of| of.leases_ever);
+    assert_eq!((leases(1), leases(2)), (1, 2));
     assert!(totals.tasks_trusted > 0 && totals.tasks_disputed > 0, "{totals:?}");
-    assert_eq!(bench.state.root().to_string(), "e6b51b50d6a2f800f70bfc0319cc2312567e749fafdfa985713d00cdc09df41f");
+    assert_eq!(bench.state.root().to_string(), "1c69e156c77d3119b499c1498ea466c31b9fccb259540ad88fae46bd5139281b");
     assert_eq!(identity(0).peer_id(), bench.peer(0));
 }

@@ -5,11 +5,11 @@ use crate::bench::{Bench, Manner, identity, parameters};
 use manta_protocol::election::{VrfProof, VrfPublic};
 use manta_protocol::ids::Signature;
 use manta_protocol::ledger::{
-    Action, Agreement, Block, DrillCertificate, DrillCommit, DrillResult, DrillReveal, Mempool, Parameters,
-    ProbeResult, Register, State, Transaction, Transfer, merkle,
+    Action, Agreement, Block, DrillCertificate, DrillCommit, DrillResult, DrillReveal, LeaseReport, Mempool,
+    Parameters, ProbeResult, Register, State, Transaction, Transfer, merkle,
 };
-use manta_protocol::wire::codec;
-use manta_protocol::{Hash, PeerId};
+use manta_protocol::wire::{Identity, codec};
+use manta_protocol::{Hash, PeerId, RunId};
 use proptest::prelude::*;
 use std::sync::OnceLock;
 
@@ -81,6 +81,18 @@ fn actions() -> impl Strategy<Value = Action> {
             let reply = replied.then_some(Signature([9; 64]));
             Action::Probe(ProbeResult { height, seat, proof, reply })
         }),
+        // Consents of the first five, to the first user.
+        (peers(), any::<[u8; 32]>(), numbers(), proptest::option::of(0..5u32), any::<bool>()).prop_map(
+            |(trainer, run, height, by, kept)| {
+                let (run, user) = (RunId(run), identity(0).peer_id());
+                let sign = |by: Identity| {
+                    let consent = LeaseReport::consent(&by, &scene().bench.state.ledger(), &user, &run, height);
+                    (by.peer_id(), consent)
+                };
+                let (trainer, consent) = by.map_or((trainer, Signature([9; 64])), |by| sign(identity(by)));
+                Action::Lease(LeaseReport { trainer, run, height, consent, kept })
+            }
+        ),
     ]
 }
 

@@ -8,7 +8,7 @@ use manta_protocol::ledger::{
 use manta_protocol::{Hash, PeerId};
 
 /// Why a block with this transaction alone is refused.
-fn refusal(bench: &Bench, transaction: Transaction) -> Option<Refusal> {
+pub(crate) fn refusal(bench: &Bench, transaction: Transaction) -> Option<Refusal> {
     use manta_protocol::ledger::{Block, BlockError, merkle};
     let proposer = bench.state.next_committee().weights()[0].0;
     let proposer = bench.workers.iter().find(|worker| worker.peer() == proposer).unwrap();

@@ -4,7 +4,9 @@ use manta_protocol::consensus::{
     Blocks, BlocksAsk, Certificate, Decision, Proposal, ProposalAsk, Recovery, RecoveryAsk, RecoveryReply, Seal,
     Statement, Step, Vote, Votes,
 };
-use manta_protocol::ledger::{Action, Block, Founder, Genesis, Parameters, ProbeResult, Register, State, Transaction};
+use manta_protocol::ledger::{
+    Action, Block, Founder, Genesis, LeaseReport, Parameters, ProbeResult, Register, State, Transaction,
+};
 use manta_protocol::market::demand::{Demand, Share};
 use manta_protocol::market::listing::{Address, Contact, Device, DeviceKind, Listing, Withdrawal};
 use manta_protocol::market::reservation::{Answer, Confirm, Release, Reserve, ReserveReply};
@@ -17,7 +19,9 @@ use manta_protocol::run::view::{
     ViewAccept, ViewAsk, ViewInstall, ViewPropose, ViewState,
 };
 use manta_protocol::run::{RunSpec, view};
-use manta_protocol::trust::words::{GenesisAsk, GenesisReply, LedgerStatus, Probe, ProbeReply, ProposalReply};
+use manta_protocol::trust::words::{
+    GenesisAsk, GenesisReply, LeaseConsent, LedgerStatus, Probe, ProbeReply, ProposalReply,
+};
 use manta_protocol::wire::{Identity, Message};
 use manta_protocol::{Duration, Hash, NetworkId, PeerId, RunId, Seed, Serial, Time};
 
@@ -258,5 +262,11 @@ fn ledger_messages() -> Vec<Message> {
         Message::ProposalReply(Box::new(ProposalReply { proposal: proposal() })),
         Message::RecoveryAsk(RecoveryAsk { chain: ledger }),
         Message::RecoveryReply(Box::new(RecoveryReply { chain: ledger, recovery: Some(recovery) })),
+        Message::LeaseConsent(LeaseConsent {
+            run: confirm(&[1, 2]).run_id(),
+            ledger,
+            height: 1,
+            signature: LeaseReport::consent(&identity(1), &ledger, &peer(2), &confirm(&[1, 2]).run_id(), 1),
+        }),
     ]
 }

@@ -72,6 +72,7 @@ fn forget(state: &mut State, peer: &PeerId) {
     state.accounts.remove(peer);
     state.power.remove(peer);
     state.reliability.remove(peer);
+    state.leases.remove(peer);
 }
 
 /// Steps back, or in again.

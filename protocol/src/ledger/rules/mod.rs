@@ -4,6 +4,7 @@
 pub(super) mod account;
 pub(super) mod commit;
 pub(super) mod evidence;
+pub(super) mod lease;
 pub(super) mod probation;
 pub(super) mod probe;
 pub(super) mod reveal;

@@ -88,7 +88,7 @@ pub(in super::super) fn probe(state: &mut State, author: &PeerId, result: &Probe
     }
     let now = state.height;
     state.probed.entry(height).insert(place);
-    state.reliability.entry(target).count(result.reply.is_some());
+    state.reliability.entry(target).probe(result.reply.is_some());
     if let Some(key) = state.keys.get_mut(&target).filter(|_| result.reply.is_some()) {
         key.alive_at = now;
     }

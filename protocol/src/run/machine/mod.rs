@@ -281,6 +281,21 @@ impl Machine {
         self.start.owner == self.me()
     }
 
+    /// Who has ordered it.
+    pub(crate) fn owner(&self) -> PeerId {
+        self.start.owner
+    }
+
+    /// For how long machines were asked for.
+    pub(crate) fn duration(&self) -> Duration {
+        Duration::from_s(self.demand.duration_s)
+    }
+
+    /// Why this peer has left, if it did so with the view that holds.
+    pub(crate) fn departure(&self, peer: &PeerId) -> Option<AbortReason> {
+        self.view.left.iter().find(|departure| departure.peer == *peer).map(|departure| departure.reason)
+    }
+
     /// Whose machines may see the run's data.
     pub(crate) fn share(&self) -> Share {
         self.demand.share
