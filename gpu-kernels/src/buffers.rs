@@ -99,7 +99,7 @@ impl Device {
         match block_on(scope.pop()) {
             Some(_) => Err(DeviceError::OutOfMemory { tensor, needed_bytes }),
             None => {
-                self.note_resource();
+                self.note_buffer(needed_bytes);
                 Ok(buffer)
             }
         }

@@ -230,12 +230,15 @@ pub struct Activity {
     pub submissions: u64,
     /// Buffers, bind groups and pipelines made.
     pub resources: u64,
+    /// Bytes of those buffers.
+    pub buffer_bytes: u64,
 }
 
 #[derive(Default)]
 struct Counters {
     submissions: AtomicU64,
     resources: AtomicU64,
+    buffer_bytes: AtomicU64,
 }
 
 /// Waits for a future of wgpu, which on native platforms is ready or becomes so on another thread.
@@ -428,7 +431,13 @@ impl Device {
         Activity {
             submissions: self.activity.submissions.load(Ordering::Relaxed),
             resources: self.activity.resources.load(Ordering::Relaxed),
+            buffer_bytes: self.activity.buffer_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    pub(crate) fn note_buffer(&self, bytes: u64) {
+        self.note_resource();
+        self.activity.buffer_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn note_submission(&self) {

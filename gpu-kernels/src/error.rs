@@ -24,12 +24,14 @@ pub enum EngineError {
         problem: String,
     },
     /// The model would need more memory than allowed.
-    #[error("the model needs {needed_bytes} bytes of memory, but only {limit_bytes} are allowed; choose a smaller one")]
+    #[error("the model needs {needed_bytes} bytes of memory, but only {limit_bytes} are allowed; {advice}")]
     Memory {
-        /// Estimated need.
+        /// What [`crate::MemoryPlan`] foretells.
         needed_bytes: u64,
         /// `EngineOptions::memory_bytes_max`.
         limit_bytes: u64,
+        /// What to do about it.
+        advice: &'static str,
     },
     /// The machine lacks the instruction set that was asked for.
     #[error("this machine has no {path:?} instructions; use SimdPath::Auto")]

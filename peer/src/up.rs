@@ -13,6 +13,7 @@ use crate::net::bulk::{BulkConfig, BulkHandle, Congestion};
 use crate::net::swarm::{self, DEFAULT_TARGET_CONNECTIONS, Net, NetCommand, NetConfig, NetEvent};
 use crate::net::ticket::Ticket;
 use crate::papers::Papers;
+use crate::run::engine::Means;
 use crate::run::keeper::Keeper;
 use crate::run::library::{Library, source};
 use crate::run::trainer::Trainer;
@@ -24,7 +25,7 @@ use crate::store::state_file::StateFolder;
 use crate::store::tables::Tables;
 use crate::{host, http};
 use libp2p::Multiaddr;
-use manta_gpu_kernels::ARITHMETIC_VERSION;
+use manta_gpu_kernels::{ARITHMETIC_VERSION, Recompute};
 use manta_protocol::market::listing::{Address, Listing};
 use manta_protocol::wire::limits::ADDRESSES_MAX;
 use manta_protocol::{Config, Node, Time};
@@ -68,6 +69,8 @@ pub(crate) struct UpOptions {
     pub(crate) device_cache: Option<PathBuf>,
     /// Kernel threads, 0 for all.
     pub(crate) threads: usize,
+    /// Whether activations are computed again on the way back.
+    pub(crate) recompute: Recompute,
     /// Whether the machine is offered to others (and to our own orders).
     pub(crate) offer: bool,
     /// The congestion controller of the bulk transport.
@@ -175,7 +178,8 @@ pub(crate) async fn run(
     let node_identity = manta_protocol::wire::Identity::from_secret(*identity.secret());
     let config = Config { network, identity: node_identity.clone() };
     let node = Node::with_charter(config, papers.charter(network), unix_now());
-    let trainer = Trainer::start(chosen.device.clone(), options.threads)?;
+    let means = Means { threads: options.threads, recompute: options.recompute };
+    let trainer = Trainer::start(chosen.device.clone(), means)?;
     let driller = Driller::start(chosen.device, options.threads, options.drill_share, trainer.busy())?;
     let parts = Parts {
         network,

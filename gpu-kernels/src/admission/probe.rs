@@ -6,6 +6,7 @@ use crate::gpu::compile::Pipelines;
 use crate::gpu::engine::GpuEngine;
 use crate::gpu::kernel::Form;
 use crate::model::config::ModelConfig;
+use crate::model::options::Recompute;
 use crate::model::step::{MicroBatchKey, StepNumbers};
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
 use crate::training::TrainingEngine;
@@ -68,7 +69,7 @@ pub(super) fn run_on_device(
 ) -> Result<String, EngineError> {
     let (model, arithmetic, optimizer) = shape();
     let pipelines = Pipelines::new(device.clone(), form, soft_kernels, None);
-    run(&mut GpuEngine::with_pipelines(model, optimizer, arithmetic, pipelines)?)
+    run(&mut GpuEngine::with_pipelines(model, optimizer, arithmetic, pipelines, Recompute::Auto)?)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::product::ProductBenchmark;
 use super::step::{BenchmarkModel, StepBenchmark};
 use crate::cpu::simd::SimdPath;
 use crate::error::EngineError;
-use crate::model::engine::EngineOptions;
+use crate::model::options::EngineOptions;
 use crate::model::profile::Profile;
 use serde::Serialize;
 use std::time::Instant;

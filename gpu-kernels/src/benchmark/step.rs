@@ -2,7 +2,8 @@
 
 use crate::error::EngineError;
 use crate::model::config::ModelConfig;
-use crate::model::engine::{Engine, EngineOptions};
+use crate::model::engine::Engine;
+use crate::model::options::EngineOptions;
 use crate::model::profile::Profile;
 use crate::model::step::{MicroBatchKey, StepNumbers};
 use crate::spec::{ArithmeticSpec, OptimizerConfig};

@@ -43,10 +43,12 @@ impl Recorder<'_> {
         let way = Way { buffers, gradient: micro_gradient };
         self.head_backward(way);
         for (layer, block) in model.blocks.iter().enumerate().rev() {
-            let saved = workspace.block(layer);
-            let Some(packed) = &saved.packed else {
+            let (saved, Some(packed)) = workspace.block(layer, true) else {
                 unreachable!("training passes keep the inputs of linear maps");
             };
+            if self.extent.recomputes && layer + 1 < model.blocks.len() {
+                self.recompute(block, layer);
+            }
             self.mlp_backward(way, block, (saved, packed), layer);
             self.attention_backward(way, block, (saved, packed), layer);
         }

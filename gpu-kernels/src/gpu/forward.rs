@@ -8,7 +8,7 @@ use super::ops::matmul::{Matrix, Packed, Rounding};
 use super::ops::rope::HeadLayout;
 use super::program::{Dispatch, NO_SLOT};
 use super::tiling::ProductShape;
-use super::workspace::{BlockSaved, Extent, PackedBuffers, Workspace};
+use super::workspace::{BlockSaved, Extent, PackedBuffers, SavedInputs, Workspace};
 use crate::arithmetic::from_host;
 use crate::buffers::Buffer;
 use crate::cpu::pack::Along;
@@ -16,6 +16,9 @@ use crate::cpu::rope::Turn;
 
 /// A range check: the op's name and its block.
 pub(crate) type Check = (&'static str, Option<usize>);
+
+/// Where a block's activations go, and the packed inputs of its linear maps if they are kept.
+type Saved<'a> = (&'a BlockSaved, Option<&'a SavedInputs>);
 
 /// Some heads that attention works on at a time, counted over all sequences.
 #[derive(Clone, Copy)]
@@ -46,6 +49,8 @@ pub(crate) struct Recorder<'a> {
     pub(crate) dispatches: Vec<Dispatch>,
     /// Check number i reports in slot i + 1.
     pub(crate) checks: Vec<Check>,
+    /// Whether ops are recorded that an earlier part of the pass has checked.
+    again: bool,
 }
 
 impl<'a> Recorder<'a> {
@@ -55,11 +60,14 @@ impl<'a> Recorder<'a> {
         extent: Extent,
         pipelines: &'a mut Pipelines,
     ) -> Self {
-        Self { model, workspace, extent, pipelines, dispatches: Vec::new(), checks: Vec::new() }
+        Self { model, workspace, extent, pipelines, dispatches: Vec::new(), checks: Vec::new(), again: false }
     }
 
     /// The slot of the next check, in the order in which the native engine checks.
     pub(crate) fn check(&mut self, op: &'static str, layer: impl Into<Option<usize>>) -> u32 {
+        if self.again {
+            return NO_SLOT;
+        }
         self.checks.push((op, layer.into()));
         self.checks.len() as u32
     }
@@ -119,21 +127,39 @@ impl<'a> Recorder<'a> {
         let shape = (model.config.vocab_size, model.config.hidden_size);
         self.push_all(ops::embedding::embedding(table, shape, tokens, workspace.stream(0)));
         for (layer, block) in model.blocks.iter().enumerate() {
-            self.attention_half(block, workspace.block(layer), layer);
-            self.mlp_half(block, workspace.block(layer), layer);
+            // The last block is the first on the way back: what is saved of it is still there then.
+            let keep = !self.extent.recomputes || layer + 1 == model.blocks.len();
+            let (saved, packed) = workspace.block(layer, keep);
+            self.attention_half(block, (saved, packed), layer);
+            self.mlp_half(block, (saved, packed), layer);
         }
         self.head();
     }
 
+    /// Records again what is saved of a block, from the block's input.
+    pub(crate) fn recompute(&mut self, block: &Block, layer: usize) {
+        let (model, workspace) = (self.model, self.workspace);
+        let (saved, packed) = workspace.block(layer, true);
+        self.again = true;
+        self.attention_half(block, (saved, packed), layer);
+        self.mlp_inner(block, (saved, packed), layer);
+        self.again = false;
+        // Nobody needs what the block gave.
+        if let Some(packed) = packed {
+            let inner = Matrix::whole(&workspace.inner, 0, self.extent.tokens(), block.down.columns);
+            self.pack(&inner, Along::Columns, model.spec.activation_digits, Rounding::Nearest, &packed.inner);
+        }
+    }
+
     /// x + O · attention(norm(x))
-    fn attention_half(&mut self, block: &Block, saved: &BlockSaved, layer: usize) {
+    fn attention_half(&mut self, block: &Block, (saved, packed): Saved<'_>, layer: usize) {
         let (model, workspace, tokens) = (self.model, self.workspace, self.extent.tokens());
         let input = workspace.stream(2 * layer);
         let slot = self.check("rms_norm", layer);
         let norm = model.norm(block.input_norm);
         self.push(norm.forward((input, 0), tokens, &workspace.normed, &saved.input_inverse, slot));
         let slot = self.check("query_key_value", layer);
-        let keep = saved.packed.as_ref().map(|packed| &packed.normed_input);
+        let keep = packed.map(|packed| &packed.normed_input);
         self.linear(&block.query_key_value, (&workspace.normed, tokens), keep, &workspace.joint, slot);
         let slot = self.check("rotary", layer);
         let [queries, keys, values] = self.joint_layouts();
@@ -148,28 +174,34 @@ impl<'a> Recorder<'a> {
         let attended = self.attended_layout();
         self.push(attended.merge(angles, Turn::Not, &workspace.heads, &workspace.attended, NO_SLOT));
         let slot = self.check("output", layer);
-        let keep = saved.packed.as_ref().map(|packed| &packed.attended);
+        let keep = packed.map(|packed| &packed.attended);
         self.linear(&block.output, (&workspace.attended, tokens), keep, &workspace.branch, slot);
         self.residual(2 * layer, layer);
     }
 
     /// x + down(swiglu(gate_up(norm(x))))
-    fn mlp_half(&mut self, block: &Block, saved: &BlockSaved, layer: usize) {
+    fn mlp_half(&mut self, block: &Block, (saved, packed): Saved<'_>, layer: usize) {
+        self.mlp_inner(block, (saved, packed), layer);
+        let (workspace, tokens) = (self.workspace, self.extent.tokens());
+        let slot = self.check("down", layer);
+        let keep = packed.map(|packed| &packed.inner);
+        self.linear(&block.down, (&workspace.inner, tokens), keep, &workspace.branch, slot);
+        self.residual(2 * layer + 1, layer);
+    }
+
+    /// swiglu(gate_up(norm(x)))
+    fn mlp_inner(&mut self, block: &Block, (saved, packed): Saved<'_>, layer: usize) {
         let (model, workspace, tokens) = (self.model, self.workspace, self.extent.tokens());
         let middle = workspace.stream(2 * layer + 1);
         let slot = self.check("rms_norm", layer);
         let norm = model.norm(block.attention_norm);
         self.push(norm.forward((middle, 0), tokens, &workspace.normed, &saved.middle_inverse, slot));
         let slot = self.check("gate_up", layer);
-        let keep = saved.packed.as_ref().map(|packed| &packed.normed_middle);
+        let keep = packed.map(|packed| &packed.normed_middle);
         self.linear(&block.gate_up, (&workspace.normed, tokens), keep, &saved.gate_up, slot);
         let slot = self.check("swiglu", layer);
         let shape = (tokens, model.config.intermediate_size);
         self.push(ops::swiglu::swiglu(&saved.gate_up, shape, &workspace.inner, slot));
-        let slot = self.check("down", layer);
-        let keep = saved.packed.as_ref().map(|packed| &packed.inner);
-        self.linear(&block.down, (&workspace.inner, tokens), keep, &workspace.branch, slot);
-        self.residual(2 * layer + 1, layer);
     }
 
     /// The stream after one more half of a block.

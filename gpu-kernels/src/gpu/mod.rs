@@ -7,6 +7,7 @@ pub(crate) mod compile;
 pub(crate) mod engine;
 mod forward;
 pub(crate) mod kernel;
+mod memory;
 mod model;
 pub(crate) mod ops;
 mod optimizer;

@@ -41,15 +41,15 @@ impl Passes {
         self.0.last()
     }
 
-    /// The pass of this shape, recorded if it is new.
-    pub(crate) fn get(
+    /// Makes the pass of this shape the last one, recorded if it is new.
+    pub(crate) fn prepare(
         &mut self,
         model: &Model,
         pipelines: &mut Pipelines,
         flags: &Buffer,
         gradient: &GradientBuffers<'_>,
         (extent, purpose): (Extent, Purpose),
-    ) -> Result<&Pass, DeviceError> {
+    ) -> Result<(), DeviceError> {
         let known = self.0.iter().position(|pass| (pass.extent, pass.purpose) == (extent, purpose));
         let pass = match known {
             Some(place) => self.0.remove(place),
@@ -70,7 +70,7 @@ impl Passes {
             }
         };
         self.0.push(pass);
-        Ok(&self.0[self.0.len() - 1])
+        Ok(())
     }
 }
 

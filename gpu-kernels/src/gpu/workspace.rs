@@ -69,6 +69,8 @@ pub(crate) struct Extent {
     pub(crate) length: usize,
     pub(crate) logit_rows: usize,
     pub(crate) training: bool,
+    /// Whether the way back computes the activations of blocks again; only in training.
+    pub(crate) recomputes: bool,
 }
 
 impl Extent {
@@ -87,15 +89,30 @@ impl Extent {
         let bytes_each = 4 * group * self.length * self.score_stride();
         (SCORE_BYTES / bytes_each).clamp(1, self.sequences * config.num_key_value_heads)
     }
+
+    /// The query heads that belong to them.
+    pub(crate) fn query_heads_at_once(&self, config: &ModelConfig) -> usize {
+        self.key_heads_at_once(config) * (config.num_attention_heads / config.num_key_value_heads)
+    }
+
+    /// How many residual streams, and the activations of how many blocks, are held.
+    pub(crate) fn kept(&self, layers: usize) -> (usize, usize) {
+        match (self.training, self.recomputes) {
+            (false, _) => (2, 1),
+            (true, false) => (2 * layers + 1, layers),
+            (true, true) => (layers + 2, 1),
+        }
+    }
 }
 
 /// All tensors of a pass.
 pub(crate) struct Workspace {
-    /// The residual stream before and after each half of a block; without a way
-    /// back two take turns.
+    /// The residual stream before and after each half of a block. Without a way back two take
+    /// turns; where activations are computed again, those between the halves share the last one.
     streams: Vec<Buffer>,
-    /// One per block for a way back, else one for all.
+    /// One per block for a way back that computes nothing again, else one for all.
     blocks: Vec<BlockSaved>,
+    recomputes: bool,
     pub(crate) normed: Buffer,
     pub(crate) final_inverse: Buffer,
     pub(crate) joint: Buffer,
@@ -123,18 +140,13 @@ impl Workspace {
         let tokens = extent.tokens();
         let (queries, keys) = (tokens * config.query_width(), tokens * config.key_value_width());
         let (stream, inner) = (tokens * config.hidden_size, tokens * config.intermediate_size);
-        let layers = config.num_hidden_layers;
-        let stream_count = if extent.training { 2 * layers + 1 } else { 2 };
-        let block_count = if extent.training { layers } else { 1 };
+        let (stream_count, block_count) = extent.kept(config.num_hidden_layers);
         let streams = (0..stream_count).map(|_| device.allocate("residual stream", stream));
         let blocks = (0..block_count).map(|_| BlockSaved::new(device, config, spec, extent));
-        let group = config.num_attention_heads / config.num_key_value_heads;
-        let query_heads = extent.key_heads_at_once(config) * group;
+        let query_heads = extent.query_heads_at_once(config);
         let scores = query_heads * extent.length * extent.score_stride();
         let (left_words, left_scales) = left_extent(config, spec, extent);
-        let attention_digits = usize::from(spec.attention_digits.max(spec.gradient_digits));
-        let right_words = packed_words(extent.length, config.head_dim, attention_digits, query_heads)
-            .max(packed_words(config.head_dim, extent.length, attention_digits, query_heads));
+        let (right_words, right_scales) = right_extent(config, spec, extent);
         let backward = if extent.training {
             Some(BackwardBuffers {
                 final_normed: saved_input(device, spec, config.hidden_size, tokens)?,
@@ -154,6 +166,7 @@ impl Workspace {
         Ok(Self {
             streams: streams.collect::<Result<_, _>>()?,
             blocks: blocks.collect::<Result<_, _>>()?,
+            recomputes: extent.recomputes,
             normed: device.allocate("normalised stream", stream)?,
             final_inverse: device.allocate("reciprocal roots", tokens)?,
             joint: device.allocate("queries, keys and values", queries + 2 * keys)?,
@@ -165,7 +178,7 @@ impl Workspace {
             losses: device.allocate("losses", tokens)?,
             scores: device.allocate("attention scores", scores)?,
             left: PackedBuffers::new(device, left_words, left_scales)?,
-            right: PackedBuffers::new(device, right_words, query_heads * extent.length.max(config.head_dim))?,
+            right: PackedBuffers::new(device, right_words, right_scales)?,
             tokens: device.allocate("tokens", tokens)?,
             targets: device.allocate("targets", tokens)?,
             backward,
@@ -174,11 +187,19 @@ impl Workspace {
 
     /// The residual stream after `halves` halves of blocks.
     pub(crate) fn stream(&self, halves: usize) -> &Buffer {
-        &self.streams[halves % self.streams.len()]
+        let count = self.streams.len();
+        &self.streams[match (self.recomputes, halves % 2) {
+            (false, _) => halves % count,
+            (true, 0) => halves / 2,
+            (true, _) => count - 1,
+        }]
     }
 
-    pub(crate) fn block(&self, layer: usize) -> &BlockSaved {
-        &self.blocks[layer % self.blocks.len()]
+    /// Where the activations of a block are, and the inputs of its linear maps if a way back
+    /// follows and they are to be kept.
+    pub(crate) fn block(&self, layer: usize, keep: bool) -> (&BlockSaved, Option<&SavedInputs>) {
+        let saved = &self.blocks[layer % self.blocks.len()];
+        (saved, saved.packed.as_ref().filter(|_| keep))
     }
 }
 
@@ -219,8 +240,16 @@ impl BlockSaved {
     }
 }
 
+/// Words and rows of the largest right operand of attention's products.
+pub(crate) fn right_extent(config: &ModelConfig, spec: &ArithmeticSpec, extent: &Extent) -> (usize, usize) {
+    let (length, head, heads) = (extent.length, config.head_dim, extent.query_heads_at_once(config));
+    let digits = usize::from(spec.attention_digits.max(spec.gradient_digits));
+    let words = packed_words(length, head, digits, heads).max(packed_words(head, length, digits, heads));
+    (words, heads * length.max(head))
+}
+
 /// Words and rows of the largest left operand of a pass.
-fn left_extent(config: &ModelConfig, spec: &ArithmeticSpec, extent: &Extent) -> (usize, usize) {
+pub(crate) fn left_extent(config: &ModelConfig, spec: &ArithmeticSpec, extent: &Extent) -> (usize, usize) {
     let tokens = extent.tokens();
     let activations = usize::from(spec.activation_digits);
     let joint = config.query_width() + 2 * config.key_value_width();
@@ -229,8 +258,7 @@ fn left_extent(config: &ModelConfig, spec: &ArithmeticSpec, extent: &Extent) -> 
         [config.hidden_size, config.query_width(), config.intermediate_size]
             .map(|width| (tokens, width, activations, 1))
             .into();
-    let group = config.num_attention_heads / config.num_key_value_heads;
-    let query_heads = extent.key_heads_at_once(config) * group;
+    let query_heads = extent.query_heads_at_once(config);
     let attention = usize::from(spec.attention_digits.max(spec.gradient_digits));
     operands.push((extent.length, config.head_dim, attention, query_heads));
     operands.push((extent.length, extent.length, attention, query_heads));

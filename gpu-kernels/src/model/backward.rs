@@ -1,7 +1,7 @@
 //! The backward pass: the gradient of the mean token loss of one micro-batch.
 
 use super::engine::Model;
-use super::forward::Batch;
+use super::forward::{Batch, Purpose};
 use super::profile::OpClass;
 use super::step::{OpKeys, RoundingSite, check_range};
 use super::weights::{BlockWeights, Linear};
@@ -69,8 +69,12 @@ impl Backward<'_> {
         self.head(workspace)?;
         let mut blocks = std::mem::take(&mut workspace.blocks);
         let outcome = self.model.weights.blocks.iter().enumerate().rev().try_for_each(|(layer, weights)| {
-            self.mlp_half(workspace, &mut blocks[layer], weights, layer)?;
-            self.attention_half(workspace, &mut blocks[layer], weights, batch, layer)
+            let saved = &mut blocks[workspace.slot(layer, Purpose::Train)];
+            if workspace.recomputes && layer + 1 < self.model.weights.blocks.len() {
+                self.model.recompute(workspace, saved, weights, batch, layer)?;
+            }
+            self.mlp_half(workspace, saved, weights, layer)?;
+            self.attention_half(workspace, saved, weights, batch, layer)
         });
         workspace.blocks = blocks;
         outcome?;

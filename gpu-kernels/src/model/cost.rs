@@ -18,6 +18,13 @@ pub fn multiply_adds_per_token(model: &ModelConfig, sequence_length: usize) -> u
     3 * (weights - looked_up + attention) as u64
 }
 
+/// Of them again where activations are not kept: the forward pass of all blocks but the last, without their last product.
+pub fn recomputed_multiply_adds_per_token(model: &ModelConfig, sequence_length: usize) -> u64 {
+    let (hidden, queries) = (model.hidden_size, model.query_width());
+    let weights = hidden * (2 * queries + 2 * model.key_value_width() + 2 * model.intermediate_size);
+    ((model.num_hidden_layers - 1) * (weights + queries * (sequence_length + 1))) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +49,9 @@ mod tests {
         // q and o 8 × 8, k and v 4 × 8, three of 16 × 8; the head 100 × 8; two products with 8 × (31 + 1) ÷ 2.
         let expected = 3 * (2 * (2 * 64 + 2 * 32 + 3 * 128) + 800 + 2 * 8 * 32);
         assert_eq!(multiply_adds_per_token(&model, 31), expected);
+        // Of one of the two blocks all but one of the 16 × 8.
+        let again = 2 * 64 + 2 * 32 + 2 * 128 + 8 * 32;
+        assert_eq!(recomputed_multiply_adds_per_token(&model, 31), again);
         let untied = ModelConfig { tie_word_embeddings: false, ..model };
         assert_eq!(multiply_adds_per_token(&untied, 31), expected, "looking up multiplies nothing");
     }

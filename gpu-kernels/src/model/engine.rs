@@ -7,10 +7,12 @@ use super::backward::Backward;
 use super::config::ModelConfig;
 use super::forward::{Batch, Purpose, TASK_ELEMENTS};
 use super::init::initialize;
+use super::input::{check_context, check_sequences, checked_batch, split_targets};
 use super::layout::Layout;
 use super::optimizer::apply;
+use super::options::{EngineOptions, MemoryPlan};
 use super::profile::{Laps, OpClass, Profile};
-use super::state::TrainingState;
+use super::state::{OPTIMIZER_CONTEXT, PARAMETER_CONTEXT, TrainingState, hash_vectors};
 use super::step::{Evaluation, LossSum, MicroBatchKey, OpKeys, StepNumbers, StepReport, check_range};
 use super::weights::Weights;
 use super::workspace::{TokenRows, Workspace};
@@ -21,33 +23,11 @@ use crate::cpu::cross_entropy::cross_entropy;
 use crate::cpu::pool::Pool;
 use crate::cpu::reduce::add_to;
 use crate::cpu::rope::Rotary;
-use crate::cpu::simd::{Simd, SimdPath};
+use crate::cpu::simd::Simd;
 use crate::error::EngineError;
 use crate::reduce::check;
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
 use rayon::prelude::*;
-
-/// Domain of the hash of the parameters.
-pub(crate) const PARAMETER_CONTEXT: &str = "manta arithmetic 1 parameters";
-/// Domain of the hash of the moments.
-pub(crate) const OPTIMIZER_CONTEXT: &str = "manta arithmetic 1 optimizer state";
-
-/// How the engine runs; nothing here changes a bit of what it computes.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Number of threads; 0 for one on each processor.
-    pub threads: usize,
-    /// Which instruction set to use.
-    pub simd: SimdPath,
-    /// Models that would need more memory are refused.
-    pub memory_bytes_max: u64,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self { threads: 0, simd: SimdPath::Auto, memory_bytes_max: 16 << 30 }
-    }
-}
 
 /// What a pass reads.
 pub(crate) struct Model<'a> {
@@ -102,14 +82,13 @@ impl Engine {
         arithmetic.validate(&model)?;
         optimizer.validate()?;
         let pool = Pool::new(options.threads)?;
-        let needed_bytes = Self::memory_bytes(&model, &arithmetic, pool.threads());
-        if needed_bytes > options.memory_bytes_max {
-            return Err(EngineError::Memory { needed_bytes, limit_bytes: options.memory_bytes_max });
-        }
+        let simd = options.simd.resolve()?;
+        let plan = MemoryPlan::of(&model, &arithmetic, &EngineOptions { threads: pool.threads(), ..options });
+        plan.check(options.memory_bytes_max)?;
         let layout = Layout::new(&model);
         let zeros = || vec![0.0; layout.len()];
         Ok(Self {
-            simd: options.simd.resolve()?,
+            simd,
             pool,
             parameters: zeros(),
             first_moment: zeros(),
@@ -120,31 +99,13 @@ impl Engine {
             micro_gradient: zeros(),
             weights: Weights::new(&model, &layout),
             rotary: Rotary::of(&model),
-            workspace: Workspace::default(),
+            workspace: Workspace::new(plan.recomputes),
             laps: Laps::new(),
             layout,
             config: model,
             optimizer,
             spec: arithmetic,
         })
-    }
-
-    /// Estimated memory of an engine for a valid model on `threads` threads, in bytes.
-    pub fn memory_bytes(model: &ModelConfig, arithmetic: &ArithmeticSpec, threads: usize) -> u64 {
-        let digits = [
-            arithmetic.activation_digits,
-            arithmetic.weight_digits,
-            arithmetic.gradient_digits,
-            arithmetic.logit_gradient_digits,
-        ];
-        let digits = u64::from(digits.into_iter().max().unwrap_or(1));
-        let parameters = Layout::new(model).len() as u64;
-        // Each thread holds two score matrices and one packed.
-        let length = arithmetic.sequence_length as u64;
-        let scratch = threads as u64 * length * length.next_multiple_of(32) * (8 + 4);
-        // Five f32 vectors and two packed forms of up to two bytes a digit.
-        let workspace = Workspace::bytes(model, arithmetic.micro_batch_tokens() as u64, digits);
-        parameters * (20 + 4 * digits) + workspace + scratch
     }
 
     /// Sets the parameters to the Gaussian initial values of `run_seed`, and
@@ -236,6 +197,11 @@ impl Engine {
     /// Where each tensor lies in the flat vectors.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Whether activations are computed again on the way back.
+    pub fn recomputes(&self) -> bool {
+        self.workspace.recomputes
     }
 
     /// All parameters, flat.
@@ -435,68 +401,4 @@ impl Engine {
         };
         (model, &mut self.workspace)
     }
-}
-
-/// Refuses tokens outside of the vocabulary.
-fn check_tokens(config: &ModelConfig, tokens: &[u32]) -> Result<(), EngineError> {
-    let vocab_size = config.vocab_size;
-    match tokens.iter().position(|&token| token as usize >= vocab_size) {
-        Some(place) => Err(EngineError::Token { place, token: tokens[place], vocab_size }),
-        None => Ok(()),
-    }
-}
-
-/// Refuses contexts that are empty, too long, or hold tokens outside of the vocabulary.
-pub(crate) fn check_context(config: &ModelConfig, context: &[u32]) -> Result<(), EngineError> {
-    let longest = config.max_position_embeddings;
-    if !(1..=longest).contains(&context.len()) {
-        let expected = format!("1 to {longest} tokens");
-        return Err(EngineError::Length { what: "context", expected, found: context.len() });
-    }
-    check_tokens(config, context)
-}
-
-/// Refuses more sequences than a micro-batch has, or none.
-pub(crate) fn check_sequences(spec: &ArithmeticSpec, sequences: usize) -> Result<(), EngineError> {
-    if (1..=spec.micro_batch_sequences).contains(&sequences) {
-        return Ok(());
-    }
-    let expected = format!("1 to {}", spec.micro_batch_sequences);
-    Err(EngineError::Length { what: "sequences", expected, found: sequences })
-}
-
-/// The shape of `sequences` rows of tokens, each one longer than the sequence length.
-pub(crate) fn checked_batch(
-    config: &ModelConfig,
-    spec: &ArithmeticSpec,
-    tokens: &[u32],
-    sequences: usize,
-) -> Result<Batch, EngineError> {
-    let length = spec.sequence_length;
-    let expected = sequences.checked_mul(length + 1);
-    if sequences == 0 || expected != Some(tokens.len()) {
-        let expected = format!("{sequences} sequences (at least 1) of {} tokens", length + 1);
-        return Err(EngineError::Length { what: "tokens", expected, found: tokens.len() });
-    }
-    check_tokens(config, tokens)?;
-    Ok(Batch { sequences, length })
-}
-
-/// Rows of `length + 1` tokens → all but the last of each, and all but the first.
-pub(crate) fn split_targets(tokens: &[u32], length: usize) -> (Vec<u32>, Vec<u32>) {
-    let mut rows = TokenRows::default();
-    rows.split(tokens, length);
-    (rows.inputs, rows.targets)
-}
-
-/// blake3 in key-derivation mode over little-endian f32 bytes.
-pub(crate) fn hash_vectors(context: &str, vectors: &[&[f32]]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key(context);
-    let mut bytes = Vec::with_capacity(4 * TASK_ELEMENTS);
-    for values in vectors.iter().flat_map(|vector| vector.chunks(TASK_ELEMENTS)) {
-        bytes.clear();
-        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        hasher.update(&bytes);
-    }
-    *hasher.finalize().as_bytes()
 }

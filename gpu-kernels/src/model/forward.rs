@@ -90,13 +90,21 @@ impl Model<'_> {
         let view = View::whole(x, x.len() / linear.columns, linear.columns);
         let digits = self.spec.activation_digits.into();
         left.pack_parallel(self.simd, view, Packing::left(Along::Rows, digits, Rounding::Nearest));
-        if let Some(saved) = saved {
-            saved.pack_parallel(self.simd, view, Packing::right(Along::Columns, digits, Rounding::Nearest));
-        }
         self.laps.end(OpClass::PackActivations);
+        if let Some(saved) = saved {
+            self.keep(linear, x, saved);
+        }
         let peak = product_parallel(self.simd, left, &linear.forward, y);
         self.laps.end(OpClass::Products);
         peak
+    }
+
+    /// Packs the input of a linear map along the tokens, for the gradient of its weight.
+    fn keep(&self, linear: &Linear, x: &[f32], saved: &mut Packed) {
+        let view = View::whole(x, x.len() / linear.columns, linear.columns);
+        let digits = self.spec.activation_digits.into();
+        saved.pack_parallel(self.simd, view, Packing::right(Along::Columns, digits, Rounding::Nearest));
+        self.laps.end(OpClass::PackActivations);
     }
 
     /// `sum += branch`
@@ -116,20 +124,45 @@ impl Model<'_> {
         purpose: Purpose,
     ) -> Result<(), EngineError> {
         let logit_rows = if purpose == Purpose::NextToken { 1 } else { batch.tokens() };
-        workspace.resize(self.config, batch.tokens(), logit_rows, purpose == Purpose::Train);
+        workspace.resize((self.simd, self.config, self.spec), batch.tokens(), logit_rows, purpose);
         let embedding = &self.parameters[self.weights.embedding.clone()];
         self.laps.start();
         gather(embedding, inputs, self.config.hidden_size, &mut workspace.stream);
         self.laps.end(OpClass::Embedding);
         let mut blocks = std::mem::take(&mut workspace.blocks);
+        let last = self.weights.blocks.len() - 1;
         let outcome = self.weights.blocks.iter().enumerate().try_for_each(|(layer, weights)| {
-            let (slot, saving) = if purpose == Purpose::Train { (layer, true) } else { (0, false) };
-            self.attention_half(workspace, &mut blocks[slot], weights, batch, (layer, saving))?;
-            self.mlp_half(workspace, &mut blocks[slot], weights, (layer, saving))
+            // The last block is the first on the way back: what is saved of it is still there then.
+            let saving = purpose == Purpose::Train && (!workspace.recomputes || layer == last);
+            if purpose == Purpose::Train && !saving {
+                workspace.inputs[layer].copy_from_slice(&workspace.stream);
+            }
+            let saved = &mut blocks[workspace.slot(layer, purpose)];
+            self.attention_half(workspace, saved, weights, batch, (layer, saving))?;
+            self.mlp_half(workspace, saved, weights, (layer, saving))
         });
         workspace.blocks = blocks;
         outcome?;
         self.head(workspace, logit_rows, purpose)
+    }
+
+    /// Computes what is saved of block `layer` again from the block's input, with the bits of the first time. The
+    /// gradient of the stream waits where the input was kept.
+    pub(super) fn recompute(
+        &self,
+        workspace: &mut Workspace,
+        saved: &mut BlockSaved,
+        weights: &BlockWeights,
+        batch: Batch,
+        layer: usize,
+    ) -> Result<(), EngineError> {
+        std::mem::swap(&mut workspace.stream, &mut workspace.inputs[layer]);
+        self.attention_half(workspace, saved, weights, batch, (layer, true))?;
+        self.mlp_inner(workspace, saved, weights, (layer, true))?;
+        std::mem::swap(&mut workspace.stream, &mut workspace.inputs[layer]);
+        // Nobody needs what the block gave.
+        self.keep(&weights.down, &workspace.inner, &mut saved.inner);
+        Ok(())
     }
 
     /// x + O · attention(norm(x))
@@ -174,7 +207,24 @@ impl Model<'_> {
         weights: &BlockWeights,
         (layer, saving): (usize, bool),
     ) -> Result<(), EngineError> {
-        let Workspace { stream, normed, branch, inner, left, .. } = workspace;
+        self.mlp_inner(workspace, saved, weights, (layer, saving))?;
+        let Workspace { stream, branch, inner, left, .. } = workspace;
+        let keep = saving.then_some(&mut saved.inner);
+        check_range("down", layer, self.linear(&weights.down, inner, left, keep, branch))?;
+        let peak = self.add(stream, branch);
+        self.laps.end(OpClass::Residuals);
+        check_range("residual", layer, peak)
+    }
+
+    /// swiglu(gate_up(norm(x)))
+    fn mlp_inner(
+        &self,
+        workspace: &mut Workspace,
+        saved: &mut BlockSaved,
+        weights: &BlockWeights,
+        (layer, saving): (usize, bool),
+    ) -> Result<(), EngineError> {
+        let Workspace { stream, normed, inner, left, .. } = workspace;
         saved.middle.copy_from_slice(stream);
         let norm = self.norm(&weights.attention_norm);
         check_range("rms_norm", layer, norm.forward(stream, normed, &mut saved.middle_inverse))?;
@@ -182,13 +232,9 @@ impl Model<'_> {
         let keep = saving.then_some(&mut saved.normed_middle);
         check_range("gate_up", layer, self.linear(&weights.gate_up, normed, left, keep, &mut saved.gate_up))?;
         let width = self.config.intermediate_size;
-        check_range("swiglu", layer, swiglu::forward(self.simd, &saved.gate_up, width, inner))?;
+        let peak = swiglu::forward(self.simd, &saved.gate_up, width, inner);
         self.laps.end(OpClass::Gates);
-        let keep = saving.then_some(&mut saved.inner);
-        check_range("down", layer, self.linear(&weights.down, inner, left, keep, branch))?;
-        let peak = self.add(stream, branch);
-        self.laps.end(OpClass::Residuals);
-        check_range("residual", layer, peak)
+        check_range("swiglu", layer, peak)
     }
 
     /// Final norm and logits of the last `rows` tokens.

@@ -1,8 +1,14 @@
 //! What training has come to: enough to go on with it on another engine.
 
+use super::forward::TASK_ELEMENTS;
 use super::layout::Layout;
 use crate::error::EngineError;
 use crate::reduce::check;
+
+/// Domain of the hash of the parameters.
+pub(crate) const PARAMETER_CONTEXT: &str = "manta arithmetic 1 parameters";
+/// Domain of the hash of the moments.
+pub(crate) const OPTIMIZER_CONTEXT: &str = "manta arithmetic 1 optimizer state";
 
 /// Parameters and moments, each flat in the order of [`Layout`]. An engine
 /// that goes on from here gives the bits that the first one would have given.
@@ -32,4 +38,16 @@ impl TrainingState {
         }
         Ok(())
     }
+}
+
+/// blake3 in key-derivation mode over little-endian f32 bytes.
+pub(crate) fn hash_vectors(context: &str, vectors: &[&[f32]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    let mut bytes = Vec::with_capacity(4 * TASK_ELEMENTS);
+    for values in vectors.iter().flat_map(|vector| vector.chunks(TASK_ELEMENTS)) {
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        hasher.update(&bytes);
+    }
+    *hasher.finalize().as_bytes()
 }

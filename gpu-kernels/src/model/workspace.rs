@@ -1,8 +1,11 @@
 //! Memory of one pass, kept from call to call.
 
 use super::config::ModelConfig;
+use super::forward::Purpose;
 use crate::cpu::embedding::Segments;
-use crate::cpu::pack::Packed;
+use crate::cpu::pack::{CHUNK, PANEL, Packed};
+use crate::cpu::simd::Simd;
+use crate::spec::ArithmeticSpec;
 
 /// What the way back needs of one block's way forward.
 #[derive(Default)]
@@ -69,18 +72,89 @@ pub(crate) struct Workspace {
     pub(crate) left: Packed,
     /// The final norm's output along the tokens.
     pub(crate) final_normed: Packed,
-    /// One per block when gradients are wanted, else one for all.
+    /// One per block when gradients are wanted and nothing is computed again, else one for all.
     pub(crate) blocks: Vec<BlockSaved>,
+    /// The input of each block but the last, where what is saved of blocks is computed again.
+    pub(crate) inputs: Vec<Vec<f32>>,
+    /// Whether it is.
+    pub(crate) recomputes: bool,
     pub(crate) segments: Segments,
     pub(crate) rows: TokenRows,
 }
 
+/// Rows, contracted axis and digits of a packed operand.
+type Operand = (usize, usize, u8);
+
+/// Bytes of `rows` rows packed for `simd`, of `k` elements each.
+pub(crate) fn packed_bytes(simd: Simd, rows: usize, k: usize, digits: u8) -> u64 {
+    let (padded, digits) = (rows.next_multiple_of(PANEL), usize::from(digits));
+    let words = padded * digits * k.div_ceil(simd.group());
+    let sums = padded * digits * k.div_ceil(CHUNK);
+    4 * (words + padded + sums) as u64
+}
+
+/// Makes room for the largest of `operands`, and no more.
+fn reserve(packed: &mut Packed, simd: Simd, operands: impl Iterator<Item = Operand>) {
+    for (rows, k, digits) in operands {
+        let (padded, digits) = (rows.next_multiple_of(PANEL), usize::from(digits));
+        reserve_exact(&mut packed.words, padded * digits * k.div_ceil(simd.group()));
+        reserve_exact(&mut packed.scales, padded);
+        reserve_exact(&mut packed.sums, padded * digits * k.div_ceil(CHUNK));
+    }
+}
+
+fn reserve_exact<T>(vector: &mut Vec<T>, length: usize) {
+    vector.reserve_exact(length.saturating_sub(vector.len()));
+}
+
+/// All that the left operand of a product of a linear map holds in turn.
+fn left_operands(
+    config: &ModelConfig,
+    spec: &ArithmeticSpec,
+    (tokens, logit_rows): (usize, usize),
+    training: bool,
+) -> impl Iterator<Item = Operand> {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let joint = config.query_width() + 2 * config.key_value_width();
+    let digits = spec.activation_digits;
+    let inputs = [(tokens, hidden, digits), (tokens, config.query_width(), digits), (tokens, inner, digits)];
+    let gradient = |width, digits| [(tokens, width, digits), (width, tokens, digits)];
+    let gradients = [
+        gradient(hidden, spec.gradient_digits),
+        gradient(joint, spec.gradient_digits),
+        gradient(2 * inner, spec.gradient_digits),
+        gradient(config.vocab_size, spec.logit_gradient_digits),
+    ];
+    let gradients = training.then_some(gradients).into_iter().flatten().flatten();
+    inputs.into_iter().chain([(logit_rows, hidden, digits)]).chain(gradients)
+}
+
 impl Workspace {
+    /// An empty one; with `recomputes`, activations of one block are kept at a time.
+    pub(crate) fn new(recomputes: bool) -> Self {
+        Self { recomputes, ..Self::default() }
+    }
+
+    /// Where among `blocks` a pass saves block `layer`.
+    pub(crate) fn slot(&self, layer: usize, purpose: Purpose) -> usize {
+        if purpose == Purpose::Train && !self.recomputes { layer } else { 0 }
+    }
+
     /// Sizes every tensor for a pass over `tokens` tokens with logits for `logit_rows` of them.
-    pub(crate) fn resize(&mut self, config: &ModelConfig, tokens: usize, logit_rows: usize, training: bool) {
+    pub(crate) fn resize(
+        &mut self,
+        (simd, config, spec): (Simd, &ModelConfig, &ArithmeticSpec),
+        tokens: usize,
+        logit_rows: usize,
+        purpose: Purpose,
+    ) {
+        let training = purpose == Purpose::Train;
         let (queries, keys) = (tokens * config.query_width(), tokens * config.key_value_width());
         let (stream, inner) = (tokens * config.hidden_size, tokens * config.intermediate_size);
-        let size = |tensor: &mut Vec<f32>, length: usize| tensor.resize(length, 0.0);
+        let size = |tensor: &mut Vec<f32>, length: usize| {
+            reserve_exact(tensor, length);
+            tensor.resize(length, 0.0);
+        };
         size(&mut self.stream, stream);
         size(&mut self.normed, stream);
         size(&mut self.normed_inverse, tokens);
@@ -90,13 +164,19 @@ impl Workspace {
         size(&mut self.branch, stream);
         size(&mut self.inner, inner);
         size(&mut self.logits, logit_rows * config.vocab_size);
+        reserve(&mut self.left, simd, left_operands(config, spec, (tokens, logit_rows), training));
         if training {
             size(&mut self.gate_up, 2 * inner);
             size(&mut self.d_queries, queries);
             size(&mut self.d_keys, keys);
             size(&mut self.d_values, keys);
         }
-        let saved_blocks = if training { config.num_hidden_layers } else { 1 };
+        let layers = config.num_hidden_layers;
+        if training && self.recomputes {
+            self.inputs.resize_with(layers - 1, Vec::new);
+            self.inputs.iter_mut().for_each(|input| size(input, stream));
+        }
+        let saved_blocks = if training && !self.recomputes { layers } else { 1 };
         if self.blocks.len() < saved_blocks {
             self.blocks.resize_with(saved_blocks, BlockSaved::default);
         }
@@ -112,18 +192,38 @@ impl Workspace {
         }
     }
 
-    /// Bytes that a training pass over `tokens` tokens takes, about, without the attention's scratch.
-    pub(crate) fn bytes(config: &ModelConfig, tokens: u64, digits: u64) -> u64 {
-        let width = |value: usize| value as u64;
-        let (hidden, inner) = (width(config.hidden_size), width(config.intermediate_size));
-        let (queries, keys) = (width(config.query_width()), width(config.key_value_width()));
-        let floats_per_block = 2 * hidden + queries + 2 * keys + 2 * inner;
-        let digits_per_block = 2 * hidden + queries + inner;
-        let shared = 4 * hidden + 4 * queries + 4 * keys + 3 * inner + width(config.vocab_size);
-        let widest = (2 * inner).max(width(config.vocab_size)).max(queries + 2 * keys);
-        // Packed words hold one or two bytes a digit.
-        let per_token = 4 * (floats_per_block * width(config.num_hidden_layers) + shared)
-            + 2 * digits * (digits_per_block * width(config.num_hidden_layers) + hidden + widest);
-        tokens * per_token
+    /// Bytes of a whole micro-batch in training, without the attention's scratch.
+    pub(crate) fn bytes(simd: Simd, config: &ModelConfig, spec: &ArithmeticSpec, recomputes: bool) -> u64 {
+        let tokens = spec.micro_batch_tokens();
+        let (hidden, inner, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
+        let (queries, keys) = (config.query_width(), config.key_value_width());
+        let kept = |width| packed_bytes(simd, width, tokens, spec.activation_digits);
+        let floats = |width: usize| 4 * (tokens * width) as u64;
+        let block = floats(2 * hidden + 2 + queries + 2 * keys + 2 * inner)
+            + kept(hidden)
+            + kept(queries)
+            + kept(hidden)
+            + kept(inner);
+        let layers = config.num_hidden_layers as u64;
+        let blocks = if recomputes { block + (layers - 1) * floats(hidden) } else { layers * block };
+        let streams = floats(3 * hidden + 1) + kept(hidden);
+        let attention = floats(queries + 2 * keys) + floats(2 * queries) + floats(queries + 2 * keys);
+        let operands = left_operands(config, spec, (tokens, tokens), true);
+        let left = operands.map(|(rows, k, digits)| packed_bytes(simd, rows, k, digits)).max().unwrap_or(0);
+        // Inputs, targets, and the places of the tokens.
+        let tokens_bytes = floats(3) + 4 * (vocab + 1) as u64;
+        blocks + streams + attention + floats(3 * inner) + floats(vocab) + left + tokens_bytes
     }
+}
+
+/// Bytes of the attention's scratch on each thread.
+pub(crate) fn scratch_bytes(simd: Simd, config: &ModelConfig, spec: &ArithmeticSpec) -> u64 {
+    let (length, head) = (spec.sequence_length, config.head_dim);
+    let (digits, widest) = (spec.attention_digits, spec.attention_digits.max(spec.gradient_digits));
+    let stride = length.next_multiple_of(32);
+    let left = packed_bytes(simd, length, length.max(head), widest);
+    let right = packed_bytes(simd, length, head, widest).max(packed_bytes(simd, head, length, widest));
+    let values = packed_bytes(simd, head, length, digits);
+    let floats = 2 * length * stride + length * head;
+    left + right + values + 4 * floats as u64
 }

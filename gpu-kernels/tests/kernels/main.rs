@@ -12,5 +12,6 @@ mod gpu_long;
 mod local_rounds;
 mod local_training;
 mod outer;
+mod recompute;
 mod support;
 mod text;

@@ -4,8 +4,8 @@ use super::{Error, format};
 use crate::host;
 use crate::preset::Preset;
 use crate::run::order::member_bytes;
-use manta_gpu_kernels::model::cost::multiply_adds_per_token;
-use manta_gpu_kernels::{ArithmeticSpec, Engine, Layout, measure_multiply_adds_per_s};
+use manta_gpu_kernels::model::cost::{multiply_adds_per_token, recomputed_multiply_adds_per_token};
+use manta_gpu_kernels::{ArithmeticSpec, EngineOptions, Layout, MemoryPlan, measure_multiply_adds_per_s};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -23,8 +23,13 @@ pub(super) struct Fit {
     preset: &'static str,
     vocab_size: usize,
     parameters: u64,
-    /// Memory of a member of a run, besides the text.
+    /// Memory of a member of a run, besides the text, as it would train here.
     memory_bytes: u64,
+    /// Of it where activations are kept, and where they are computed again.
+    memory_keeping_bytes: u64,
+    memory_recomputing_bytes: u64,
+    /// Whether they would be computed again here.
+    recomputes: bool,
     /// Memory that can be had here now.
     available_bytes: u64,
     fits: bool,
@@ -57,16 +62,24 @@ impl Fit {
             ..ArithmeticSpec::default()
         };
         let parameters = Layout::new(&course.model).len() as u64;
-        let engine_bytes = Engine::memory_bytes(&course.model, &arithmetic, host::hardware_threads());
-        let memory_bytes = member_bytes(engine_bytes, parameters, false);
+        let member_bytes = |engine_bytes| member_bytes(engine_bytes, parameters, false);
+        let memory_bytes_max = available_bytes.saturating_sub(member_bytes(0));
+        let options = EngineOptions { memory_bytes_max, ..EngineOptions::default() };
+        let plan = MemoryPlan::of(&course.model, &arithmetic, &options);
+        let memory_bytes = member_bytes(plan.bytes());
         let tokens_per_step = arithmetic.micro_batch_tokens() as u64 * u64::from(course.micro_batches);
-        let multiply_adds_per_step = tokens_per_step * multiply_adds_per_token(&course.model, course.sequence_length);
+        let (model, length) = (&course.model, course.sequence_length);
+        let again = if plan.recomputes { recomputed_multiply_adds_per_token(model, length) } else { 0 };
+        let multiply_adds_per_step = tokens_per_step * (multiply_adds_per_token(model, length) + again);
         let step_seconds = multiply_adds_per_step as f64 / rate.max(1) as f64 / PRODUCT_SHARE;
         Ok(Self {
             preset: preset.name,
             vocab_size,
             parameters,
             memory_bytes,
+            memory_keeping_bytes: member_bytes(plan.keeping_bytes),
+            memory_recomputing_bytes: member_bytes(plan.recomputing_bytes),
+            recomputes: plan.recomputes,
             available_bytes,
             fits: memory_bytes <= available_bytes,
             tokens_per_step,
@@ -85,11 +98,22 @@ impl fmt::Display for Fit {
         writeln!(f, "  parameters  {}", format::grouped(self.parameters))?;
         let (needed, available) = (format::bytes(self.memory_bytes), format::bytes(self.available_bytes));
         match self.fits {
-            true => writeln!(f, "  memory      {needed} of {available} that can be had now, and the text: it fits")?,
+            true if self.recomputes => writeln!(
+                f,
+                "  memory      {needed} of {available} that can be had now, and the text: it fits with activations computed \
+                 again on the way back; to keep them takes {}",
+                format::bytes(self.memory_keeping_bytes)
+            )?,
+            true => writeln!(
+                f,
+                "  memory      {needed} of {available} that can be had now, and the text: it fits; {} if \
+                 activations are computed again (manta up --recompute always)",
+                format::bytes(self.memory_recomputing_bytes)
+            )?,
             false => writeln!(
                 f,
-                "  memory      {needed}, and only {available} can be had now: it does not fit; take a smaller preset or \
-                 vocabulary, or order the run from a peer on a larger machine"
+                "  memory      {needed} even where activations are computed again, and only {available} can be had now: it \
+                 does not fit; take a smaller preset or vocabulary, or order the run from a peer on a larger machine"
             )?,
         }
         let length = match self.step_seconds {
@@ -119,6 +143,14 @@ mod tests {
         let roomy = fit(24 << 30);
         assert!(roomy.fits, "124M parameters train in 24 GiB: {roomy}");
         assert!(roomy.to_string().contains("it fits"));
+        // Just too little for the activations of all blocks.
+        let close = fit(roomy.memory_keeping_bytes - 1);
+        assert!(!roomy.recomputes && close.recomputes && close.fits, "{close}");
+        assert!(close.memory_bytes < roomy.memory_bytes && close.memory_bytes == roomy.memory_recomputing_bytes);
+        // The forward pass without the head, one block and each one's last product: under a third of all.
+        let more = close.step_seconds / roomy.step_seconds;
+        assert!((1.1..4.0 / 3.0).contains(&more), "{more}");
+        assert!(close.to_string().contains("computed again"), "{close}");
         let tight = fit(1 << 30);
         assert!(!tight.fits && tight.to_string().contains("smaller preset"), "{tight}");
         // Three products a weight and token, the head among them, and twice that time.

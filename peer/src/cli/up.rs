@@ -10,6 +10,7 @@ use crate::store::fault::Death;
 use crate::up::UpOptions;
 use clap::Args;
 use libp2p::Multiaddr;
+use manta_gpu_kernels::Recompute;
 use manta_protocol::wire::limits::TEXT_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -63,6 +64,11 @@ pub(super) struct UpArgs {
     /// Threads to compute with; 0 for one on each processor
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+
+    /// Compute activations again on the way back, for up to a third more products, instead of
+    /// keeping them: auto (where they do not fit), always, or never (refuse such models)
+    #[arg(long, value_name = "WHEN", default_value_t)]
+    recompute: Recompute,
 
     /// What computes: auto, native, gpu, software, or a part of a device's name
     #[arg(long, value_name = "DEVICE", default_value_t)]
@@ -185,6 +191,7 @@ impl UpArgs {
             device: self.device,
             device_cache: self.device_cache,
             threads: self.threads,
+            recompute: self.recompute,
             offer: !self.no_offer,
             congestion: self.congestion,
             drill_share: self.drill_share,

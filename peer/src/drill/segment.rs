@@ -2,6 +2,7 @@
 
 use crate::data::DataSet;
 use crate::host;
+use crate::run::engine::Means;
 use crate::run::state::{RunState, bytes_of, values_of};
 use crate::run::trainer::Fault;
 use crate::run::trainer::model::{Model, Own, Values};
@@ -68,6 +69,13 @@ pub(crate) struct On<'a> {
     pub(crate) threads: usize,
 }
 
+impl On<'_> {
+    /// Units are done in whatever memory there is.
+    fn means(&self) -> Means {
+        Means { threads: self.threads, ..Means::default() }
+    }
+}
+
 /// What came of a job, if it was not stopped, and whether the device failed on the
 /// way: then it was ended natively, with the same result.
 pub(crate) type Executed<T> = Result<(Option<T>, Option<DeviceError>), Fault>;
@@ -130,7 +138,7 @@ impl SegmentJob {
         let parameters = self.spec.model.parameters().ok_or("a model without end")?;
         let mut members = self.members(parameters)?;
         let Self { unit, spec, data, state, .. } = self;
-        let mut model = Model::prepare(unit.run, &spec, data, None, on.device, on.threads)?;
+        let mut model = Model::prepare(unit.run, &spec, data, None, on.device, on.means())?;
         model.load(state)?;
         let mut losses = Vec::new();
         let mut sum = vec![0.0; usize::try_from(parameters)?];
@@ -171,7 +179,7 @@ impl EvaluateJob {
         unit.check_spec(&self.spec)?;
         check("the state", &self.state, self.unit.run, self.unit.state)?;
         let Self { unit, spec, data, state } = self;
-        let mut model = Model::prepare(unit.run, &spec, data, None, on.device, on.threads)?;
+        let mut model = Model::prepare(unit.run, &spec, data, None, on.device, on.means())?;
         let RunState { exchange, mut vectors } = state;
         // Whatever the state has beside them is of no use here.
         vectors.truncate(1);

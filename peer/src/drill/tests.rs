@@ -7,7 +7,7 @@ use crate::data::DataSet;
 use crate::device::{Chosen, Wanted};
 use crate::run::state::{RunState, bytes_of, values_of};
 use crate::run::trainer::model::{Model, VALIDATION_WINDOWS_MAX, Values};
-use crate::run::trainer::tests::nano_spec;
+use crate::run::trainer::tests::{ONE_THREAD, nano_spec};
 use crate::run::trainer::{Answer, Busy, Purpose, Trainer, Work};
 use manta_gpu_kernels::SimdPath;
 use manta_gpu_kernels::admission::AdmittedDevice;
@@ -77,7 +77,7 @@ fn done<T>(executed: segment::Executed<T>) -> T {
 /// A run whose gradients are averaged, through the trainer's own thread: the states
 /// before the segment and after it, and how well the last state predicts.
 fn live_averaged() -> (RunState, RunState, RunState, Evaluation) {
-    let mut trainer = Trainer::start(None, 1).expect("a thread");
+    let mut trainer = Trainer::start(None, ONE_THREAD).expect("a thread");
     let mut ask = |work| {
         assert!(trainer.ask(work));
         trainer.answers.blocking_recv().expect("the trainer lives").1
@@ -193,7 +193,7 @@ fn evaluations_equal_the_live_one(spec: &RunSpec, state: &RunState, live: Evalua
 #[test]
 fn a_segment_of_local_steps_goes_on_from_the_members_moments() {
     let spec = nano_spec(true, 2);
-    let mut live = [0, 1].map(|_| Model::prepare(RUN, &spec, data(), None, None, 1).expect("a model"));
+    let mut live = [0, 1].map(|_| Model::prepare(RUN, &spec, data(), None, None, ONE_THREAD).expect("a model"));
     let elements = spec.model.parameters().expect("a size") as usize;
     let (mut before, mut own, mut after) = (None, Vec::new(), None);
     for exchange in 0..EXCHANGES {
@@ -276,7 +276,7 @@ fn units_are_executed_one_after_the_other() {
     assert_eq!((finished.task, finished.outcome), (TASK, Outcome::Gemm(result)));
     // One of a run: an untrained model is judged.
     let spec = nano_spec(false, 2);
-    let mut model = Model::prepare(RUN, &spec, data(), None, None, 1).expect("a model");
+    let mut model = Model::prepare(RUN, &spec, data(), None, None, ONE_THREAD).expect("a model");
     let state = model.state(0).expect("a state");
     let evaluation = model.evaluate(2, || true).expect("no fault").expect("not stopped");
     let (window_operations, root) = (window_operations(&spec), state.cut(RUN).root);

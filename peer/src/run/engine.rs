@@ -16,7 +16,7 @@ use manta_gpu_kernels::arithmetic::canon;
 use manta_gpu_kernels::device::DeviceError;
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, Evaluation, GpuEngine, LocalStep, LocalTraining, LossSum,
-    MicroBatchKey, ModelConfig, OptimizerConfig, StepNumbers, StepReport, TrainingEngine as _, TrainingState,
+    MicroBatchKey, ModelConfig, OptimizerConfig, Recompute, StepNumbers, StepReport, TrainingEngine as _, TrainingState,
 };
 use std::borrow::Cow;
 
@@ -24,13 +24,22 @@ use std::borrow::Cow;
 /// moves 12 bytes a parameter, so 3 a step, beside 8 for gradient and sum.
 const PAST_STEPS: usize = 4;
 
+/// How this machine computes: a choice of its owner, which changes no bit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Means {
+    /// Of the native engine, 0 for all.
+    pub(crate) threads: usize,
+    /// Whether activations are computed again on the way back.
+    pub(crate) recompute: Recompute,
+}
+
 /// What an engine is built from.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(crate) model: ModelConfig,
     pub(crate) optimizer: OptimizerConfig,
     pub(crate) arithmetic: ArithmeticSpec,
-    /// Of the native engine.
+    /// Of the native engine; what they say of activations holds for devices, too.
     pub(crate) options: EngineOptions,
 }
 
@@ -45,7 +54,8 @@ impl Recipe {
     /// A field out of range, too little memory, or a device that fails.
     pub(crate) fn build(&self, device: Option<&AdmittedDevice>) -> Result<AnyEngine, EngineError> {
         let Some(device) = device else { return Ok(AnyEngine::Native(Box::new(self.native()?))) };
-        let engine = GpuEngine::new(self.model.clone(), self.optimizer.clone(), self.arithmetic.clone(), device)?;
+        let (model, optimizer, arithmetic) = (self.model.clone(), self.optimizer.clone(), self.arithmetic.clone());
+        let engine = GpuEngine::with_recompute(model, optimizer, arithmetic, device, self.options.recompute)?;
         Ok(AnyEngine::Gpu(Box::new(engine)))
     }
 }

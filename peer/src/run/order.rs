@@ -16,7 +16,7 @@ use crate::run::initial::Initial;
 use crate::run::library::{Library, Shelf};
 use crate::run::spec::{arithmetic, model_config, run_spec};
 use crate::store::blobs::BlobStore;
-use manta_gpu_kernels::Engine;
+use manta_gpu_kernels::{EngineOptions, MemoryPlan, Recompute, SimdPath};
 use manta_protocol::OrderId;
 use manta_protocol::input::Wish;
 use manta_protocol::run::RunSpec;
@@ -168,13 +168,24 @@ pub(crate) fn member_bytes(engine_bytes: u64, parameters: u64, local: bool) -> u
     engine_bytes.saturating_add(transfer_bytes).saturating_add(MEMORY_BASE_BYTES)
 }
 
+/// The options with which an engine takes the least memory that any member can do with: on another
+/// machine, so with the widest packed forms.
+fn least() -> EngineOptions {
+    EngineOptions {
+        threads: host::hardware_threads(),
+        simd: SimdPath::Portable,
+        recompute: Recompute::Always,
+        ..EngineOptions::default()
+    }
+}
+
 fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wish {
     let parameters = spec.model.parameters().unwrap_or(u64::MAX);
     // Forward and backward take three products a weight and token; measured
     // steps reach about a third of the peak, and others may be slower than we.
     let products = u128::from(parameters) * u128::from(spec.tokens_per_member_step()) * u128::from(spec.steps()) * 3;
     let seconds = products * 10 / u128::from(multiply_adds_per_s.max(1));
-    let engine_bytes = Engine::memory_bytes(&model_config(&spec.model), &arithmetic(spec), host::hardware_threads());
+    let engine_bytes = MemoryPlan::of(&model_config(&spec.model), &arithmetic(spec), &least()).bytes();
     Wish {
         members_min: request.peers_min,
         members_max: request.peers_max,

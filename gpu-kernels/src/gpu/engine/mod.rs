@@ -9,6 +9,7 @@ mod replay;
 mod work;
 
 use super::compile::Pipelines;
+use super::memory;
 use super::model::Model;
 use super::pass::{Passes, SLOTS};
 use super::program::Program;
@@ -19,13 +20,14 @@ use crate::cpu::adamw::NORM_BLOCK;
 use crate::cpu::embedding::Segments;
 use crate::cpu::pack::Along;
 use crate::cpu::rope::Rotary;
-use crate::device::Device;
+use crate::device::{Device, DeviceError, DeviceReport};
 use crate::error::EngineError;
 use crate::model::config::ModelConfig;
-use crate::model::engine::{OPTIMIZER_CONTEXT, PARAMETER_CONTEXT, hash_vectors};
+
 use crate::model::init::initialize;
 use crate::model::layout::Layout;
-use crate::model::state::TrainingState;
+use crate::model::options::{MemoryPlan, Recompute};
+use crate::model::state::{OPTIMIZER_CONTEXT, PARAMETER_CONTEXT, TrainingState, hash_vectors};
 use crate::reduce::check;
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
 use replay::ReplayMemory;
@@ -57,6 +59,9 @@ pub struct GpuEngine {
     backward_packed: bool,
     /// The gradient counts as zero whatever the device holds.
     gradient_is_zero: bool,
+    recompute: Recompute,
+    /// What that comes to on this device.
+    recomputes: bool,
 }
 
 /// The dispatches of an optimiser step, whose numbers are those of the last one.
@@ -71,18 +76,51 @@ impl GpuEngine {
     /// or [`GpuEngine::load_parameters`] next.
     ///
     /// # Errors
-    /// A field out of range, or a device that is lost, out of memory, binds less
-    /// at once than a tensor of the model has, or runs shorter loops than it needs.
+    /// A field out of range, or a device that is lost, has less memory than training takes, binds
+    /// less at once than a tensor of the model has, or runs shorter loops than it needs.
     pub fn new(
         model: ModelConfig,
         optimizer: OptimizerConfig,
         arithmetic: ArithmeticSpec,
         device: &AdmittedDevice,
     ) -> Result<Self, EngineError> {
+        Self::with_recompute(model, optimizer, arithmetic, device, Recompute::Auto)
+    }
+
+    /// [`GpuEngine::new`] with a choice about activations. Left to itself, the engine computes
+    /// them again where the device has too little memory, or turns out to have.
+    ///
+    /// # Errors
+    /// As [`GpuEngine::new`].
+    pub fn with_recompute(
+        model: ModelConfig,
+        optimizer: OptimizerConfig,
+        arithmetic: ArithmeticSpec,
+        device: &AdmittedDevice,
+        recompute: Recompute,
+    ) -> Result<Self, EngineError> {
         model.validate()?;
         arithmetic.validate(&model)?;
         device.check_axes(&model, &arithmetic)?;
-        Self::with_pipelines(model, optimizer, arithmetic, device.pipelines())
+        Self::with_pipelines(model, optimizer, arithmetic, device.pipelines(), recompute)
+    }
+
+    /// What training takes of a device's memory, and whether activations are then computed again.
+    ///
+    /// # Errors
+    /// A tensor that is larger than the device's buffers or bindings, or more in all than its memory.
+    pub fn memory_plan(
+        model: &ModelConfig,
+        arithmetic: &ArithmeticSpec,
+        device: &DeviceReport,
+        recompute: Recompute,
+    ) -> Result<MemoryPlan, DeviceError> {
+        memory::plan(model, arithmetic, device, recompute)
+    }
+
+    /// Whether activations are computed again on the way back.
+    pub fn recomputes(&self) -> bool {
+        self.recomputes
     }
 
     /// Allocates a model with all parameters zero on the device of these kernels.
@@ -91,11 +129,13 @@ impl GpuEngine {
         optimizer: OptimizerConfig,
         spec: ArithmeticSpec,
         mut pipelines: Pipelines,
+        recompute: Recompute,
     ) -> Result<Self, EngineError> {
         let device = &pipelines.device.clone();
         config.validate()?;
         spec.validate(&config)?;
         optimizer.validate()?;
+        let plan = memory::plan(&config, &spec, device.report(), recompute)?;
         let layout = Layout::new(&config);
         let angles = device.allocate("rotary angles", config.max_position_embeddings * config.head_dim)?;
         let model = Model::new(device, &config, &spec, &layout, angles)?;
@@ -124,6 +164,8 @@ impl GpuEngine {
             forward_packed: false,
             backward_packed: false,
             gradient_is_zero: true,
+            recompute,
+            recomputes: plan.recomputes,
             layout,
             model,
         })
@@ -289,7 +331,7 @@ impl GpuEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{DeviceError, software_adapter};
+    use crate::device::software_adapter;
     use crate::gpu::kernel::Form;
     use crate::model::step::{MicroBatchKey, StepNumbers};
 
@@ -314,7 +356,8 @@ mod tests {
     fn engine(device: &Device) -> GpuEngine {
         let spec = ArithmeticSpec { micro_batch_sequences: 1, sequence_length: 4, ..ArithmeticSpec::default() };
         let pipelines = Pipelines::new(device.clone(), Form::default(), Vec::new(), None);
-        let mut engine = GpuEngine::with_pipelines(config(), OptimizerConfig::default(), spec, pipelines).unwrap();
+        let mut engine =
+            GpuEngine::with_pipelines(config(), OptimizerConfig::default(), spec, pipelines, Recompute::Auto).unwrap();
         engine.initialize([1; 32]).unwrap();
         engine
     }

@@ -9,8 +9,9 @@ use crate::gpu::optimizer;
 use crate::gpu::pass::{GradientBuffers, Pass, SLOTS, failed_check};
 use crate::gpu::program::{Commands, Program};
 use crate::gpu::workspace::Extent;
-use crate::model::engine::{check_context, check_sequences, checked_batch, split_targets};
 use crate::model::forward::{Batch, Purpose};
+use crate::model::input::{check_context, check_sequences, checked_batch, split_targets};
+use crate::model::options::Recompute;
 use crate::model::step::{
     Evaluation, LAYER_SITES, LossSum, MicroBatchKey, OpKeys, RoundingSite, StepNumbers, StepReport,
 };
@@ -216,9 +217,23 @@ impl GpuEngine {
             length: batch.length,
             logit_rows: if purpose == Purpose::NextToken { 1 } else { batch.tokens() },
             training: purpose == Purpose::Train,
+            recomputes: purpose == Purpose::Train && self.recomputes,
         };
         let gradient = GradientBuffers { micro: &self.micro_gradient, sum: &self.gradient };
-        self.passes.get(&self.model, &mut self.pipelines, &self.flags, &gradient, (extent, purpose))
+        let place = (extent, purpose);
+        match self.passes.prepare(&self.model, &mut self.pipelines, &self.flags, &gradient, place) {
+            Err(DeviceError::OutOfMemory { .. })
+                if extent.training && !extent.recomputes && self.recompute == Recompute::Auto =>
+            {
+                // From now on, for what other programs leave of the device's memory is not foretold.
+                self.recomputes = true;
+                let place = (Extent { recomputes: true, ..extent }, purpose);
+                self.passes.prepare(&self.model, &mut self.pipelines, &self.flags, &gradient, place)?;
+            }
+            outcome => outcome?,
+        }
+        let Some(pass) = self.passes.last() else { unreachable!("it was made") };
+        Ok(pass)
     }
 
     /// Runs a pass; the fixed-point losses of its rows, and for `NextToken` the logits instead.

@@ -11,6 +11,7 @@ pub(crate) mod model;
 pub(crate) mod tests;
 
 use crate::data::DataSet;
+use crate::run::engine::Means;
 use crate::run::state::RunState;
 pub(crate) use busy::Busy;
 use bytes::Bytes;
@@ -145,15 +146,14 @@ pub(crate) struct Trainer {
 }
 
 impl Trainer {
-    /// Starts the thread, which computes on `device`, or natively with
-    /// `threads` threads, 0 for as many as there are.
-    pub(crate) fn start(device: Option<AdmittedDevice>, threads: usize) -> std::io::Result<Self> {
+    /// Starts the thread, which computes on `device`, or natively.
+    pub(crate) fn start(device: Option<AdmittedDevice>, means: Means) -> std::io::Result<Self> {
         let (work, mut jobs) = mpsc::channel(WORK_CAPACITY);
         let (done, answers) = mpsc::channel(DONE_CAPACITY);
         let turn = Arc::new(AtomicU64::new(0));
         let busy = Arc::new(Busy::default());
         let busy_there = busy.clone();
-        let mut worker = Worker { device, threads, turn: turn.clone(), model: None };
+        let mut worker = Worker { device, means, turn: turn.clone(), model: None };
         std::thread::Builder::new().name("trainer".into()).spawn(move || {
             while let Some((turn, job)) = jobs.blocking_recv() {
                 busy_there.set(true);
@@ -207,7 +207,7 @@ impl From<Fault> for Answer {
 struct Worker {
     /// `None` for the native engine.
     device: Option<AdmittedDevice>,
-    threads: usize,
+    means: Means,
     turn: Arc<AtomicU64>,
     model: Option<Model>,
 }
@@ -278,7 +278,7 @@ impl Worker {
     ) -> Result<Vec<Answer>, Fault> {
         // The memory of the model before is needed for this one.
         self.model = None;
-        let model = Model::prepare(start.run, &start.spec, data, initial, self.device.as_ref(), self.threads)?;
+        let model = Model::prepare(start.run, &start.spec, data, initial, self.device.as_ref(), self.means)?;
         let model = self.model.insert(model);
         let mut answers = Vec::new();
         if let Some(state) = state {

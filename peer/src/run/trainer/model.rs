@@ -10,7 +10,8 @@ use super::{Answer, Export, Fault};
 use crate::data::DataSet;
 use crate::data::batches::{self, BatchKey, BatchShape};
 use crate::host;
-use crate::run::engine::{AnyEngine, Recipe, RunEngine};
+use crate::run::engine::{AnyEngine, Means, Recipe, RunEngine};
+use crate::run::order::member_bytes;
 use crate::run::spec;
 use crate::run::state::{RunState, bytes_of, values_of};
 use bytes::Bytes;
@@ -112,12 +113,16 @@ impl Model {
         data: Arc<DataSet>,
         initial: Option<Vec<f32>>,
         device: Option<&AdmittedDevice>,
-        threads: usize,
+        means: Means,
     ) -> Result<Self, Fault> {
-        let memory_bytes_max = host::available_memory_bytes();
-        let options = EngineOptions { threads, memory_bytes_max, ..EngineOptions::default() };
         let model = spec::model_config(&run_spec.model);
-        let sum = vec![0.0; Layout::new(&model).len()];
+        let parameters = Layout::new(&model).len();
+        // What a member holds beside its engine must fit, too.
+        let beside_bytes = member_bytes(0, parameters as u64, spec::outer(run_spec).is_some());
+        let memory_bytes_max = host::available_memory_bytes().saturating_sub(beside_bytes);
+        let Means { threads, recompute } = means;
+        let options = EngineOptions { threads, memory_bytes_max, recompute, ..EngineOptions::default() };
+        let sum = vec![0.0; parameters];
         let (optimizer, arithmetic) = (spec::optimizer(run_spec), spec::arithmetic(run_spec));
         let recipe = Recipe { model, optimizer, arithmetic, options };
         let mut engine = RunEngine::new(recipe, device, *run_spec.seed.0.as_bytes(), initial)?;

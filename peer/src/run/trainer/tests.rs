@@ -7,8 +7,10 @@ use crate::api::{Basis, OrderRequest};
 use crate::data::DataSet;
 use crate::device::{Chosen, Wanted};
 use crate::preset::{Course, Preset};
+use crate::run::engine::Means;
 use crate::run::spec;
 use crate::run::state::RunState;
+use manta_gpu_kernels::Recompute;
 use manta_gpu_kernels::admission::AdmittedDevice;
 use manta_protocol::drill::Evaluation;
 use manta_protocol::effect::{Entry, RunStart};
@@ -19,6 +21,7 @@ use manta_protocol::{Hash, PeerId, RunId};
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) const ONE_THREAD: Means = Means { threads: 1, recompute: Recompute::Auto };
 const RUN: RunId = RunId([7; 32]);
 /// Enough that the journal is begun anew in between.
 const EXCHANGES: u64 = 6;
@@ -117,7 +120,7 @@ fn exchange(number: u64, mut ask: impl FnMut(Option<Moment>, Work) -> Answer) ->
 
 /// Trains on `device`, which is lost right before `moment`.
 fn train(device: Option<AdmittedDevice>, moment: Option<Moment>, local: bool) -> (Outcome, Vec<(String, bool)>) {
-    let mut trainer = Trainer::start(device.clone(), 1).expect("a thread");
+    let mut trainer = Trainer::start(device.clone(), ONE_THREAD).expect("a thread");
     let mut failures = Vec::new();
     let mut ask = |now: Option<Moment>, work: Work| {
         if now.is_some() && now == moment {
@@ -193,7 +196,7 @@ fn prepared_on(
     initial: Option<Vec<f32>>,
     state: Option<RunState>,
 ) -> Trainer {
-    let mut trainer = Trainer::start(device, 1).expect("a thread");
+    let mut trainer = Trainer::start(device, ONE_THREAD).expect("a thread");
     let prepare = Work::Prepare { start: start(local), data: data(), initial, state };
     let answer = ask(&mut trainer, prepare, &mut Vec::new());
     assert!(matches!(answer, Answer::Prepared { .. }), "{answer:?}");
@@ -265,7 +268,7 @@ fn initial_parameters_that_cannot_be_are_refused() {
     let mut broken = parameters.clone();
     broken[7] = f32::INFINITY;
     for initial in [parameters[1..].to_vec(), broken] {
-        let mut trainer = Trainer::start(None, 1).expect("a thread");
+        let mut trainer = Trainer::start(None, ONE_THREAD).expect("a thread");
         let prepare = Work::Prepare { start: start(false), data: data(), initial: Some(initial), state: None };
         let answer = ask(&mut trainer, prepare, &mut Vec::new());
         assert!(matches!(&answer, Answer::Failed { problem, .. } if problem.contains("parameters")), "{answer:?}");
