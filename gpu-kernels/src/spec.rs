@@ -3,6 +3,7 @@
 use crate::arithmetic::from_host;
 use crate::error::EngineError;
 use crate::model::config::ModelConfig;
+use crate::schedule::DecayShape;
 use serde::{Deserialize, Serialize};
 
 /// The version of ops, their order and constants that this crate computes
@@ -93,7 +94,7 @@ impl ArithmeticSpec {
 }
 
 /// AdamW, gradient clipping, and a schedule of linear warm-up, a constant
-/// stretch and linear decay.
+/// stretch and decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
@@ -111,12 +112,15 @@ pub struct OptimizerConfig {
     pub gradient_clip_norm: f32,
     /// Steps over which the learning rate rises from 0.
     pub warmup_steps: u64,
-    /// Step from which it falls.
+    /// Step from which it falls; `total_steps` if it never does.
     pub decay_start_step: u64,
     /// Step at which it has fallen to `final_fraction`.
     pub total_steps: u64,
     /// What is left of the learning rate at the end.
     pub final_fraction: f32,
+    /// How it falls; a straight line where nothing is said.
+    #[serde(default, skip_serializing_if = "DecayShape::is_linear")]
+    pub decay: DecayShape,
 }
 
 impl Default for OptimizerConfig {
@@ -132,6 +136,7 @@ impl Default for OptimizerConfig {
             decay_start_step: 160,
             total_steps: 200,
             final_fraction: 0.1,
+            decay: DecayShape::Linear,
         }
     }
 }
@@ -159,9 +164,12 @@ impl OptimizerConfig {
         if self.total_steps > 1 << 40 {
             return fail("total_steps", format!("{} is more than 2^40", self.total_steps));
         }
-        if self.warmup_steps > self.total_steps || self.decay_start_step > self.total_steps {
-            let problem = format!("{} is before the end of warm-up or the start of decay", self.total_steps);
-            return fail("total_steps", problem);
+        let (warmup, start, total) = (self.warmup_steps, self.decay_start_step, self.total_steps);
+        if start < warmup || start > total {
+            return fail(
+                "decay_start_step",
+                format!("{start} is not in {warmup}..={total}, after warm-up and in the run"),
+            );
         }
         Ok(())
     }
@@ -180,13 +188,14 @@ impl OptimizerConfig {
             return from_host(rate * last);
         }
         let done = (step - self.decay_start_step) as f64 / (self.total_steps - self.decay_start_step) as f64;
-        from_host(rate * (1.0 - (1.0 - last) * done))
+        from_host(rate * (1.0 - (1.0 - last) * self.decay.fallen(done)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference::learning_rate_at;
 
     #[test]
     fn schedule_rises_stays_and_falls() {
@@ -203,15 +212,48 @@ mod tests {
     }
 
     #[test]
+    fn every_schedule_is_the_reference_s_rounded_once() {
+        for decay in [DecayShape::Linear, DecayShape::Cosine, DecayShape::OneMinusSqrt] {
+            let config = OptimizerConfig { decay, decay_start_step: 30, total_steps: 1_000, ..Default::default() };
+            for step in 0..=1_000 {
+                let (found, expected) = (f64::from(config.learning_rate_at(step)), learning_rate_at(&config, step));
+                // Half a unit in the last place of an f32, and what the f64s differ by.
+                assert!(
+                    (found - expected).abs() <= expected * (f64::from(f32::EPSILON) / 2.0 + 1e-14),
+                    "{decay:?} {step}"
+                );
+            }
+        }
+    }
+
+    /// Computed by another program, from `docs/arithmetic.md`: a schedule with a constant stretch, a
+    /// cosine without, and a root.
+    #[test]
+    fn learning_rates_have_golden_bits() {
+        let of = |decay, decay_start_step| {
+            let config = OptimizerConfig { decay, decay_start_step, total_steps: 97, ..Default::default() };
+            config.validate().unwrap();
+            [0, 19, 20, 50, 77, 96, 97].map(|step| config.learning_rate_at(step).to_bits())
+        };
+        let start = [0x391d_4952, 0x3b44_9ba6, 0x3b44_9ba6];
+        let golden = |rest: [u32; 3]| [&start[..], &rest, &[0x399d_4952]].concat();
+        assert_eq!(of(DecayShape::Linear, 64).to_vec(), golden([0x3b44_9ba6, 0x3afd_cd95, 0x39c8_2ec5]));
+        assert_eq!(of(DecayShape::Cosine, 20).to_vec(), golden([0x3b0a_34a4, 0x3a3e_11de, 0x399d_e01c]));
+        assert_eq!(of(DecayShape::OneMinusSqrt, 64).to_vec(), golden([0x3b44_9ba6, 0x3aab_187b, 0x39b2_e649]));
+    }
+
+    #[test]
     fn every_bad_field_is_named() {
         type Change = fn(&mut OptimizerConfig);
-        let cases: [(&str, Change); 6] = [
+        let cases: [(&str, Change); 8] = [
             ("learning_rate", |c| c.learning_rate = f32::NAN),
             ("beta1", |c| c.beta1 = 1.0),
             ("epsilon", |c| c.epsilon = 0.0),
             ("gradient_clip_norm", |c| c.gradient_clip_norm = f32::INFINITY),
             ("final_fraction", |c| c.final_fraction = -0.1),
-            ("total_steps", |c| c.warmup_steps = 1000),
+            ("total_steps", |c| c.total_steps = 1 << 41),
+            ("decay_start_step", |c| c.warmup_steps = 161),
+            ("decay_start_step", |c| c.total_steps = 159),
         ];
         assert_eq!(OptimizerConfig::default().validate(), Ok(()));
         for (name, change) in cases {

@@ -1,7 +1,9 @@
 //! What the control API takes: the JSON of `POST /api/orders`.
 
 use crate::account::{Question, TransferRequest};
+use crate::digits::DigitsWish;
 use crate::recovery::{RecoveryAnswer, RecoveryRequest};
+use crate::schedule::Schedule;
 use manta_protocol::market::demand::Share;
 use manta_protocol::membership::Role;
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,12 @@ pub(crate) struct Basis {
     pub(crate) learning_rate: Option<f32>,
     /// Tokens of a sequence.
     pub(crate) sequence_length: Option<u32>,
+    /// The learning rate over the run.
+    #[serde(default)]
+    pub(crate) schedule: Schedule,
+    /// Digits of the integer products.
+    #[serde(default)]
+    pub(crate) digits: DigitsWish,
 }
 
 /// An invitation, as `manta invite` asks for it: the JSON of `POST /api/invitations`.

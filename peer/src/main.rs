@@ -7,6 +7,7 @@ mod checkpoint;
 mod cli;
 mod data;
 mod device;
+mod digits;
 mod drill;
 mod driver;
 #[cfg(any(test, fuzzing))]
@@ -21,6 +22,7 @@ mod papers;
 mod preset;
 mod recovery;
 mod run;
+mod schedule;
 mod status;
 mod store;
 mod up;

@@ -1,6 +1,8 @@
 //! Model sizes by name, with the batch and learning rate that suit them.
 
+use crate::digits;
 use manta_gpu_kernels::model::config::ModelConfig;
+use manta_protocol::run::spec::DigitsSpec;
 
 /// Of the outer optimiser of local training, for models of every size (DiLoCo's own values).
 pub(crate) const OUTER_LEARNING_RATE: f32 = 0.7;
@@ -130,6 +132,8 @@ pub(crate) struct Course {
     /// Micro-batches of one member in one step.
     pub(crate) micro_batches: u32,
     pub(crate) learning_rate: f32,
+    /// Of integer products.
+    pub(crate) digits: DigitsSpec,
 }
 
 impl Course {
@@ -141,6 +145,7 @@ impl Course {
             micro_batches: 4,
             // A tenth of what presets of this width take from the beginning.
             learning_rate: 0.04 / model.hidden_size as f32,
+            digits: digits::of_any_model(),
             model,
         }
     }
@@ -155,6 +160,7 @@ impl Preset {
             micro_batch_sequences: self.micro_batch_sequences,
             micro_batches: self.micro_batches,
             learning_rate: self.learning_rate,
+            digits: digits::of_training(),
         }
     }
 

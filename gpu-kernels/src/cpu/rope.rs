@@ -107,7 +107,7 @@ fn scaled(frequency: f64, scaling: &RopeScaling) -> f64 {
 }
 
 /// Sine and cosine for 0 ≤ angle < 2²⁰, within 10⁻¹⁵ plus 2⁻⁵² of the angle.
-fn sine_cosine(angle: f64) -> (f64, f64) {
+pub(crate) fn sine_cosine(angle: f64) -> (f64, f64) {
     let turns = (angle * TWO_OVER_PI + 0.5) as i64;
     let r = (angle - turns as f64 * HALF_PI_HEAD) - turns as f64 * HALF_PI_TAIL;
     let square = r * r;

@@ -3,10 +3,12 @@
 use super::real::Real;
 use crate::model::layout::Layout;
 use crate::model::step::StepNumbers;
+use crate::schedule::DecayShape;
 use crate::spec::OptimizerConfig;
+use std::f64::consts::PI;
 
 /// The learning rate of `step`, counted from 0: a linear rise that reaches the
-/// full rate at the last step of the warm-up, a constant stretch, a linear fall.
+/// full rate at the last step of the warm-up, a constant stretch, a fall.
 pub fn learning_rate_at(config: &OptimizerConfig, step: u64) -> f64 {
     let full = f64::from(config.learning_rate);
     let last = full * f64::from(config.final_fraction);
@@ -16,7 +18,12 @@ pub fn learning_rate_at(config: &OptimizerConfig, step: u64) -> f64 {
         full
     } else if step < config.total_steps {
         let left = (config.total_steps - step) as f64 / (config.total_steps - config.decay_start_step) as f64;
-        last + (full - last) * left
+        let share = match config.decay {
+            DecayShape::Linear => left,
+            DecayShape::Cosine => 0.5 * (1.0 + (PI * (1.0 - left)).cos()),
+            DecayShape::OneMinusSqrt => 1.0 - (1.0 - left).sqrt(),
+        };
+        last + (full - last) * share
     } else {
         last
     }

@@ -5,6 +5,7 @@ use super::*;
 use crate::model::config::ModelConfig;
 use crate::model::layout::Layout;
 use crate::model::step::StepNumbers;
+use crate::schedule::DecayShape;
 use crate::spec::OptimizerConfig;
 
 /// SplitMix64 (Steele et al. 2014).
@@ -169,6 +170,7 @@ fn optimizer() -> OptimizerConfig {
         decay_start_step: 100,
         total_steps: 100,
         final_fraction: 1.0,
+        decay: DecayShape::Linear,
     }
 }
 

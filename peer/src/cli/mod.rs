@@ -22,6 +22,7 @@ mod progress;
 mod recipe;
 mod recover;
 mod report;
+mod schedule;
 pub(crate) mod shutdown;
 mod status;
 mod stop;

@@ -4,8 +4,10 @@ use super::parse::{self, PeerRange};
 use super::progress::{Progress, View};
 use super::recipe::Recipe;
 use super::report::{Report, failure, has_ended};
+use super::schedule::ScheduleArgs;
 use super::{Error, consent, files, format, shutdown};
 use crate::api::{Basis, OrderRequest, PeerFile};
+use crate::digits::DigitsWish;
 use crate::http::client::{ClientError, PeerClient};
 use crate::status::{OrderState, RunStatus, Status};
 use clap::Args;
@@ -27,6 +29,7 @@ Examples:
   manta train --data book.txt --out model --share open with every peer that is free
   manta train --data 'src/**/*.rs' --out model --peers 4 --rounds 400
   manta train --data letters --from SmolLM2-135M --out mine
+  manta train --data book.txt --out model --rounds 400 --schedule cosine --warmup 100
   manta train --out model --detach                     do not wait; see `manta status`
 
 Ctrl-C leaves the run going; `manta stop` ends it.")]
@@ -54,6 +57,16 @@ pub(super) struct TrainArgs {
     /// Tokens of a sequence [default: the preset's; with --from, at most 512]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=131_072))]
     sequence_length: Option<u32>,
+
+    #[command(flatten)]
+    schedule: ScheduleArgs,
+
+    /// 8-bit digits, 1 or 2, of the operands of exact products: of all, or of some of
+    /// the classes activations, weights, gradients, logit-gradient and attention, as in
+    /// activations=2,attention=2. Two are finer and take up to four times as long
+    /// [default: 1, logit-gradient=2; with --from also activations, weights, attention=2]
+    #[arg(long, value_name = "DIGITS")]
+    digits: Option<DigitsWish>,
 
     /// Members of the run, this machine included: a number, or a range as in 2..8.
     /// Machines that come free later are taken in up to the most; with a least of 1
@@ -99,6 +112,8 @@ impl TrainArgs {
                 tokenizer: self.tokenizer.as_deref().map(files::absolute).transpose()?,
                 learning_rate: self.learning_rate,
                 sequence_length: self.sequence_length,
+                schedule: self.schedule.schedule(),
+                digits: self.digits.unwrap_or_default(),
             },
             peers_min: self.peers.min,
             peers_max: self.peers.max,

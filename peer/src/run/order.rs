@@ -77,7 +77,7 @@ pub(crate) fn prepare(
         .map_err(|error| error.to_string())?;
     sources.check_unchanged().map_err(|error| error.to_string())?;
     let root = manifest.root();
-    let spec = run_spec(request, &course, root, data_bytes, initial.map(|initial| initial.root));
+    let spec = run_spec(request, &course, root, data_bytes, initial.map(|initial| initial.root))?;
     spec.validate()?;
     let summary = format!("{text_bytes} bytes of {} files, blake3 root {root}", sources.files());
     let mut wish = wish(request, &spec, multiply_adds_per_s);
@@ -99,7 +99,7 @@ struct Beginning {
 }
 
 fn beginning(request: &OrderRequest) -> Result<Beginning, String> {
-    let Basis { from, tokenizer, learning_rate, sequence_length } = &request.basis;
+    let Basis { from, tokenizer, learning_rate, sequence_length, .. } = &request.basis;
     let mut beginning = match (from, tokenizer) {
         (Some(_), Some(_)) => return Err("--tokenizer: a model that is trained on keeps its own; leave it out".into()),
         (Some(folder), None) => {
@@ -202,7 +202,12 @@ fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wis
 mod tests {
     use super::*;
     use crate::checkpoint::sample::write_model;
+    use crate::digits::{self, DigitsWish};
+    use crate::run::spec::optimizer;
+    use crate::schedule::{Curve, Schedule};
+    use manta_gpu_kernels::DecayShape;
     use manta_protocol::market::demand::Share;
+    use manta_protocol::run::spec::DecaySpec;
     use std::path::Path;
 
     struct Bench {
@@ -273,6 +278,29 @@ mod tests {
         let rate = Basis { learning_rate: Some(0.25), sequence_length: Some(9), ..from(&bench.path("model")) };
         let changed = bench.prepare(rate).unwrap().spec;
         assert_eq!((changed.optimizer.learning_rate.value(), changed.sequence_length), (0.25, 9));
+    }
+
+    #[test]
+    fn digits_and_schedule_reach_the_spec_and_the_engine() {
+        let bench = Bench::new();
+        let plain = bench.prepare(Basis::default()).unwrap().spec;
+        assert_eq!((plain.digits, plain.optimizer.decay), (digits::of_training(), DecaySpec::Linear));
+        assert_eq!(bench.prepare(from(&bench.path("model"))).unwrap().spec.digits, digits::of_any_model());
+        let wish = DigitsWish { weights: Some(1), ..DigitsWish::default() };
+        let chosen = bench.prepare(Basis { digits: wish, ..from(&bench.path("model")) }).unwrap().spec;
+        assert_eq!(arithmetic(&chosen).weight_digits, 1);
+        assert_eq!(arithmetic(&chosen).activation_digits, 2);
+        let schedule = Schedule { curve: Curve::Cosine, warmup_steps: Some(1), ..Schedule::default() };
+        let curved = bench.prepare(Basis { schedule, ..Basis::default() }).unwrap().spec;
+        let optimizer = optimizer(&curved);
+        assert_eq!((optimizer.decay, optimizer.warmup_steps), (DecayShape::Cosine, 1));
+        assert_eq!((optimizer.decay_start_step, optimizer.total_steps), (1, 2));
+        bench.refused(
+            Basis { schedule: Schedule { warmup_steps: Some(3), ..schedule }, ..Basis::default() },
+            &["--warmup 3", "2 steps"],
+        );
+        let wish = DigitsWish { attention: Some(3), ..DigitsWish::default() };
+        bench.refused(Basis { digits: wish, ..Basis::default() }, &["digits = 3", "1 to 2"]);
     }
 
     #[test]

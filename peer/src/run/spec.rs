@@ -2,9 +2,11 @@
 
 use crate::api::OrderRequest;
 use crate::preset::{Course, OUTER_LEARNING_RATE, OUTER_MOMENTUM};
-use manta_gpu_kernels::{ARITHMETIC_VERSION, ArithmeticSpec, ModelConfig, OptimizerConfig, OuterConfig, RopeScaling};
+use manta_gpu_kernels::{
+    ARITHMETIC_VERSION, ArithmeticSpec, DecayShape, ModelConfig, OptimizerConfig, OuterConfig, RopeScaling,
+};
 use manta_protocol::run::RunSpec;
-use manta_protocol::run::spec::{DigitsSpec, F32Bits, ModelSpec, OptimizerSpec, OuterSpec, RopeScalingSpec};
+use manta_protocol::run::spec::{DecaySpec, F32Bits, ModelSpec, OptimizerSpec, OuterSpec, RopeScalingSpec};
 use manta_protocol::{Hash, Seed};
 
 /// Elements of one chunk of the all-reduce: 256 KiB, small enough that a link
@@ -14,26 +16,23 @@ const CHUNK_ELEMENTS: u32 = 64 * 1024;
 
 /// The spec of an order over the data set of `data_root`, which starts from the
 /// parameters of the root `initial`, or from the initial values of its seed.
+///
+/// # Errors
+/// The schedule does not fit the number of steps; names the option.
 pub(crate) fn run_spec(
     request: &OrderRequest,
     course: &Course,
     data_root: Hash,
     data_bytes: u64,
     initial: Option<Hash>,
-) -> RunSpec {
+) -> Result<RunSpec, String> {
     let steps = u64::from(request.rounds) * u64::from(request.steps_per_round);
     let steps = u32::try_from(steps).unwrap_or(u32::MAX);
-    let arithmetic = ArithmeticSpec::default();
+    let schedule = request.basis.schedule.place(steps)?;
     let optimizer = OptimizerConfig::default();
-    RunSpec {
+    Ok(RunSpec {
         arithmetic_version: ARITHMETIC_VERSION,
-        digits: DigitsSpec {
-            activations: arithmetic.activation_digits,
-            weights: arithmetic.weight_digits,
-            gradients: arithmetic.gradient_digits,
-            logit_gradient: arithmetic.logit_gradient_digits,
-            attention: arithmetic.attention_digits,
-        },
+        digits: request.basis.digits.over(course.digits),
         model: model_spec(&course.model),
         optimizer: OptimizerSpec {
             learning_rate: course.learning_rate.into(),
@@ -42,9 +41,10 @@ pub(crate) fn run_spec(
             epsilon: optimizer.epsilon.into(),
             weight_decay: optimizer.weight_decay.into(),
             gradient_clip_norm: optimizer.gradient_clip_norm.into(),
-            warmup_steps: (steps / 10).clamp(1, 200),
-            decay_start_step: steps - steps / 3,
-            final_fraction: optimizer.final_fraction.into(),
+            warmup_steps: schedule.warmup_steps,
+            decay_start_step: schedule.decay_start_step,
+            final_fraction: schedule.final_fraction.into(),
+            decay: schedule.decay,
         },
         seed: Seed::from_number(request.seed),
         data_root,
@@ -60,7 +60,7 @@ pub(crate) fn run_spec(
         chunk_elements: CHUNK_ELEMENTS,
         solo: request.solo,
         initial,
-    }
+    })
 }
 
 /// The architecture as the engine takes it.
@@ -119,6 +119,11 @@ pub(crate) fn optimizer(spec: &RunSpec) -> OptimizerConfig {
         decay_start_step: u64::from(spec.optimizer.decay_start_step),
         total_steps: spec.steps(),
         final_fraction: spec.optimizer.final_fraction.value(),
+        decay: match spec.optimizer.decay {
+            DecaySpec::Linear => DecayShape::Linear,
+            DecaySpec::Cosine => DecayShape::Cosine,
+            DecaySpec::OneMinusSqrt => DecayShape::OneMinusSqrt,
+        },
     }
 }
 

@@ -79,7 +79,27 @@ pub enum RopeScalingSpec {
     },
 }
 
-/// AdamW with linear warm-up, a constant stretch and linear decay.
+/// How the learning rate falls from the highest to the last; a schedule of decay alone (cosine)
+/// is one whose decay starts where warm-up ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecaySpec {
+    /// A straight line.
+    #[default]
+    Linear,
+    /// Half a period of a cosine.
+    Cosine,
+    /// 1 − √ of the share of the decay that is done.
+    OneMinusSqrt,
+}
+
+impl DecaySpec {
+    /// Whether it is a straight line, of which the wire says nothing.
+    pub fn is_linear(&self) -> bool {
+        *self == Self::Linear
+    }
+}
+
+/// AdamW with linear warm-up, a constant stretch and decay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OptimizerSpec {
     /// Highest learning rate.
@@ -96,10 +116,13 @@ pub struct OptimizerSpec {
     pub gradient_clip_norm: F32Bits,
     /// Steps until the learning rate is at its highest.
     pub warmup_steps: u32,
-    /// Step at which the linear decay begins.
+    /// Step at which the decay begins; the number of steps if there is none.
     pub decay_start_step: u32,
-    /// Learning rate at the last step, as a share of the highest.
+    /// Learning rate after the last step, as a share of the highest.
     pub final_fraction: F32Bits,
+    /// The shape of the decay; absent on the wire if it is linear.
+    #[serde(default, skip_serializing_if = "DecaySpec::is_linear")]
+    pub decay: DecaySpec,
 }
 
 /// The outer optimiser of local training: Nesterov momentum on the mean of what
@@ -275,6 +298,7 @@ impl RunSpec {
                 warmup_steps: 1,
                 decay_start_step: 1,
                 final_fraction: F32Bits::from(0.1),
+                decay: DecaySpec::Linear,
             },
             seed,
             data_root,
@@ -370,9 +394,22 @@ impl RunSpec {
             ("final_fraction", optimizer.final_fraction),
         ];
         reals.into_iter().try_for_each(|(field, bits)| finite(field, bits))?;
+        self.validate_schedule()?;
         let Some(outer) = &self.outer else { return Ok(()) };
         let reals = [("outer learning_rate", outer.learning_rate), ("outer momentum", outer.momentum)];
         reals.into_iter().try_for_each(|(field, bits)| finite(field, bits))
+    }
+
+    /// Warm-up, then the decay, all within the run; nothing rises again.
+    fn validate_schedule(&self) -> Result<(), String> {
+        let OptimizerSpec { warmup_steps, decay_start_step, final_fraction, .. } = self.optimizer;
+        let steps = u32::try_from(self.steps()).unwrap_or(u32::MAX);
+        in_range("warmup_steps", warmup_steps, 0, steps)?;
+        in_range("decay_start_step", decay_start_step, warmup_steps, steps)?;
+        match final_fraction.value() {
+            share if (0.0..=1.0).contains(&share) => Ok(()),
+            share => Err(format!("final_fraction = {share}, accepted is 0 to 1")),
+        }
     }
 }
 

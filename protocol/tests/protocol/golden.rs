@@ -4,7 +4,7 @@
 use crate::samples::{NOW, confirm, identity, messages, network, peer, spec};
 use manta_protocol::membership::Genesis;
 use manta_protocol::run::RunSpec;
-use manta_protocol::run::spec::RopeScalingSpec;
+use manta_protocol::run::spec::{DecaySpec, RopeScalingSpec};
 use manta_protocol::wire::codec::{self, CodecError};
 use manta_protocol::wire::{Envelope, Message};
 use manta_protocol::{Hash, NetworkId, Seed, Time};
@@ -105,5 +105,48 @@ fn a_spec_that_starts_from_a_model_has_exactly_this_name() {
     ] {
         tuned.model.rope_scaling = Some(scaling);
         assert!(tuned.validate().is_err_and(|problem| problem.contains("rope_scaling")), "{scaling:?}");
+    }
+}
+
+#[test]
+fn the_shape_of_the_decay_has_exactly_this_encoding() {
+    let plain = codec::encode(&spec());
+    let mut curved = spec();
+    curved.optimizer.decay = DecaySpec::Cosine;
+    assert_eq!(curved.hash().to_string(), "972116febb4b597b5719470250e7238ad8664a09be8d19a655128cf7a2378119");
+    let bytes = codec::encode(&curved);
+    assert_eq!(codec::decode::<RunSpec>(&bytes, 1024), Ok(curved.clone()));
+    // The tenth field of the optimiser, after nine that are as before.
+    let place = bytes.iter().zip(&plain).position(|(one, other)| one != other).expect("they differ");
+    assert_eq!((plain[place], bytes[place]), (0xa9, 0xaa), "maps of 9 and of 10");
+    let entry = place + bytes[place..].windows(2).position(|pair| pair == [9, 1]).expect("key 9, variant 1");
+    let mut spelt_out = bytes.clone();
+    spelt_out[entry + 1] = 0;
+    assert_eq!(codec::decode::<RunSpec>(&spelt_out, 1024), Err(CodecError::NotCanonical), "linear is not said");
+    spelt_out[entry + 1] = 3;
+    assert!(matches!(codec::decode::<RunSpec>(&spelt_out, 1024), Err(CodecError::Malformed(_))), "no such shape");
+    curved.optimizer.decay = DecaySpec::OneMinusSqrt;
+    spelt_out[entry + 1] = 2;
+    assert_eq!(codec::decode::<RunSpec>(&spelt_out, 1024), Ok(curved));
+}
+
+#[test]
+fn schedules_that_do_not_fit_the_run_are_refused() {
+    type Change = fn(&mut RunSpec);
+    let cases: [(&str, Change); 6] = [
+        ("warmup_steps = 5, accepted is 0 to 4", |spec| spec.optimizer.warmup_steps = 5),
+        ("decay_start_step = 2, accepted is 3 to 4", |spec| {
+            (spec.optimizer.warmup_steps, spec.optimizer.decay_start_step) = (3, 2);
+        }),
+        ("decay_start_step = 5, accepted is 1 to 4", |spec| spec.optimizer.decay_start_step = 5),
+        ("final_fraction = 1.5", |spec| spec.optimizer.final_fraction = 1.5.into()),
+        ("final_fraction = NaN", |spec| spec.optimizer.final_fraction = f32::NAN.into()),
+        ("final_fraction = -0.5", |spec| spec.optimizer.final_fraction = (-0.5).into()),
+    ];
+    for (expected, change) in cases {
+        let mut bad = spec();
+        assert_eq!(bad.validate(), Ok(()));
+        change(&mut bad);
+        assert!(bad.validate().is_err_and(|problem| problem.contains(expected)), "{expected}: {:?}", bad.validate());
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn nano_spec(local: bool, peers: u16) -> RunSpec {
     };
     let preset = Preset { sequence_length: 16, micro_batches: 2, ..Preset::find("nano").expect("a preset") };
     let course = Course { micro_batch_sequences: 1, ..preset.course(256) };
-    spec::run_spec(&request, &course, Hash([0; 32]), 1 << 14, None)
+    spec::run_spec(&request, &course, Hash([0; 32]), 1 << 14, None).expect("the schedule fits")
 }
 
 /// One member alone.
