@@ -8,11 +8,13 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod words;
 
 use super::quantize::{Rounding, digit_of, quantize_line, scale_of};
 use super::simd::Simd;
 use crate::arithmetic::magnitude;
 use rayon::prelude::*;
+use words::Words;
 
 /// Rows in a panel.
 pub(crate) const PANEL: usize = 16;
@@ -135,7 +137,7 @@ pub(crate) struct Packed {
     pub(crate) digits: usize,
     /// Whether `words` are `[row][digit][group]` instead of `[panel][digit][group][row in panel]`.
     pub(crate) row_major: bool,
-    pub(crate) words: Vec<u32>,
+    pub(crate) words: Words,
     /// 2^e of each row; 1 in padding.
     pub(crate) scales: Vec<f32>,
     /// `[panel][digit][chunk][row in panel]`: sums of digits, for kernels that offset one operand.
@@ -165,10 +167,20 @@ impl Packed {
         self.digits = digits;
         self.row_major = packing.row_major();
         let (words, sums) = (digits * self.groups * PANEL, digits * self.chunks * PANEL);
-        self.words.resize(panels * words, 0);
+        self.words.resize(panels * words);
         self.scales.resize(panels * PANEL, 1.0);
         self.sums.resize(panels * sums, 0);
         (words, sums)
+    }
+
+    /// Whether words, scales and sums are as many as the shape says.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn is_whole(&self) -> bool {
+        let panels = self.rows.div_ceil(PANEL);
+        self.digits > 0
+            && self.words.len() >= panels * self.digits * self.groups * PANEL
+            && self.sums.len() >= panels * self.digits * self.chunks * PANEL
+            && self.scales.len() >= panels * PANEL
     }
 
     /// Packs `view` on the calling thread.
