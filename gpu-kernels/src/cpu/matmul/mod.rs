@@ -7,6 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -62,6 +64,8 @@ fn sum_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile) {
         Simd::Avx2 => avx2::sum_tile(input, tile),
         #[cfg(target_arch = "x86_64")]
         Simd::Avx512Vnni => vnni::sum_tile(input, tile),
+        #[cfg(target_arch = "aarch64")]
+        Simd::NeonDot => neon::sum_tile(input, tile),
     }
 }
 
