@@ -9,8 +9,8 @@ mod step;
 
 pub use device_product::{ProductExtent, ProductTiming, time_products};
 pub use peak::{Peak, measure_peak};
-pub use processor::{ProcessorReport, ProductSpeed, StepSpeed, TRAINING_SHAPES, measure_processor};
-pub use product::ProductBenchmark;
+pub use processor::{ProcessorReport, ProductSpeed, StepSpeed, TRAINING_PRODUCTS, measure_processor};
+pub use product::{ProductBenchmark, ProductRole};
 pub use step::{BenchmarkModel, StepBenchmark, StepTime};
 
 use crate::admission::AdmittedDevice;

@@ -56,6 +56,9 @@ fn integers(simd: Simd, rounds: u64) -> Option<u64> {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Simd::Avx512Vnni => Some(unsafe { x86::integers_avx512(rounds) }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Simd::NeonDot => Some(unsafe { arm::integers(rounds) }),
     }
 }
 
@@ -70,6 +73,8 @@ fn floats(simd: Simd, rounds: u64) -> Option<u64> {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Simd::Avx512Vnni => Some(unsafe { x86::floats_avx512(rounds) }),
+        #[cfg(target_arch = "aarch64")]
+        Simd::NeonDot => Some(arm::floats(rounds)),
     }
 }
 
@@ -142,6 +147,48 @@ mod x86 {
             black_box(_mm256_cvtss_f32(sum));
         }
         rounds * (NARROW * 8) as u64
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::black_box;
+    use crate::cpu::matmul::neon::dot;
+    use std::arch::aarch64::*;
+
+    /// Sums under way at once: more than the latency of a multiply-add times its rate.
+    const WIDE: usize = 20;
+
+    #[target_feature(enable = "neon,dotprod")]
+    pub(super) fn integers(rounds: u64) -> u64 {
+        let (a, b) = (vdupq_n_u32(black_box(0x0102_0304)), vdupq_n_u32(black_box(0x0403_0201)));
+        let mut sums = [vdupq_n_s32(0); WIDE];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = dot(*sum, a, b);
+            }
+        }
+        for sum in sums {
+            black_box(vaddvq_s32(sum));
+        }
+        rounds * (WIDE * 16) as u64
+    }
+
+    pub(super) fn floats(rounds: u64) -> u64 {
+        // SAFETY: every 64-bit Arm has these vectors.
+        unsafe {
+            let (a, b) = (vdupq_n_f32(black_box(0.5)), vdupq_n_f32(black_box(1.0)));
+            let mut sums = [vdupq_n_f32(0.0); WIDE];
+            for _ in 0..rounds {
+                for sum in &mut sums {
+                    *sum = vfmaq_f32(a, *sum, b);
+                }
+            }
+            for sum in sums {
+                black_box(vaddvq_f32(sum));
+            }
+        }
+        rounds * (WIDE * 4) as u64
     }
 }
 

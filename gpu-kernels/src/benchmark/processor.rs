@@ -1,7 +1,7 @@
 //! What the processor can do, and how much of it training gets.
 
 use super::peak::{Peak, measure_peak};
-use super::product::ProductBenchmark;
+use super::product::{ProductBenchmark, ProductRole};
 use super::step::{BenchmarkModel, StepBenchmark};
 use crate::cpu::simd::SimdPath;
 use crate::error::EngineError;
@@ -16,13 +16,13 @@ const PEAK_MS: u64 = 100;
 const SAMPLES: usize = 5;
 const VOCAB_SIZE: usize = 8192;
 
-/// Products of the step that is timed, as \[rows, columns, k\].
-pub const TRAINING_SHAPES: [(&str, [usize; 3]); 5] = [
-    ("query_key_value", [1024, 768, 384]),
-    ("gate_up", [1024, 2048, 384]),
-    ("down", [1024, 384, 1024]),
-    ("gate_up weight gradient", [2048, 384, 1024]),
-    ("logits", [1024, VOCAB_SIZE, 384]),
+/// Products of the step that is timed: name, role and \[rows, columns, k\].
+pub const TRAINING_PRODUCTS: [(&str, ProductRole, [usize; 3]); 5] = [
+    ("query_key_value", ProductRole::Forward, [1024, 768, 384]),
+    ("gate_up", ProductRole::Forward, [1024, 2048, 384]),
+    ("down", ProductRole::Forward, [1024, 384, 1024]),
+    ("gate_up weight gradient", ProductRole::WeightGradient, [2048, 384, 1024]),
+    ("logits", ProductRole::Forward, [1024, VOCAB_SIZE, 384]),
 ];
 
 /// The speed of a product of one digit each.
@@ -78,10 +78,10 @@ pub fn measure_processor(path: SimdPath, threads: usize) -> Result<ProcessorRepo
         path => path,
     };
     let peak = measure_peak(path, threads, PEAK_MS)?;
-    let products = TRAINING_SHAPES
+    let products = TRAINING_PRODUCTS
         .into_iter()
-        .map(|(name, shape)| {
-            let mut benchmark = ProductBenchmark::new(shape, path, threads)?;
+        .map(|(name, role, shape)| {
+            let mut benchmark = ProductBenchmark::new(shape, role, path, threads)?;
             let [rows, _, k] = shape;
             let pack_ns = median_ns(|| benchmark.pack());
             let multiply_ns = median_ns(|| benchmark.multiply());
@@ -130,7 +130,7 @@ mod tests {
     fn the_report_is_complete_and_names_what_it_is() {
         let report = measure_processor(SimdPath::Auto, 1).unwrap();
         assert_ne!(report.path, SimdPath::Auto);
-        assert_eq!(report.products.len(), TRAINING_SHAPES.len());
+        assert_eq!(report.products.len(), TRAINING_PRODUCTS.len());
         for product in &report.products {
             assert!(product.multiply_adds_per_s > 10_000_000 && product.pack_ns_per_element > 0.0, "{product:?}");
         }

@@ -20,6 +20,8 @@ pub enum SimdPath {
     Avx2,
     /// x86-64 with AVX-512 (F, BW, VL, DQ) and its VNNI dot products.
     Avx512Vnni,
+    /// 64-bit Arm with the dot products of 8-bit integers (Armv8.2-DotProd).
+    NeonDot,
 }
 
 /// A path that this machine was found to have.
@@ -30,6 +32,8 @@ pub(crate) enum Simd {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -45,7 +49,8 @@ fn has_avx512_vnni() -> bool {
 impl SimdPath {
     /// The paths other than [`SimdPath::Auto`] that this machine can run.
     pub fn available() -> Vec<SimdPath> {
-        [Self::Portable, Self::Avx2, Self::Avx512Vnni].into_iter().filter(|path| path.resolve().is_ok()).collect()
+        let all = [Self::Portable, Self::Avx2, Self::Avx512Vnni, Self::NeonDot];
+        all.into_iter().filter(|path| path.resolve().is_ok()).collect()
     }
 
     pub(crate) fn resolve(self) -> Result<Simd, EngineError> {
@@ -54,6 +59,10 @@ impl SimdPath {
             Self::Auto | Self::Avx512Vnni if has_avx512_vnni() => return Ok(Simd::Avx512Vnni),
             Self::Auto | Self::Avx2 if is_x86_feature_detected!("avx2") => return Ok(Simd::Avx2),
             _ => {}
+        }
+        #[cfg(target_arch = "aarch64")]
+        if matches!(self, Self::Auto | Self::NeonDot) && std::arch::is_aarch64_feature_detected!("dotprod") {
+            return Ok(Simd::NeonDot);
         }
         match self {
             Self::Auto | Self::Portable => Ok(Simd::Portable),
@@ -68,6 +77,8 @@ impl Simd {
         match self {
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512Vnni => 4,
+            #[cfg(target_arch = "aarch64")]
+            Simd::NeonDot => 4,
             _ => 2,
         }
     }
@@ -98,6 +109,9 @@ macro_rules! dispatch {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::simd::Simd::Avx512Vnni => unsafe { avx512($($arg),*) },
+                // Every 64-bit Arm has the vectors that the compiler needs for this.
+                #[cfg(target_arch = "aarch64")]
+                $crate::cpu::simd::Simd::NeonDot => body($($arg),*),
             }
         }
     };

@@ -7,6 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -62,6 +64,8 @@ fn sum_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile) {
         Simd::Avx2 => avx2::sum_tile(input, tile),
         #[cfg(target_arch = "x86_64")]
         Simd::Avx512Vnni => vnni::sum_tile(input, tile),
+        #[cfg(target_arch = "aarch64")]
+        Simd::NeonDot => neon::sum_tile(input, tile),
     }
 }
 
@@ -136,6 +140,10 @@ pub(crate) fn product_within(
     (out, stride): (&mut [f32], usize),
 ) -> u32 {
     assert_eq!(left.k, right.k, "operands must share the contracted axis");
+    #[cfg(target_arch = "x86_64")]
+    if simd == Simd::Avx512Vnni && left.chunks == 1 {
+        return vnni::product(left, panels, right, extent, (out, stride));
+    }
     let narrow = left.digits == 1 && right.digits == 1 && left.chunks == 1;
     let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
     let mut peak = 0;
@@ -153,8 +161,11 @@ pub(crate) fn product_within(
             let out = &mut out[(row - panels.start * PANEL) * stride + column..];
             let operands = Operands { simd, left, right, row, column_panel, extent };
             peak = peak.max(match operands.input(0, 0, 0) {
-                Some(input) if narrow => narrow_tile(simd, &input, &mut tile, &target, out),
-                _ => operands.wide_tile(&target, out),
+                Some(input) if narrow => {
+                    sum_tile(simd, &input, &mut tile);
+                    scale_narrow(simd, &tile, &target, out)
+                }
+                _ => scale_wide(simd, &operands.wide_sums(), &target, out),
             });
         }
     }
@@ -167,18 +178,6 @@ pub(crate) struct Target<'a> {
     column_scales: &'a [f32],
     columns: usize,
     stride: usize,
-}
-
-/// A tile whose sums fit 32 bits; the largest magnitude in it.
-fn narrow_tile(simd: Simd, input: &TileInput<'_>, tile: &mut Tile, target: &Target<'_>, out: &mut [f32]) -> u32 {
-    match simd {
-        #[cfg(target_arch = "x86_64")]
-        Simd::Avx512Vnni => vnni::product_tile(input, target, out),
-        _ => {
-            sum_tile(simd, input, tile);
-            scale_narrow(simd, tile, target, out)
-        }
-    }
 }
 
 /// A tile of the result, and what it is made of.
@@ -231,23 +230,6 @@ impl<'a> Operands<'a> {
     /// What the product of two digits counts: the last digit of an operand weighs 1, the one before it 256.
     fn digit_weight(&self, left_digit: usize, right_digit: usize) -> i64 {
         1 << (8 * (self.left.digits - 1 - left_digit + self.right.digits - 1 - right_digit))
-    }
-
-    /// A tile of two digits or of a long contracted axis; the largest magnitude in it.
-    fn wide_tile(&self, target: &Target<'_>, out: &mut [f32]) -> u32 {
-        #[cfg(target_arch = "x86_64")]
-        if self.simd == Simd::Avx512Vnni && self.left.chunks == 1 {
-            let mut total = vnni::WideSums::default();
-            for left_digit in 0..self.left.digits {
-                for right_digit in 0..self.right.digits {
-                    if let Some(input) = self.input(left_digit, right_digit, 0) {
-                        total.add(&input, self.digit_weight(left_digit, right_digit) as f64);
-                    }
-                }
-            }
-            return total.store(target, out);
-        }
-        scale_wide(self.simd, &self.wide_sums(), target, out)
     }
 
     /// Exact 64-bit sums over all digits and chunks.

@@ -1,15 +1,24 @@
-//! Tile sums with AVX-512 VNNI, over words of four 8-bit integers.
+//! Products with AVX-512 VNNI, over words of four 8-bit integers.
 //!
 //! `vpdpbusd` wants one unsigned operand: the right one is packed larger by 128,
 //! which is taken back through the sums of the left rows. Its 32-bit sums wrap, and
 //! the final value fits, so wrapping in between does no harm.
+//!
+//! Only reached where the dispatcher has detected AVX-512 F, BW and VNNI.
 
-use super::super::pack::PANEL;
-use super::{TILE_ROWS, Target, Tile, TileInput};
+use super::super::pack::{PANEL, Packed};
+use super::{Extent, TILE_COLUMNS, TILE_ROWS, Tile, TileInput};
 use crate::arithmetic::FLUSH_BITS;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-/// Exact sums of a tile. Only called where AVX-512 F, BW and VNNI were detected.
+/// Different weights of products of digits: 65,536, 256 and 1.
+const WEIGHTS_MAX: usize = 3;
+
+/// Sums of a tile, in registers.
+type Sums<const PANELS: usize> = [[__m512i; PANELS]; TILE_ROWS];
+
+/// Exact sums of a tile.
 pub(super) fn sum_tile(input: &TileInput<'_>, tile: &mut Tile) {
     input.check();
     // SAFETY: the dispatcher has detected the instruction sets, and the lengths were checked.
@@ -21,169 +30,247 @@ pub(super) fn sum_tile(input: &TileInput<'_>, tile: &mut Tile) {
     }
 }
 
-/// A tile of C; the largest magnitude in it. Only called where AVX-512 F, BW and
-/// VNNI were detected.
-pub(super) fn product_tile(input: &TileInput<'_>, target: &Target<'_>, out: &mut [f32]) -> u32 {
-    input.check();
-    target.check(out);
-    assert!(target.columns.div_ceil(PANEL) == input.panels);
-    // SAFETY: the dispatcher has detected the instruction sets, and the lengths were checked.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn store_sums<const PANELS: usize>(input: &TileInput<'_>, tile: &mut Tile) {
+    let mut sums = [[_mm512_setzero_si512(); PANELS]; TILE_ROWS];
+    // SAFETY: every word of the groups is there (`TileInput::check`).
     unsafe {
-        match input.panels {
-            1 => scale_and_store::<1>(input, target, out),
-            _ => scale_and_store::<2>(input, target, out),
+        let rows = std::array::from_fn(|row| input.left.as_ptr().add(row * input.row_stride));
+        let right = std::array::from_fn(|panel| input.right[panel].as_ptr());
+        if input.group_stride == 1 {
+            add_groups::<PANELS, 1>(&mut sums, rows, right, input.groups);
+        } else {
+            add_groups::<PANELS, PANEL>(&mut sums, rows, right, input.groups);
+        }
+    }
+    for ((sums, &left_sum), tile) in sums.iter().zip(&input.left_sums).zip(&mut tile.0) {
+        for (&sum, out) in sums.iter().zip(tile.chunks_exact_mut(PANEL)) {
+            let sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(left_sum.wrapping_mul(128)));
+            // SAFETY: `out` has 16 integers.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sum) };
         }
     }
 }
 
-impl Target<'_> {
-    /// Panics unless every scale that a kernel reads and every element that it writes is there.
-    fn check(&self, out: &[f32]) {
-        let rows = self.row_scales.len();
-        assert!((1..=TILE_ROWS).contains(&rows) && (rows - 1) * self.stride + self.columns <= out.len());
-        let panels = self.columns.div_ceil(PANEL);
-        assert!((1..=2).contains(&panels) && self.column_scales.len() >= panels * PANEL);
-    }
-}
-
+/// Adds the products of `groups` words of 8 rows and of one or two panels.
+///
+/// # Safety
+/// Words of a row are `STRIDE` apart, and those of a panel 16 a group; all are there.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-unsafe fn sums<const PANELS: usize>(input: &TileInput<'_>) -> [[__m512i; PANELS]; TILE_ROWS] {
-    let left = input.left.as_ptr();
-    let mut sums = [[_mm512_setzero_si512(); PANELS]; TILE_ROWS];
-    for (sums, &left_sum) in sums.iter_mut().zip(&input.left_sums) {
-        *sums = [_mm512_set1_epi32(left_sum.wrapping_mul(-128)); PANELS];
-    }
-    for group in 0..input.groups {
-        let mut columns = [_mm512_setzero_si512(); PANELS];
-        for (columns, panel) in columns.iter_mut().zip(&input.right) {
-            // SAFETY: group < groups, so 16 words lie ahead (`check`).
-            *columns = unsafe { _mm512_loadu_si512(panel.as_ptr().add(group * PANEL).cast()) };
-        }
-        for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: row < 8, so this word exists (`check`).
-            let word = unsafe { *left.add(row * input.row_stride + group * input.group_stride) };
-            let word = _mm512_set1_epi32(word as i32);
-            for (sum, &columns) in sums.iter_mut().zip(&columns) {
+unsafe fn add_groups<const PANELS: usize, const STRIDE: usize>(
+    sums: &mut Sums<PANELS>,
+    rows: [*const u32; TILE_ROWS],
+    right: [*const u32; PANELS],
+    groups: usize,
+) {
+    for group in 0..groups {
+        // SAFETY: group < groups.
+        let columns = right.map(|panel| unsafe { _mm512_loadu_si512(panel.add(group * PANEL).cast()) });
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            // SAFETY: group < groups.
+            let word = _mm512_set1_epi32(unsafe { *row.add(group * STRIDE) } as i32);
+            for (sum, columns) in sums.iter_mut().zip(columns) {
                 *sum = _mm512_dpbusd_epi32(*sum, columns, word);
             }
         }
     }
-    sums
 }
 
-/// Exact sums of a tile over several pairs of digits, as integers in f64: 65,536
-/// products of digits weighing up to 2¹⁶ stay under 2⁴⁶.
-pub(super) struct WideSums([[[__m512d; 2]; 2]; TILE_ROWS]);
-
-impl Default for WideSums {
-    fn default() -> Self {
-        // SAFETY: all bits zero are sixteen zeros.
-        Self(unsafe { std::mem::zeroed() })
+/// A product of operands of one chunk; the largest magnitude in the tiles that count.
+pub(super) fn product(
+    left: &Packed,
+    panels: Range<usize>,
+    right: &Packed,
+    extent: Extent,
+    (out, stride): (&mut [f32], usize),
+) -> u32 {
+    let rows = panels.start * PANEL..(panels.end * PANEL).min(left.rows);
+    if rows.is_empty() || right.rows == 0 {
+        return 0;
+    }
+    assert!(left.chunks == 1 && right.chunks == 1 && left.groups == right.groups && left.groups == left.k.div_ceil(4));
+    assert!(left.is_whole() && right.is_whole() && left.digits + right.digits <= WEIGHTS_MAX + 1);
+    assert!(right.rows <= stride && (rows.len() - 1) * stride + right.rows <= out.len());
+    let sweep = Sweep { left, right, rows, extent, out: out.as_mut_ptr(), stride };
+    // SAFETY: the dispatcher has detected the instruction sets; operands and `out` are as long as their shapes say.
+    unsafe {
+        match (left.digits + right.digits == 2, left.row_major) {
+            (true, true) => sweep.run::<false, 1>(),
+            (true, false) => sweep.run::<false, PANEL>(),
+            (false, true) => sweep.run::<true, 1>(),
+            (false, false) => sweep.run::<true, PANEL>(),
+        }
     }
 }
 
-impl WideSums {
-    /// Adds the sums of one pair of digits that weighs `weight`. Only called where
-    /// AVX-512 F, BW and VNNI were detected.
-    pub(super) fn add(&mut self, input: &TileInput<'_>, weight: f64) {
-        input.check();
-        // SAFETY: the dispatcher has detected the instruction sets, and the lengths were checked.
-        unsafe {
-            match input.panels {
-                1 => self.add_panels::<1>(input, weight),
-                _ => self.add_panels::<2>(input, weight),
-            }
-        }
-    }
+/// All tiles of some rows of a product.
+struct Sweep<'a> {
+    left: &'a Packed,
+    right: &'a Packed,
+    rows: Range<usize>,
+    extent: Extent,
+    /// The first element of the first row.
+    out: *mut f32,
+    stride: usize,
+}
 
+/// Where a tile lies.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    column: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Sweep<'_> {
+    /// # Safety
+    /// Operands and `out` are as long as their shapes say; words of a left row are `STRIDE` apart.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn add_panels<const PANELS: usize>(&mut self, input: &TileInput<'_>, weight: f64) {
-        // SAFETY: as for the caller.
-        let sums = unsafe { sums::<PANELS>(input) };
-        let weight = _mm512_set1_pd(weight);
-        for (total, sums) in self.0.iter_mut().zip(&sums) {
-            for (total, &sum) in total.iter_mut().zip(sums) {
-                let low = _mm512_cvtepi32_pd(_mm512_castsi512_si256(sum));
-                let high = _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(sum, 1));
-                total[0] = _mm512_fmadd_pd(low, weight, total[0]);
-                total[1] = _mm512_fmadd_pd(high, weight, total[1]);
-            }
-        }
-    }
-
-    /// Rounds once, scales and stores the tile; the largest magnitude in it.
-    pub(super) fn store(&self, target: &Target<'_>, out: &mut [f32]) -> u32 {
-        target.check(out);
-        // SAFETY: a tile was summed, so the instruction sets are there; the lengths were checked.
-        unsafe { self.scale_and_store(target, out) }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn scale_and_store(&self, target: &Target<'_>, out: &mut [f32]) -> u32 {
+    unsafe fn run<const WIDE: bool, const STRIDE: usize>(&self) -> u32 {
         let mut peak = _mm512_setzero_si512();
-        for (row, total) in self.0.iter().enumerate().take(target.row_scales.len()) {
-            for (panel, total) in total.iter().enumerate().take(target.columns.div_ceil(PANEL)) {
-                let low = _mm512_castps256_ps512(_mm512_cvtpd_ps(total[0]));
-                let low = _mm512_castps_pd(low);
-                let high = _mm256_castps_pd(_mm512_cvtpd_ps(total[1]));
-                let rounded = _mm512_castpd_ps(_mm512_insertf64x4(low, high, 1));
-                // SAFETY: as for the caller.
-                peak = _mm512_max_epu32(peak, unsafe { store_scaled(rounded, (row, panel), target, out) });
+        for column in (0..self.right.rows).step_by(TILE_COLUMNS) {
+            let columns = (self.right.rows - column).min(TILE_COLUMNS);
+            for row in self.rows.clone().step_by(TILE_ROWS) {
+                let place = Place { row, column, rows: (self.rows.end - row).min(TILE_ROWS), columns };
+                if self.extent.wants(row, column) {
+                    // SAFETY: the tile lies within operands and result.
+                    peak = _mm512_max_epu32(peak, unsafe {
+                        if columns > PANEL {
+                            self.tile::<WIDE, STRIDE, 2>(place)
+                        } else {
+                            self.tile::<WIDE, STRIDE, 1>(place)
+                        }
+                    });
+                }
             }
         }
         _mm512_reduce_max_epu32(peak)
     }
-}
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn store_sums<const PANELS: usize>(input: &TileInput<'_>, tile: &mut Tile) {
-    // SAFETY: as for the caller.
-    let sums = unsafe { sums::<PANELS>(input) };
-    for (row, sums) in sums.iter().enumerate() {
-        for (panel, &sum) in sums.iter().enumerate() {
-            let out = tile.0[row][panel * PANEL..][..PANEL].as_mut_ptr();
-            // SAFETY: `out` points to 16 integers.
-            unsafe { _mm512_storeu_si512(out.cast(), sum) };
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    unsafe fn tile<const WIDE: bool, const STRIDE: usize, const PANELS: usize>(&self, place: Place) -> __m512i {
+        // SAFETY: as for the caller.
+        unsafe {
+            self.fetch::<PANELS>(place);
+            if WIDE {
+                let mut parts = [[[_mm512_setzero_si512(); PANELS]; TILE_ROWS]; WEIGHTS_MAX];
+                let weights = self.left.digits + self.right.digits - 1;
+                for (weight, sums) in parts.iter_mut().enumerate().take(weights) {
+                    let first = (weight + 1).saturating_sub(self.right.digits);
+                    let last = weight.min(self.left.digits - 1);
+                    for left_digit in first..=last {
+                        *sums = self.add::<STRIDE, PANELS>(*sums, place, left_digit, weight - left_digit);
+                    }
+                }
+                self.store::<PANELS>(place, |row, panel| rounded(&parts[..weights], row, panel))
+            } else {
+                let sums = self.add::<STRIDE, PANELS>([[_mm512_setzero_si512(); PANELS]; TILE_ROWS], place, 0, 0);
+                self.store::<PANELS>(place, |row, panel| _mm512_cvtepi32_ps(sums[row][panel]))
+            }
         }
+    }
+
+    /// Fetches the tile's place in the result while it is summed: it is too far
+    /// from the last one for the processor to guess.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    unsafe fn fetch<const PANELS: usize>(&self, place: Place) {
+        let out = self.out.wrapping_add((place.row - self.rows.start) * self.stride + place.column);
+        for row in 0..TILE_ROWS {
+            for panel in 0..=PANELS {
+                _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(row * self.stride + panel * PANEL).cast());
+            }
+        }
+    }
+
+    /// `sums` and those of one pair of digits. Sums of equal weight fit 32 bits: k is at
+    /// most 2¹⁶, an upper digit at most 2⁶, a lower one at most 2⁷, a single one under 2⁷.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    unsafe fn add<const STRIDE: usize, const PANELS: usize>(
+        &self,
+        mut sums: Sums<PANELS>,
+        place: Place,
+        left_digit: usize,
+        right_digit: usize,
+    ) -> Sums<PANELS> {
+        let Self { left, right, .. } = self;
+        let wanted = self.extent.contracted(place.row, left.k);
+        let (first, end) = (wanted.start / 4, wanted.end.div_ceil(4));
+        let (panel, lane) = (place.row / PANEL, place.row % PANEL);
+        let plane = panel * left.digits + left_digit;
+        let (start, row_stride) = match STRIDE {
+            1 => ((place.row * left.digits + left_digit) * left.groups + first, left.digits * left.groups),
+            _ => ((plane * left.groups + first) * PANEL + lane, 1),
+        };
+        // SAFETY: as for the caller: rows, panels, digits and groups are those of the operands.
+        unsafe {
+            let left_sums = left.sums.as_ptr().add(plane * PANEL + lane);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let offset = _mm512_set1_epi32((*left_sums.add(row)).wrapping_mul(128));
+                *sums = sums.map(|sum| _mm512_sub_epi32(sum, offset));
+            }
+            let rows = std::array::from_fn(|row| left.words.as_ptr().add(start + row * row_stride));
+            let right = std::array::from_fn(|panel| {
+                let plane = (place.column / PANEL + panel) * right.digits + right_digit;
+                right.words.as_ptr().add((plane * right.groups + first) * PANEL)
+            });
+            add_groups::<PANELS, STRIDE>(&mut sums, rows, right, end.saturating_sub(first));
+        }
+        sums
+    }
+
+    /// Scales, flushes and stores the tile; the magnitudes in it, the largest of each lane.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    unsafe fn store<const PANELS: usize>(&self, place: Place, rounded: impl Fn(usize, usize) -> __m512) -> __m512i {
+        let mut peak = _mm512_setzero_si512();
+        // SAFETY: scales are padded to whole panels; the masks leave out what is not the tile's.
+        unsafe {
+            let scales: [__m512; PANELS] = std::array::from_fn(|panel| {
+                _mm512_loadu_ps(self.right.scales.as_ptr().add(place.column + panel * PANEL))
+            });
+            let out = self.out.add((place.row - self.rows.start) * self.stride + place.column);
+            for row in 0..TILE_ROWS {
+                if row >= place.rows {
+                    break;
+                }
+                let row_scale = _mm512_set1_ps(*self.left.scales.as_ptr().add(place.row + row));
+                for (panel, &scale) in scales.iter().enumerate() {
+                    let columns = (place.columns - panel * PANEL).min(PANEL);
+                    let mask = ((1u32 << columns) - 1) as u16;
+                    let scaled = _mm512_mul_ps(_mm512_mul_ps(rounded(row, panel), row_scale), scale);
+                    let bits = _mm512_castps_si512(scaled);
+                    let magnitudes = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fff_ffff));
+                    let limit = _mm512_set1_epi32(FLUSH_BITS as i32);
+                    let kept = _mm512_mask_cmpge_epu32_mask(mask, magnitudes, limit);
+                    let to = out.add(row * self.stride + panel * PANEL);
+                    _mm512_mask_storeu_epi32(to.cast(), mask, _mm512_maskz_mov_epi32(kept, bits));
+                    peak = _mm512_mask_max_epu32(peak, kept, peak, magnitudes);
+                }
+            }
+        }
+        peak
     }
 }
 
-/// As `scale_narrow`, without a way through memory.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn scale_and_store<const PANELS: usize>(input: &TileInput<'_>, target: &Target<'_>, out: &mut [f32]) -> u32 {
-    // SAFETY: as for the caller.
-    let sums = unsafe { sums::<PANELS>(input) };
-    let mut peak = _mm512_setzero_si512();
-    for (row, sums) in sums.iter().enumerate().take(target.row_scales.len()) {
-        for (panel, &sum) in sums.iter().enumerate() {
-            // SAFETY: as for the caller.
-            let magnitudes = unsafe { store_scaled(_mm512_cvtepi32_ps(sum), (row, panel), target, out) };
-            peak = _mm512_max_epu32(peak, magnitudes);
-        }
-    }
-    _mm512_reduce_max_epu32(peak)
-}
-
-/// Scales, flushes and stores rounded sums of one row and panel of a tile; their magnitudes.
-/// `target` and `out` were checked.
+/// Sums of several weights as one exact integer, rounded once: 65,536 products of
+/// digits weighing up to 2¹⁶ stay under 2⁴⁶, which f64 holds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-unsafe fn store_scaled(rounded: __m512, (row, panel): (usize, usize), target: &Target<'_>, out: &mut [f32]) -> __m512i {
-    let columns = (target.columns - panel * PANEL).min(PANEL);
-    let mask = ((1u32 << columns) - 1) as u16;
-    // SAFETY: the scales have 16 elements for each panel, and a row has a scale (`Target::check`).
-    let (row_scale, column_scale) = unsafe {
-        let columns = target.column_scales.as_ptr().add(panel * PANEL);
-        (_mm512_set1_ps(*target.row_scales.get_unchecked(row)), _mm512_loadu_ps(columns))
-    };
-    let bits = _mm512_castps_si512(_mm512_mul_ps(_mm512_mul_ps(rounded, row_scale), column_scale));
-    let magnitudes = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fff_ffff));
-    let kept = mask & _mm512_cmpge_epu32_mask(magnitudes, _mm512_set1_epi32(FLUSH_BITS as i32));
-    // SAFETY: `columns` elements lie ahead in this row (`Target::check`).
-    unsafe {
-        let to = out.as_mut_ptr().add(row * target.stride + panel * PANEL);
-        _mm512_mask_storeu_epi32(to.cast(), mask, _mm512_maskz_mov_epi32(kept, bits));
+fn rounded<const PANELS: usize>(parts: &[Sums<PANELS>], row: usize, panel: usize) -> __m512 {
+    let step = _mm512_set1_pd(256.0);
+    let mut totals = [_mm512_setzero_pd(); 2];
+    for part in parts {
+        let sums = part[row][panel];
+        let low = _mm512_cvtepi32_pd(_mm512_castsi512_si256(sums));
+        let high = _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(sums, 1));
+        totals = [_mm512_fmadd_pd(totals[0], step, low), _mm512_fmadd_pd(totals[1], step, high)];
     }
-    _mm512_maskz_mov_epi32(kept, magnitudes)
+    let low = _mm512_castps_pd(_mm512_castps256_ps512(_mm512_cvtpd_ps(totals[0])));
+    let high = _mm256_castps_pd(_mm512_cvtpd_ps(totals[1]));
+    _mm512_castpd_ps(_mm512_insertf64x4(low, high, 1))
 }

@@ -8,11 +8,13 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod words;
 
 use super::quantize::{Rounding, digit_of, quantize_line, scale_of};
 use super::simd::Simd;
 use crate::arithmetic::magnitude;
 use rayon::prelude::*;
+use words::Words;
 
 /// Rows in a panel.
 pub(crate) const PANEL: usize = 16;
@@ -24,8 +26,6 @@ pub(crate) const CHUNK: usize = 1 << 16;
 const BLOCK_PANELS: usize = 4;
 /// Rows in such a block.
 const BLOCK: usize = BLOCK_PANELS * PANEL;
-/// Elements of a word of 16-bit integers, which is what paths without a packer of their own multiply.
-const GROUP: usize = 2;
 /// Elements of a row that are rounded at once; divides [`CHUNK`].
 const PIECE: usize = 512;
 
@@ -135,7 +135,7 @@ pub(crate) struct Packed {
     pub(crate) digits: usize,
     /// Whether `words` are `[row][digit][group]` instead of `[panel][digit][group][row in panel]`.
     pub(crate) row_major: bool,
-    pub(crate) words: Vec<u32>,
+    pub(crate) words: Words,
     /// 2^e of each row; 1 in padding.
     pub(crate) scales: Vec<f32>,
     /// `[panel][digit][chunk][row in panel]`: sums of digits, for kernels that offset one operand.
@@ -165,10 +165,20 @@ impl Packed {
         self.digits = digits;
         self.row_major = packing.row_major();
         let (words, sums) = (digits * self.groups * PANEL, digits * self.chunks * PANEL);
-        self.words.resize(panels * words, 0);
+        self.words.resize(panels * words);
         self.scales.resize(panels * PANEL, 1.0);
         self.sums.resize(panels * sums, 0);
         (words, sums)
+    }
+
+    /// Whether words, scales and sums are as many as the shape says.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn is_whole(&self) -> bool {
+        let panels = self.rows.div_ceil(PANEL);
+        self.digits > 0
+            && self.words.len() >= panels * self.digits * self.groups * PANEL
+            && self.sums.len() >= panels * self.digits * self.chunks * PANEL
+            && self.scales.len() >= panels * PANEL
     }
 
     /// Packs `view` on the calling thread.
@@ -196,6 +206,10 @@ fn pack_block(simd: Simd, view: &View<'_>, block: usize, packing: &Packing, into
     match (simd, packing.along) {
         #[cfg(target_arch = "x86_64")]
         (Simd::Avx512Vnni, _) => avx512::pack_block(view, block, packing, into),
+        #[cfg(target_arch = "aarch64")]
+        (Simd::NeonDot, Along::Rows) => pack_rows::<4>(view, block, packing, into),
+        #[cfg(target_arch = "aarch64")]
+        (Simd::NeonDot, Along::Columns) => pack_columns::<4>(view, block, packing, into),
         (_, Along::Rows) => rows_by_two(simd, view, block, packing, into),
         (_, Along::Columns) => columns_by_two(simd, view, block, packing, into),
     }
@@ -203,32 +217,34 @@ fn pack_block(simd: Simd, view: &View<'_>, block: usize, packing: &Packing, into
 
 dispatch! {
     fn rows_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
-        pack_rows(view, block, packing, into);
+        pack_rows::<2>(view, block, packing, into);
     }
 }
 
 dispatch! {
     fn columns_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
-        pack_columns(view, block, packing, into);
+        pack_columns::<2>(view, block, packing, into);
     }
 }
 
-/// The digits of a group in one word, the first in the lower half.
+/// The digits of a group in one word, the first in the lowest bits.
 #[inline(always)]
-fn word([first, second]: [i32; GROUP]) -> u32 {
-    first as u32 & 0xffff | (second as u32) << 16
+fn word<const GROUP: usize>(digits: &[i32]) -> u32 {
+    let bits = 32 / GROUP;
+    let mask = u32::MAX >> (32 - bits);
+    (0..GROUP).fold(0, |word, place| word | (digits[place] as u32 & mask) << (place * bits))
 }
 
 /// Narrows the digits of a run to the words of its groups.
 #[inline(always)]
-fn write_words(digits: &[i32], words: &mut [u32]) {
-    for (to, pair) in words.iter_mut().zip(digits.chunks_exact(GROUP)) {
-        *to = word([pair[0], pair[1]]);
+fn write_words<const GROUP: usize>(digits: &[i32], words: &mut [u32]) {
+    for (to, group) in words.iter_mut().zip(digits.chunks_exact(GROUP)) {
+        *to = word::<GROUP>(group);
     }
 }
 
 #[inline(always)]
-fn pack_rows(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
     let digits = packing.digits;
     let (groups, chunks) = (view.columns.div_ceil(GROUP), view.columns.div_ceil(CHUNK));
     let rows = (view.rows - block * BLOCK).min(BLOCK);
@@ -262,9 +278,9 @@ fn pack_rows(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>)
                 let first = number * PIECE / GROUP;
                 if packing.row_major() {
                     let start = (row * digits + digit) * groups + first;
-                    write_words(&one_digit[..length], &mut into.words[start..start + length / GROUP]);
+                    write_words::<GROUP>(&one_digit[..length], &mut into.words[start..start + length / GROUP]);
                 } else {
-                    write_words(&one_digit[..length], &mut words);
+                    write_words::<GROUP>(&one_digit[..length], &mut words);
                     let to = into.words[(plane * groups + first) * PANEL..].chunks_exact_mut(PANEL);
                     for (to, &word) in to.zip(&words[..length / GROUP]) {
                         to[lane] = word;
@@ -276,7 +292,7 @@ fn pack_rows(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>)
 }
 
 #[inline(always)]
-fn pack_columns(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+fn pack_columns<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
     let (digits, how) = (packing.digits, (packing.digits, packing.rounding));
     let (groups, chunks) = (view.rows.div_ceil(GROUP), view.rows.div_ceil(CHUNK));
     let first = block * BLOCK;
@@ -310,7 +326,7 @@ fn pack_columns(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'
         for digit in 0..digits {
             for lane in 0..padded.min(BLOCK) {
                 let each: [i32; GROUP] = std::array::from_fn(|place| digit_of(integers[place][lane], digits, digit));
-                words[lane] = word(each);
+                words[lane] = word::<GROUP>(&each);
                 totals[digit][lane] += each.iter().sum::<i32>();
             }
             for (panel, words) in words[..padded].chunks_exact(PANEL).enumerate() {
