@@ -97,7 +97,7 @@ pub(crate) fn packed_bytes(simd: Simd, rows: usize, k: usize, digits: u8) -> u64
 fn reserve(packed: &mut Packed, simd: Simd, operands: impl Iterator<Item = Operand>) {
     for (rows, k, digits) in operands {
         let (padded, digits) = (rows.next_multiple_of(PANEL), usize::from(digits));
-        reserve_exact(&mut packed.words, padded * digits * k.div_ceil(simd.group()));
+        packed.words.reserve_exact(padded * digits * k.div_ceil(simd.group()));
         reserve_exact(&mut packed.scales, padded);
         reserve_exact(&mut packed.sums, padded * digits * k.div_ceil(CHUNK));
     }

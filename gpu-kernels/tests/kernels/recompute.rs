@@ -134,6 +134,7 @@ fn a_device_with_little_memory_computes_activations_again_and_one_with_less_is_r
         workgroup_bytes_max: 1 << 15,
         workgroup_invocations_max: 256,
         workgroups_max: 65_535,
+        matrix_units: Vec::new(),
         unusable: None,
     };
     let wide = ModelConfig { intermediate_size: 600, ..deep() };

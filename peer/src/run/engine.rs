@@ -16,7 +16,8 @@ use manta_gpu_kernels::arithmetic::canon;
 use manta_gpu_kernels::device::DeviceError;
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, Evaluation, GpuEngine, LocalStep, LocalTraining, LossSum,
-    MicroBatchKey, ModelConfig, OptimizerConfig, Recompute, StepNumbers, StepReport, TrainingEngine as _, TrainingState,
+    MicroBatchKey, ModelConfig, OptimizerConfig, Recompute, StepNumbers, StepReport, TrainingEngine as _,
+    TrainingState,
 };
 use std::borrow::Cow;
 

@@ -21,6 +21,12 @@ impl Words {
         debug_assert!(words.is_multiple_of(LINE));
         self.lines.resize(words / LINE, Line([0; LINE]));
     }
+
+    /// Makes room for `words` in all, a multiple of 16, and for no more.
+    pub(crate) fn reserve_exact(&mut self, words: usize) {
+        debug_assert!(words.is_multiple_of(LINE));
+        self.lines.reserve_exact((words / LINE).saturating_sub(self.lines.len()));
+    }
 }
 
 impl Deref for Words {
