@@ -104,14 +104,26 @@ pub(crate) struct Standing {
     pub(crate) weight: u64,
     /// By weight, from 1; `None` without any.
     pub(crate) rank: Option<u64>,
-    /// Answers in a thousand probes; `None` before the first.
-    pub(crate) reliability_permille: Option<u32>,
+    pub(crate) reliability: ReliabilityView,
     /// Consecutive valid results of its owner.
     pub(crate) streak: u32,
     /// Proven faults of its owner.
     pub(crate) faults: u32,
     /// Whether it stands by: it takes no part until it says otherwise.
     pub(crate) standby: bool,
+}
+
+/// How often a peer was there when others asked or had leased it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReliabilityView {
+    /// Answers and kept leases in a thousand, later and longer ones counting more; `None` before the first.
+    pub(crate) permille: Option<u32>,
+    /// Probes, of all time, and how many of them were answered.
+    pub(crate) probes: u64,
+    pub(crate) probes_answered: u64,
+    /// Leases that users have reported, of all time, and how many of them were kept to the end.
+    pub(crate) leases: u64,
+    pub(crate) leases_kept: u64,
 }
 
 /// A fault, by name.
@@ -176,6 +188,7 @@ pub(crate) struct AccountView {
     pub(crate) held: u64,
     /// Counted transactions so far.
     pub(crate) nonce: u64,
+    pub(crate) reliability: ReliabilityView,
     pub(crate) registration: Option<RegistrationView>,
 }
 

@@ -144,9 +144,15 @@ fn register_ledger(registry: &mut Registry, ledger: &LedgerStatus) {
         gauge(registry, "power_effective", "Effective power of this peer, in power units", own.effective_power);
         gauge(registry, "power_real", "Real power of this peer, in power units", own.real_power);
         gauge(registry, "power_weight", "Weight of this peer in elections", own.weight as f64);
-        if let Some(permille) = own.reliability_permille {
-            gauge(registry, "reliability_ratio", "Share of probes that this peer answered", f64::from(permille) / 1e3);
+        let of = &own.reliability;
+        if let Some(permille) = of.permille {
+            let help = "Share of probes that this peer answered and of leases that it kept, later ones counting more";
+            gauge(registry, "reliability_ratio", help, f64::from(permille) / 1e3);
         }
+        counter(registry, "probes", "Probes of this peer by elected checkers", of.probes);
+        counter(registry, "probes_answered", "Probes of this peer that it answered", of.probes_answered);
+        counter(registry, "leases", "Leases of this machine that their users have reported", of.leases);
+        counter(registry, "leases_kept", "Leases of this machine that it kept to the end", of.leases_kept);
     }
 }
 
@@ -220,7 +226,7 @@ pub(crate) fn state_name(state: RunState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::{DrillCounts, Standing};
+    use crate::account::{DrillCounts, ReliabilityView, Standing};
     use std::collections::{BTreeMap, BTreeSet};
 
     /// A reader of the OpenMetrics text format as strict as its specification
@@ -303,6 +309,8 @@ mod tests {
             parameter_hashes_equal: true,
             ..RunStatus::default()
         };
+        let reliability =
+            ReliabilityView { permille: Some(995), probes: 12, probes_answered: 11, leases: 3, leases_kept: 2 };
         Status {
             version: "0.1.0".into(),
             device: "a \"quoted\\name\"\nof two lines".into(),
@@ -313,7 +321,7 @@ mod tests {
             ledger: Some(LedgerStatus {
                 height: 12,
                 drills: DrillCounts { agreed: 3, ..DrillCounts::default() },
-                own: Some(Standing { effective_power: 0.25, reliability_permille: Some(995), ..Standing::default() }),
+                own: Some(Standing { effective_power: 0.25, reliability, ..Standing::default() }),
                 ..LedgerStatus::default()
             }),
             traffic: Traffic { tensor_bytes_sent: 99, data_bytes_received: 5, ..Traffic::default() },
@@ -343,6 +351,9 @@ mod tests {
             ("manta_drills_agreed_total", 3.0),
             ("manta_power_effective", 0.25),
             ("manta_reliability_ratio", 0.995),
+            ("manta_probes_answered_total", 11.0),
+            ("manta_leases_total", 3.0),
+            ("manta_leases_kept_total", 2.0),
             ("manta_bytes_total{direction=\"sent\",purpose=\"tensors\"}", 99.0),
             ("manta_bytes_total{direction=\"received\",purpose=\"data\"}", 5.0),
         ];

@@ -182,7 +182,7 @@ fn write_power(text: &mut String, power: &PowerView) -> std::fmt::Result {
     let rank = own.rank.map_or_else(|| "no rank".into(), |rank| format!("rank {rank} of {}", power.ranked));
     let share = if power.total_weight > 0 { own.weight as f64 / power.total_weight as f64 } else { 0.0 };
     writeln!(text, "weight      {}, {rank}, {:.1} % of all", own.weight, share * 1e2)?;
-    writeln!(text, "reliability {}", reliability(own.reliability_permille))?;
+    writeln!(text, "reliability {}", reliability(&own.reliability))?;
     writeln!(text, "trust       {} valid results in a row, {} faults", own.streak, own.faults)?;
     if power.unverified > 0.0 {
         writeln!(text, "unverified  {:.6}: a fault would take it back", power.unverified)?;
@@ -213,7 +213,7 @@ fn write_power(text: &mut String, power: &PowerView) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::{CertificateView, PowerEntry, StageView, Standing};
+    use crate::account::{CertificateView, PowerEntry, ReliabilityView, StageView, Standing};
 
     #[test]
     fn a_task_is_explained_seat_by_seat() {
@@ -248,14 +248,22 @@ mod tests {
     fn every_point_of_power_is_explained() {
         let entry =
             |gained, lost, cause: &str| PowerEntry { gained, lost, cause: cause.into(), ..PowerEntry::default() };
+        let reliability =
+            ReliabilityView { permille: Some(995), probes: 12, probes_answered: 11, leases: 3, leases_kept: 2 };
         let power = PowerView {
-            standing: Standing { rank: Some(2), reliability_permille: Some(995), ..Standing::default() },
+            standing: Standing { rank: Some(2), reliability, ..Standing::default() },
             ranked: 4,
             entries: vec![entry(0.5, 0.0, "drilled task ab"), entry(0.0, 0.25, "result proven wrong")],
             ..PowerView::default()
         };
         let text = power_text(&power);
-        for part in ["rank 2 of 4", "99.5 %", "+0.500000", "−0.250000", "proven wrong"] {
+        for part in [
+            "rank 2 of 4",
+            "99.5 % (11 of 12 probes answered, 2 of 3 leases kept)",
+            "+0.500000",
+            "−0.250000",
+            "proven wrong",
+        ] {
             assert!(text.contains(part), "`{part}` in\n{text}");
         }
         assert!(power_text(&PowerView::default()).contains("nothing yet"));

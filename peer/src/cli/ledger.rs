@@ -2,7 +2,8 @@
 
 use super::{Error, format, recover};
 use crate::account::{
-    AccountView, BlockView, LedgerStatus, Question, RecentBlock, TransactionView, TransferRequest, Transferred,
+    AccountView, BlockView, LedgerStatus, Question, RecentBlock, ReliabilityView, TransactionView, TransferRequest,
+    Transferred,
 };
 use crate::api::PeerFile;
 use crate::http::client::PeerClient;
@@ -265,7 +266,7 @@ fn write_status(text: &mut String, ledger: &LedgerStatus) -> std::fmt::Result {
             format::short(&peer.peer),
             peer.weight,
             peer.effective_power,
-            reliability(peer.reliability_permille)
+            reliability(&peer.reliability)
         )?;
     }
     if !ledger.faults.is_empty() {
@@ -305,9 +306,12 @@ fn write_chains(text: &mut String, ledger: &LedgerStatus) -> std::fmt::Result {
     write_split(text, "DIFFERS     ", ledger)
 }
 
-/// Answers in a thousand probes, for people.
-pub(super) fn reliability(permille: Option<u32>) -> String {
-    permille.map_or_else(|| "not probed yet".into(), |permille| format!("{:.1} %", f64::from(permille) / 10.0))
+/// How often a peer was there when it was wanted, for people.
+pub(super) fn reliability(of: &ReliabilityView) -> String {
+    let ReliabilityView { permille, probes, probes_answered, leases, leases_kept } = of;
+    let Some(permille) = permille else { return "not probed or leased yet".into() };
+    let percent = f64::from(*permille) / 10.0;
+    format!("{percent:.1} % ({probes_answered} of {probes} probes answered, {leases_kept} of {leases} leases kept)")
 }
 
 fn age(time_ms: u64) -> String {
@@ -349,10 +353,11 @@ fn account_text(account: &AccountView) -> String {
     };
     format!(
         "peer        {}\nbalance     {} credits\nheld        {} credits, until a result of it is compared\n\
-         registered  {registration}\n",
+         reliability {}\nregistered  {registration}\n",
         account.peer,
         credits(account.balance),
-        credits(account.held)
+        credits(account.held),
+        reliability(&account.reliability)
     )
 }
 
@@ -387,7 +392,15 @@ mod tests {
 
     #[test]
     fn the_status_says_who_is_missing_and_who_has_lied() {
-        let own = Standing { peer: "aaaaaaaa00".into(), weight: 70, effective_power: 0.25, ..Standing::default() };
+        let reliability =
+            ReliabilityView { permille: Some(995), probes: 12, probes_answered: 11, leases: 3, leases_kept: 2 };
+        let own = Standing {
+            peer: "aaaaaaaa00".into(),
+            weight: 70,
+            effective_power: 0.25,
+            reliability,
+            ..Standing::default()
+        };
         let liar = Standing { peer: "bbbbbbbb00".into(), faults: 1, ..Standing::default() };
         let ledger = LedgerStatus {
             ledger: "cccccccc00".into(),
@@ -412,7 +425,8 @@ mod tests {
             "weight 47 of 70",
             "3 agreed, 0 trusted, 1 disputed",
             "power 0.250000",
-            "(this peer)",
+            "reliability 99.5 % (11 of 12 probes answered, 2 of 3 leases kept) (this peer)",
+            "not probed or leased yet has lied",
             "has lied",
             "wrong-result",
             "keeps the ledger cccccccc, others of this swarm keep dddddddd",

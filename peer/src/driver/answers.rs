@@ -4,8 +4,8 @@
 use super::{Driver, ledger_recovery};
 use crate::account::{
     AccountView, BlockView, BranchView, CertificateView, DrillCounts, DrillsView, FaultView, LedgerStatus,
-    MemberWeight, PowerEntry, PowerView, Question, RegistrationView, SeatView, StageView, Standing, TaskView,
-    TransactionView,
+    MemberWeight, PowerEntry, PowerView, Question, RegistrationView, ReliabilityView, SeatView, StageView, Standing,
+    TaskView, TransactionView,
 };
 use crate::store::chain::BLOCK_BYTES_MAX;
 use manta_protocol::consensus::Progress;
@@ -272,10 +272,21 @@ fn standing(state: &State, peer: &PeerId) -> Standing {
         real_power: both(&|branch| record.real(branch)),
         weight,
         rank: (weight > 0).then_some(heavier as u64 + 1),
-        reliability_permille: state.reliability(peer).and_then(manta_protocol::ledger::Reliability::permille),
+        reliability: reliability(state, peer),
         streak: trust.streak,
         faults: trust.faults,
         standby: key.is_some_and(|key| key.standby),
+    }
+}
+
+fn reliability(state: &State, peer: &PeerId) -> ReliabilityView {
+    let of = state.reliability(peer).copied().unwrap_or_default();
+    ReliabilityView {
+        permille: of.permille(),
+        probes: of.probed_ever,
+        probes_answered: of.answered_ever,
+        leases: of.leases_ever,
+        leases_kept: of.leases_kept_ever,
     }
 }
 
@@ -290,7 +301,8 @@ fn account(state: &State, peer: PeerId) -> AccountView {
         barred_until: key.barred_until,
     });
     let manta_protocol::ledger::Account { balance, escrow, held, nonce, .. } = account;
-    AccountView { peer: peer.to_string(), balance, escrow, held, nonce, registration }
+    let reliability = reliability(state, &peer);
+    AccountView { peer: peer.to_string(), balance, escrow, held, nonce, reliability, registration }
 }
 
 fn transaction(transaction: &Transaction, height: Option<u64>) -> TransactionView {
@@ -313,6 +325,11 @@ fn transaction(transaction: &Transaction, height: Option<u64>) -> TransactionVie
         }
         Action::Evidence(evidence) => {
             ("evidence", format!("{} has signed two things at once", evidence.author.short()))
+        }
+        Action::Lease(lease) => {
+            let (trainer, run) = (lease.trainer.short(), lease.run.short());
+            let how = if lease.kept { "was there to the end" } else { "was lost or left" };
+            ("lease", format!("{trainer} {how} in run {run}, from height {}", lease.height))
         }
     };
     TransactionView {

@@ -1,6 +1,6 @@
 //! The swarm's ledger, kept by real peers: agreed on, drilled for, and not lost by kill −9.
 
-use crate::support::{Peer, assert_refused, last_json, poll, run, stderr};
+use crate::support::{Peer, assert_refused, last_json, poll, run, sample_file, stderr};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tempfile::TempDir;
@@ -121,6 +121,21 @@ fn four_peers_agree_drill_and_pay_and_one_that_was_killed_catches_up() {
     reaches(&first, seen + 3);
     let fourth = join("fourth");
     agree(&[&first, &second, &third, &fourth], seen + 3);
+
+    // Who has trained for somebody has kept a lease, and everybody can see that.
+    let out = folder.path().join("model");
+    let train = ["train", "--preset", "nano", "--rounds", "2", "--peers", "2", "--share", "open", "--yes", "--json"];
+    let trained = run(first.command().args(train).arg("--data").arg(sample_file(folder.path())).arg("--out").arg(&out));
+    assert!(trained.status.success(), "{}", stderr(&trained));
+    let accounts = || {
+        let others = [&second, &third, &fourth].map(|peer| told(&third, &["ledger", "account", peer.id()]));
+        Value::from(others.to_vec())
+    };
+    let leases = |accounts: &Value, field: &str| -> u64 {
+        accounts.as_array().into_iter().flatten().filter_map(|account| account["reliability"][field].as_u64()).sum()
+    };
+    let kept = |accounts: &Value| (leases(accounts, "leases_kept") == 1).then(|| leases(accounts, "leases"));
+    assert_eq!(poll("a kept lease", accounts, kept), 1, "nobody has broken one");
 }
 
 #[test]

@@ -155,7 +155,7 @@ function drawLedger(ledger, self) {
     [short(peer.peer) + (peer.peer === self ? " (this peer)" : ""), "id"],
     [whole.format(peer.weight), "n"],
     [peer.effective_power.toFixed(6), "n"],
-    [peer.reliability_permille === null ? "–" : `${(peer.reliability_permille / 10).toFixed(1)} %`, "n"],
+    [reliability(peer.reliability), "n"],
     [String(peer.streak), "n"],
     [String(peer.faults), "n"],
     peer.standby ? "standing by" : "takes part",
@@ -169,6 +169,11 @@ function drawLedger(ledger, self) {
     [String(block.height), "n"], new Date(block.time_ms).toLocaleTimeString(), [short(block.proposer), "id"],
     [String(block.transactions), "n"], [short(block.state_root), "id"],
   ]));
+}
+
+function reliability({ permille, probes, leases }) {
+  if (permille === null) return "–";
+  return `${(permille / 10).toFixed(1)} % of ${whole.format(probes)} probes, ${whole.format(leases)} leases`;
 }
 
 function draw(status) {
