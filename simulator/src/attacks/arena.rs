@@ -96,7 +96,14 @@ impl Arena {
     /// # Errors
     /// The block that was built is not accepted.
     pub(super) fn step(&mut self) -> Result<(), String> {
-        let mut said: Vec<Transaction> = Vec::new();
+        self.step_with(Vec::new())
+    }
+
+    /// The same, with what else is said.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub(super) fn step_with(&mut self, mut said: Vec<Transaction>) -> Result<(), String> {
         for agent in &mut self.agents {
             said.extend(agent.look(&self.state));
         }

@@ -10,6 +10,7 @@ mod agent;
 mod arena;
 mod beacon;
 mod cost;
+mod leases;
 mod lies;
 mod shares;
 mod table;

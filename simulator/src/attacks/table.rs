@@ -1,6 +1,6 @@
 //! All attacks, and how an outcome is judged.
 
-use super::{beacon, cost, lies, shares};
+use super::{beacon, cost, leases, lies, shares};
 use manta_protocol::Seed;
 use serde::Serialize;
 
@@ -56,7 +56,7 @@ impl About {
 
 type Attack = fn(Seed, Scale) -> Result<Vec<Outcome>, String>;
 
-const ATTACKS: [Attack; 12] = [
+const ATTACKS: [Attack; 13] = [
     shares::sybil,
     shares::one_owner,
     lies::collusion,
@@ -69,6 +69,7 @@ const ATTACKS: [Attack; 12] = [
     cost::wash_trading,
     cost::redundancy,
     cost::probation,
+    leases::lied_leases,
 ];
 
 /// Runs every attack.
@@ -79,7 +80,8 @@ pub fn table(seed: u64, scale: Scale) -> Result<Vec<Outcome>, String> {
     run(&ATTACKS, seed, scale)
 }
 
-const CANARIES: [Attack; 5] = [shares::plain_seats, shares::split_owner, lies::oracle, lies::crowd, beacon::chosen_key];
+const CANARIES: [Attack; 6] =
+    [shares::plain_seats, shares::split_owner, lies::oracle, lies::crowd, beacon::chosen_key, leases::loud_liar];
 
 /// Runs the measurements with a defence taken away: each has to be out of bounds.
 ///

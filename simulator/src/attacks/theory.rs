@@ -1,5 +1,6 @@
-//! What the rules of drills promise, computed apart from the ledger's code: how
-//! many seats a comparison comes to, and how often lies pass.
+//! What the rules of drills and leases promise, computed apart from the ledger's
+//! code: how many seats a comparison comes to, how often lies pass, and what is
+//! left of a reliability that is lied about.
 
 use manta_protocol::Seed;
 
@@ -147,9 +148,56 @@ fn stage(dice: &mut Dice, votes: &mut Votes, (members, peers): (usize, usize), e
     votes.truths += truths;
 }
 
+/// Probes after which what was counted weighs e times less.
+const MEMORY: f64 = 64.0;
+
+/// A share of what is counted of a peer: on average, and how far it strays.
+pub(super) struct Leased {
+    pub(super) mean: f64,
+    pub(super) sigma: f64,
+}
+
+/// The part that leases have in all that is counted of a peer, averaged over so many
+/// heights, if users with this share of all weight report them all the time.
+///
+/// In a height the peer is asked `rate · (1 − own)` times on average, for it does not
+/// ask itself, and leases count for `rate · share`. Probes come by chance, leases
+/// do not: of the former, about `n = MEMORY · (1 − mean)` are remembered, an
+/// exponential mean of them strays by √(1 ⁄ 2n), and what is measured is the mean over
+/// `heights` of values that are alike for `MEMORY` counts.
+pub(super) fn leased(share: f64, own: f64, rate: f64, heights: f64) -> Leased {
+    let (probes, leases) = (rate * (1.0 - own), rate * share);
+    let mean = leases / (probes + leases);
+    let remembered = MEMORY * (1.0 - mean);
+    let alike = MEMORY / (probes + leases);
+    let averaged = (2.0 * alike / heights).min(1.0).sqrt();
+    Leased { mean, sigma: mean * (1.0 - mean) * (0.5 / remembered).sqrt() * averaged }
+}
+
+/// The part that one lease has in what is counted, if it is as long as can count and
+/// comes after so many heights of probes: it counts for `MEMORY · share`.
+pub(super) fn hoarded(share: f64, own: f64, rate: f64, heights: f64) -> Leased {
+    let remembered = MEMORY * (1.0 - (-rate * (1.0 - own) * heights / MEMORY).exp());
+    let left = remembered * (-share).exp();
+    let lease = MEMORY * (1.0 - (-share).exp());
+    let mean = lease / (left + lease);
+    Leased { mean, sigma: mean * (1.0 - mean) * (0.5 / remembered).sqrt() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_liars_leases_gain_no_more_than_its_probes_would() {
+        for share in [0.01, 0.2, 0.5] {
+            let (always, once) = (leased(share, 0.0, 0.5, 1e4), hoarded(share, 0.0, 0.5, 1e4));
+            assert!((always.mean - share / (1.0 + share)).abs() < 1e-9);
+            assert!((once.mean - (1.0 - (-share).exp())).abs() < 1e-9);
+            assert!(always.mean < share && once.mean < share, "lying in probes gains {share}");
+            assert!(always.sigma < always.mean / 10.0 && once.sigma < once.mean / 5.0);
+        }
+    }
 
     #[test]
     fn distributions_are_whole_and_played_tasks_follow_them() {
