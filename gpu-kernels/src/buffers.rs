@@ -3,6 +3,8 @@
 use crate::device::{Device, DeviceError, block_on};
 use std::ops::Range;
 use std::sync::PoisonError;
+#[cfg(test)]
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::sync_channel;
 
 /// Words between places at which every device lets a binding begin.
@@ -93,6 +95,10 @@ impl Device {
             return Err(DeviceError::Binding { tensor, needed_bytes, limit_bytes });
         }
         self.check()?;
+        #[cfg(test)]
+        if self.allocations_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) == Ok(1) {
+            return Err(DeviceError::OutOfMemory { tensor, needed_bytes });
+        }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let descriptor = wgpu::BufferDescriptor { label: None, size: needed_bytes, usage, mapped_at_creation: false };
         let buffer = self.device.create_buffer(&descriptor);

@@ -212,6 +212,9 @@ pub struct Device {
     pub(crate) compiled: Arc<Compiled>,
     /// Memory of the last read-back, for the next.
     pub(crate) read_back: Arc<Mutex<Option<wgpu::Buffer>>>,
+    /// Allocations up to one that fails; 0: none does.
+    #[cfg(test)]
+    pub(crate) allocations_left: Arc<AtomicU64>,
 }
 
 /// What only some devices offer.
@@ -412,7 +415,19 @@ impl Device {
         }));
         let pace = Arc::new(Pace::new(report.kind));
         let (activity, compiled, read_back) = Default::default();
-        Ok(Self { device, queue, report, extras, lost, activity, pace, compiled, read_back })
+        Ok(Self {
+            device,
+            queue,
+            report,
+            extras,
+            lost,
+            activity,
+            pace,
+            compiled,
+            read_back,
+            #[cfg(test)]
+            allocations_left: Arc::default(),
+        })
     }
 
     /// The same device with a lower limit of what kernels bind at once.

@@ -54,10 +54,20 @@ impl Recipe {
     /// # Errors
     /// A field out of range, too little memory, or a device that fails.
     pub(crate) fn build(&self, device: Option<&AdmittedDevice>) -> Result<AnyEngine, EngineError> {
-        let Some(device) = device else { return Ok(AnyEngine::Native(Box::new(self.native()?))) };
-        let (model, optimizer, arithmetic) = (self.model.clone(), self.optimizer.clone(), self.arithmetic.clone());
-        let engine = GpuEngine::with_recompute(model, optimizer, arithmetic, device, self.options.recompute)?;
-        Ok(AnyEngine::Gpu(Box::new(engine)))
+        let engine = match device {
+            None => AnyEngine::Native(Box::new(self.native()?)),
+            Some(device) => {
+                let (model, optimizer, arithmetic) =
+                    (self.model.clone(), self.optimizer.clone(), self.arithmetic.clone());
+                let recompute = self.options.recompute;
+                let engine = GpuEngine::with_recompute(model, optimizer, arithmetic, device, recompute)?;
+                AnyEngine::Gpu(Box::new(engine))
+            }
+        };
+        if engine.recomputes() {
+            tracing::info!(choice = %self.options.recompute, "activations are computed again on the way back");
+        }
+        Ok(engine)
     }
 }
 
@@ -68,6 +78,13 @@ pub(crate) enum AnyEngine {
 }
 
 impl AnyEngine {
+    fn recomputes(&self) -> bool {
+        match self {
+            Self::Native(engine) => engine.recomputes(),
+            Self::Gpu(engine) => engine.recomputes(),
+        }
+    }
+
     pub(crate) fn initialize(&mut self, run_seed: [u8; 32]) -> Result<(), EngineError> {
         match self {
             Self::Native(engine) => engine.initialize(run_seed),

@@ -334,6 +334,7 @@ mod tests {
     use crate::device::software_adapter;
     use crate::gpu::kernel::Form;
     use crate::model::step::{MicroBatchKey, StepNumbers};
+    use std::sync::atomic::Ordering::Relaxed;
 
     fn config() -> ModelConfig {
         ModelConfig {
@@ -354,12 +355,38 @@ mod tests {
     }
 
     fn engine(device: &Device) -> GpuEngine {
+        engine_of(device, 1, Recompute::Auto)
+    }
+
+    fn engine_of(device: &Device, num_hidden_layers: usize, recompute: Recompute) -> GpuEngine {
+        let config = ModelConfig { num_hidden_layers, ..config() };
         let spec = ArithmeticSpec { micro_batch_sequences: 1, sequence_length: 4, ..ArithmeticSpec::default() };
         let pipelines = Pipelines::new(device.clone(), Form::default(), Vec::new(), None);
         let mut engine =
-            GpuEngine::with_pipelines(config(), OptimizerConfig::default(), spec, pipelines, Recompute::Auto).unwrap();
+            GpuEngine::with_pipelines(config, OptimizerConfig::default(), spec, pipelines, recompute).unwrap();
         engine.initialize([1; 32]).unwrap();
         engine
+    }
+
+    #[test]
+    fn activations_are_computed_again_once_memory_has_run_out() {
+        let Some(device) = software_adapter() else { return };
+        let step = |engine: &mut GpuEngine| {
+            let loss = engine.accumulate_gradient(&[1, 2, 3, 4, 5], 1, &KEY)?;
+            let report = engine.apply_own_gradient(1, StepNumbers::in_order(0))?;
+            Ok::<_, EngineError>((loss, report, engine.parameter_hash()?))
+        };
+        let expected = step(&mut engine_of(&device, 3, Recompute::Never)).unwrap();
+        let mut tight = engine_of(&device, 3, Recompute::Auto);
+        let mut strict = engine_of(&device, 3, Recompute::Never);
+        assert!(!tight.recomputes());
+        device.allocations_left.store(9, Relaxed);
+        assert_eq!(step(&mut tight), Ok(expected));
+        assert!(tight.recomputes());
+        device.allocations_left.store(9, Relaxed);
+        let refused = step(&mut strict);
+        assert!(matches!(refused, Err(EngineError::Device(DeviceError::OutOfMemory { .. }))), "{refused:?}");
+        assert_eq!(step(&mut strict), Ok(expected), "nothing was changed");
     }
 
     const KEY: MicroBatchKey = MicroBatchKey { run_seed: [1; 32], step: 0, micro_batch: 0 };
