@@ -212,7 +212,11 @@ fn rows<const DIGITS: usize, const STOCHASTIC: bool>(
                     let words = words_of(_mm512_xor_si512(words, offset));
                     if packing.row_major() {
                         let start = (row * DIGITS + digit) * groups + first;
-                        into.words[start..start + length].copy_from_slice(&words[..length]);
+                        if length == WIDTH {
+                            into.words[start..start + WIDTH].copy_from_slice(&words);
+                        } else {
+                            into.words[start..start + length].copy_from_slice(&words[..length]);
+                        }
                     } else {
                         let start = ((panel * DIGITS + digit) * groups + first) * PANEL;
                         let to = into.words[start..start + length * PANEL].chunks_exact_mut(PANEL);
