@@ -60,6 +60,8 @@
 //!   there are; unit seeds name the key; a key above the cap gains nothing; a
 //!   wrong unit bars the key, and two drillers who agree against a candidate end
 //!   the matter without escalation.
+//! * *Lying about leases.* The trainer consents to each, no time of it counts twice
+//!   for one user, and a report counts for its author's share of the probes in that time.
 //! * *Making idle epochs by a block's time.* What a block's time can be ahead of
 //!   the truth makes no idle epoch, and their number is bounded.
 //! * *Flooding.* Every table, block and pool is bounded ([`limits`]); registering
