@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Final validation loss by learning-rate schedule, exactly, in short and longer runs of one small model.
+"""Final validation loss by learning-rate schedule, exactly, in runs of one small model that are as long as the demo's.
 
     python schedules.py WORK [--exact PROGRAM] > rows.json
 
@@ -13,7 +13,7 @@ import sys
 
 from compare import HERE, SEEDS, run
 
-SIZE = "0.4M"
+SIZE, STEPS = "0.4M", 200
 
 
 def schedules(steps):
@@ -33,17 +33,15 @@ def main():
     parser.add_argument("--exact", type=pathlib.Path, default=default, help="the example `quality`, built")
     arguments = parser.parse_args()
     work, rows = arguments.work, []
-    for steps in (200, 400):
-        for name, changes in schedules(steps).items():
-            for seed in SEEDS:
-                plan = json.loads((work / f"{SIZE}-{seed}-1.1.1.2.1.json").read_text())
-                plan["optimizer"] |= dict(warmup_steps=max(steps // 10, 1), total_steps=steps, final_fraction=0.1)
-                plan["optimizer"] |= changes
-                path = work / "schedule.json"
-                path.write_text(json.dumps(plan))
-                command = [arguments.exact, "train", path, work / f"{SIZE}-{seed}-initial", work / "schedule-trained"]
-                rows.append(dict(size=SIZE, steps=steps, schedule=name, seed=seed, validation=run(command)["validation"]))
-                print(rows[-1], file=sys.stderr, flush=True)
+    for name, changes in schedules(STEPS).items():
+        for seed in SEEDS:
+            plan = json.loads((work / f"{SIZE}-{seed}-1.1.1.2.1.json").read_text())
+            plan["optimizer"] |= dict(warmup_steps=STEPS // 10, total_steps=STEPS, final_fraction=0.1) | changes
+            path = work / "schedule.json"
+            path.write_text(json.dumps(plan))
+            command = [arguments.exact, "train", path, work / f"{SIZE}-{seed}-initial", work / "schedule-trained"]
+            rows.append(dict(size=SIZE, steps=STEPS, schedule=name, seed=seed, validation=run(command)["validation"]))
+            print(rows[-1], file=sys.stderr, flush=True)
     print(json.dumps(rows, indent=1))
 
 
