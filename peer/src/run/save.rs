@@ -54,11 +54,21 @@ impl Job {
     fn record(&self) -> Value {
         let (start, run_spec) = (&self.start, &self.start.spec);
         let steps = self.export.exchange * u64::from(run_spec.steps_per_round / run_spec.exchanges_per_round().max(1));
+        let optimizer = &run_spec.optimizer;
+        let schedule = json!({
+            "learning_rate": optimizer.learning_rate.value(),
+            "warmup_steps": optimizer.warmup_steps,
+            "decay_start_step": optimizer.decay_start_step,
+            "decay": optimizer.decay,
+            "final_fraction": optimizer.final_fraction.value(),
+        });
         json!({
             "run": start.run,
             "owner": start.owner,
             "members": start.members.iter().map(|member| member.peer).collect::<Vec<_>>(),
             "arithmetic_version": run_spec.arithmetic_version,
+            "digits": run_spec.digits,
+            "schedule": schedule,
             "preset": self.request.as_ref().map(|request| &request.preset),
             "from": self.request.as_ref().and_then(|request| request.basis.from.as_ref()),
             "initial_root": run_spec.initial,
