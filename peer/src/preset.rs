@@ -109,7 +109,7 @@ pub(crate) const PRESETS: [Preset; 7] = [
     },
     Preset {
         name: "1b",
-        about: "about 970M parameters: wants many graphics cards, and 75 GB of memory on each machine",
+        about: "about 970M parameters: wants many graphics cards, and 69 GB of memory on each machine",
         hidden_size: 2048,
         intermediate_size: 5632,
         layers: 22,

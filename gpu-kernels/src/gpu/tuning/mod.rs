@@ -187,8 +187,12 @@ impl Tuning {
             class,
             chosen: tiling.to_string(),
             multiply_adds: found.multiply_adds,
+            // Whole nanoseconds, so that the file gives back the very number.
             times: times
-                .map(|&(tiling, time)| TilingTime { tiling: tiling.to_string(), least_us: time.as_secs_f64() * 1e6 })
+                .map(|&(tiling, time)| TilingTime {
+                    tiling: tiling.to_string(),
+                    least_us: time.as_nanos() as f64 / 1e3,
+                })
                 .collect(),
             tiling,
         };
