@@ -6,6 +6,7 @@ use super::Error;
 use crate::checkpoint::read::{self, Checkpoint};
 use crate::data::tokenizer::Codec;
 use crate::device::{Chosen, Wanted, cache_of};
+use crate::digits;
 use crate::run::engine::{AnyEngine, Recipe};
 use clap::Args;
 use manta_gpu_kernels::{ArithmeticSpec, EngineOptions, OptimizerConfig};
@@ -112,11 +113,15 @@ impl Writer {
         if let Some(run) = &checkpoint.run {
             tracing::info!(steps = %run["steps_done"], parameters = %run["parameter_hash"], "a model trained by Manta");
         }
-        let arithmetic = ArithmeticSpec {
+        let rest = ArithmeticSpec {
             micro_batch_sequences: 1,
             sequence_length: checkpoint.config.max_position_embeddings,
             ..ArithmeticSpec::default()
         };
+        // Models that were trained here do with the digits of training; what others hold is not known.
+        let is_ours = checkpoint.run.is_some();
+        let digits = if is_ours { digits::of_training() } else { digits::of_any_model() };
+        let arithmetic = digits::arithmetic(digits, rest);
         let recipe = Recipe {
             model: checkpoint.config.clone(),
             optimizer: OptimizerConfig::default(),
