@@ -23,7 +23,7 @@ pub struct Row {
 impl Row {
     /// A row of times, of which less is better.
     pub fn of_times(
-        (name, peer, versions): (String, &str, String),
+        (name, peer, versions, command): (String, &str, String, &str),
         ours: Vec<f64>,
         theirs: Vec<f64>,
     ) -> Result<Self, Box<dyn Error>> {
@@ -42,7 +42,7 @@ impl Row {
             ours,
             theirs,
             ratio,
-            command: "cargo run --release --manifest-path gpu-kernels/benches/peers/Cargo.toml".into(),
+            command: command.into(),
             versions,
             hardware: hardware()?,
             date: said_by("date", &["-u", "+%Y-%m-%d"])?,
