@@ -8,13 +8,28 @@ use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedAMatrix
 use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
 use std::error::Error;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Multiply-adds of a sample at least: enough for the system's account of processor time.
 const MULTIPLY_ADDS: usize = 4_000_000_000;
 
+/// Waits until no thread of this process works: OpenBLAS's wait for more by turning in circles, for some 25 ms,
+/// on processors that whoever is measured next needs.
+fn rest() {
+    let mut before_ms = f64::NEG_INFINITY;
+    loop {
+        let now_ms = processor_ms();
+        if now_ms - before_ms < 1.0 {
+            return;
+        }
+        before_ms = now_ms;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Milliseconds on the clock and of the processor, one `work` of `repeats`.
 fn time_ms(repeats: usize, mut work: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<[f64; 2], Box<dyn Error>> {
+    rest();
     let (start, before_ms) = (Instant::now(), processor_ms());
     for _ in 0..repeats {
         work()?;
