@@ -10,8 +10,9 @@ use rten_tensor::prelude::*;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-/// Multiply-adds of a sample at least: enough for the system's account of processor time.
-const MULTIPLY_ADDS: usize = 4_000_000_000;
+/// Multiply-adds of a sample at least: a tenth of a second and more, so that a system that has woken two threads on one
+/// processor has moved one of them away for most of it.
+const MULTIPLY_ADDS: usize = 40_000_000_000;
 
 /// Waits until no thread of this process works: OpenBLAS's wait for more by turning in circles, for some 25 ms,
 /// on processors that whoever is measured next needs.
