@@ -44,7 +44,8 @@ pub(crate) struct TileInput<'a> {
     /// 1 or 2.
     pub(crate) panels: usize,
     pub(crate) groups: usize,
-    /// Sums of the left rows' digits.
+    /// Sums of the left rows' digits, for products of unsigned by signed digits.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) left_sums: [i32; TILE_ROWS],
 }
 

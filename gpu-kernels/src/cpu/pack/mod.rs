@@ -41,6 +41,7 @@ pub(crate) struct View<'a> {
     pub(crate) index: u32,
     /// If given, row r is known to be zero behind column `first + r`, and to be
     /// multiplied only by products of the same [`Triangle`], which do not look there.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) triangle: Option<Triangle>,
 }
 
