@@ -7,6 +7,7 @@
 //! The folder keeps admission and tilings for the next run.
 
 use manta_gpu_kernels::admission::{AdmittedDevice, Forms};
+use manta_gpu_kernels::benchmark::median;
 use manta_gpu_kernels::device::{Device, DeviceChoice};
 use manta_gpu_kernels::{
     ArithmeticSpec, EngineError, GpuEngine, LocalStep, MicroBatch, MicroBatchKey, ModelConfig, OptimizerConfig,
@@ -91,12 +92,6 @@ fn model() -> ModelConfig {
         tie_word_embeddings: true,
         initializer_range: 0.02,
     }
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 /// Products by the tiling that training takes, beside the naive kernel.

@@ -6,6 +6,7 @@
 //! again, and sequences and length are those of a micro-batch, of which a step has two. Prints one JSON
 //! object. The peak is that of the process, so each way needs a run of its own.
 
+use manta_gpu_kernels::benchmark::{median, processor_ms};
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineOptions, MemoryPlan, MicroBatchKey, ModelConfig, OptimizerConfig, Recompute,
     StepNumbers,
@@ -21,22 +22,6 @@ fn status_bytes(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(1024 * line.split_whitespace().nth(1)?.parse::<u64>().ok()?)
-}
-
-/// Processor time of all threads of this process so far, in milliseconds: other programs on the
-/// machine disturb it less than the time on the clock.
-fn processor_ms() -> f64 {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0.0 };
-    let of_task = |path: std::path::PathBuf| -> Option<u64> {
-        std::fs::read_to_string(path.join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
-    };
-    tasks.filter_map(|task| of_task(task.ok()?.path())).sum::<u64>() as f64 / 1e6
-}
-
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
 }
 
 fn base(vocab_size: usize, length: usize) -> ModelConfig {
@@ -98,7 +83,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "peak_resident_bytes": status_bytes("VmHWM:"),
         "step_ms": step_ms,
         "processor_ms": busy_ms,
-        "tokens_per_s": median(&step_ms).map(|ms| tokens as f64 / ms * 1e3),
+        "tokens_per_s": tokens as f64 / median(&step_ms) * 1e3,
         "losses": losses,
         "parameter_hash": engine.parameter_hash().iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
     });

@@ -6,25 +6,14 @@
 //! `processor ms` is the processor's time over all threads, which other programs on the
 //! machine disturb less than the time on the clock.
 
-use manta_gpu_kernels::benchmark::{BenchmarkModel, StepBenchmark};
+use manta_gpu_kernels::benchmark::{BenchmarkModel, StepBenchmark, median, processor_ms};
 use manta_gpu_kernels::{EngineOptions, OpClass, SimdPath};
 
 /// Steps that are not timed.
 const WARM_UP: usize = 2;
 
-/// Processor time of all threads of this process so far, in nanoseconds.
-fn processor_ns() -> u64 {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0 };
-    let of_task = |path: std::path::PathBuf| -> Option<u64> {
-        std::fs::read_to_string(path.join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
-    };
-    tasks.filter_map(|task| of_task(task.ok()?.path())).sum()
-}
-
-fn median_ms(values: impl Iterator<Item = u64>) -> f64 {
-    let mut values: Vec<u64> = values.collect();
-    values.sort_unstable();
-    values.get(values.len() / 2).map_or(0.0, |&median| median as f64 / 1e6)
+fn median_ms(values_ns: impl Iterator<Item = u64>) -> f64 {
+    median(&values_ns.map(|value_ns| value_ns as f64 / 1e6).collect::<Vec<_>>())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,17 +26,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut benchmark = StepBenchmark::new(model, word(1, "8192").parse()?, options)?;
     let mut samples = Vec::new();
     for number in 0..WARM_UP + steps {
-        let before = processor_ns();
+        let before_ms = processor_ms();
         let time = benchmark.run()?;
         if number >= WARM_UP {
-            samples.push((processor_ns() - before, time));
+            samples.push((processor_ms() - before_ms, time));
         }
     }
     let tokens = benchmark.tokens();
     println!("{} parameters, {tokens} tokens a micro-batch, one a step", benchmark.parameters());
     let step_ms = median_ms(samples.iter().map(|(_, time)| time.step_ns));
     let gradient_ms = median_ms(samples.iter().map(|(_, time)| time.gradient_ns));
-    println!("{:.1} processor ms a step", median_ms(samples.iter().map(|&(processor_ns, _)| processor_ns)));
+    let busy_ms: Vec<f64> = samples.iter().map(|&(busy_ms, _)| busy_ms).collect();
+    println!("{:.1} processor ms a step", median(&busy_ms));
     println!("{step_ms:.1} ms a step on the clock, {gradient_ms:.1} without the optimiser");
     println!("{:.0} tokens/s", tokens as f64 / step_ms * 1e3);
     for class in OpClass::ALL {

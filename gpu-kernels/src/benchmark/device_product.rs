@@ -1,5 +1,6 @@
 //! Products on a device by one tiling after another, beside the product as one would write it first.
 
+use super::samples::median;
 use crate::admission::AdmittedDevice;
 use crate::buffers::Buffer;
 use crate::device::{Device, DeviceError};
@@ -141,15 +142,4 @@ pub fn time_products(
         }
     };
     Ok(entries.into_iter().zip(samples.into_iter().zip(results.iter().copied())).map(timing).collect())
-}
-
-/// The middle one of some samples, or the mean of the middle two.
-pub(crate) fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        count if count % 2 == 1 => sorted[count / 2],
-        count => (sorted[count / 2 - 1] + sorted[count / 2]) / 2.0,
-    }
 }

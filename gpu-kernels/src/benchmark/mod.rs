@@ -5,12 +5,14 @@ mod device_product;
 mod peak;
 mod processor;
 mod product;
+mod samples;
 mod step;
 
 pub use device_product::{ProductExtent, ProductTiming, time_products};
 pub use peak::{Peak, measure_peak};
 pub use processor::{ProcessorReport, ProductSpeed, StepSpeed, TRAINING_PRODUCTS, measure_processor};
 pub use product::{ProductBenchmark, ProductRole};
+pub use samples::{median, processor_ms};
 pub use step::{BenchmarkModel, StepBenchmark, StepTime};
 
 use crate::admission::AdmittedDevice;

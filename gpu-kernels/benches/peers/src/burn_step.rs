@@ -7,6 +7,7 @@ use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, Rm
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use manta_gpu_kernels::benchmark::processor_ms;
 use std::error::Error;
 use std::io::Write;
 use std::time::Instant;
@@ -158,7 +159,7 @@ pub fn serve(model: &str, vocabulary: usize) -> Result<(), Box<dyn Error>> {
         let rows: Vec<Vec<i64>> = (0..SEQUENCES as i64).map(row).collect();
         let inputs: Vec<i64> = rows.iter().flat_map(|row| &row[..LENGTH]).copied().collect();
         let targets: Vec<i64> = rows.iter().flat_map(|row| &row[1..]).copied().collect();
-        let (start, before_ms) = (Instant::now(), crate::row::processor_ms());
+        let (start, before_ms) = (Instant::now(), processor_ms());
         let inputs = Tensor::from_data(TensorData::new(inputs, [SEQUENCES, LENGTH]), &device);
         let targets = Tensor::from_data(TensorData::new(targets, [SEQUENCES * LENGTH]), &device);
         let loss = decoder.loss(inputs, targets, &tables);
@@ -166,7 +167,7 @@ pub fn serve(model: &str, vocabulary: usize) -> Result<(), Box<dyn Error>> {
         decoder = optimizer.step(1e-3, decoder, gradients);
         let loss: f32 = loss.into_scalar();
         let wall_ns = start.elapsed().as_nanos();
-        let processor_ns = (crate::row::processor_ms() - before_ms) * 1e6;
+        let processor_ns = (processor_ms() - before_ms) * 1e6;
         writeln!(output, "{{\"wall_ns\": {wall_ns}, \"processor_ns\": {processor_ns:.0}, \"loss\": {loss}}}")?;
         output.flush()?;
     }

@@ -1,9 +1,9 @@
 //! Products at training shapes beside those of rten-gemm, gemm and OpenBLAS.
 
 use crate::openblas::OpenBlas;
-use crate::row::{Row, processor_ms};
+use crate::row::Row;
 use manta_gpu_kernels::SimdPath;
-use manta_gpu_kernels::benchmark::{ProductBenchmark, TRAINING_PRODUCTS};
+use manta_gpu_kernels::benchmark::{ProductBenchmark, TRAINING_PRODUCTS, processor_ms};
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedAMatrix, PackedBMatrix};
 use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
@@ -18,13 +18,10 @@ const MULTIPLY_ADDS: usize = 40_000_000_000;
 /// on processors that whoever is measured next needs.
 fn rest() {
     let mut before_ms = f64::NEG_INFINITY;
-    loop {
-        let now_ms = processor_ms();
-        if now_ms - before_ms < 1.0 {
-            return;
-        }
-        before_ms = now_ms;
+    let mut now_ms = processor_ms();
+    while now_ms - before_ms >= 1.0 {
         std::thread::sleep(Duration::from_millis(10));
+        (before_ms, now_ms) = (now_ms, processor_ms());
     }
 }
 

@@ -1,5 +1,6 @@
 //! One row of a result file.
 
+use manta_gpu_kernels::benchmark::median;
 use serde::Serialize;
 use std::error::Error;
 use std::process::Command;
@@ -48,22 +49,6 @@ impl Row {
             date: said_by("date", &["-u", "+%Y-%m-%d"])?,
         })
     }
-}
-
-/// The middle one.
-pub fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Processor time of all threads of this process so far, in milliseconds.
-pub fn processor_ms() -> f64 {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return f64::NAN };
-    let of_task = |path: std::path::PathBuf| -> Option<u64> {
-        std::fs::read_to_string(path.join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
-    };
-    tasks.filter_map(|task| of_task(task.ok()?.path())).sum::<u64>() as f64 / 1e6
 }
 
 fn said_by(program: &str, arguments: &[&str]) -> Result<String, Box<dyn Error>> {

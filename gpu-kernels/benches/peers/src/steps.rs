@@ -1,8 +1,8 @@
 //! Whole training steps beside those of PyTorch, burn and llm.c in f32.
 
-use crate::row::{Row, processor_ms};
+use crate::row::Row;
 use manta_gpu_kernels::EngineOptions;
-use manta_gpu_kernels::benchmark::{BenchmarkModel, StepBenchmark};
+use manta_gpu_kernels::benchmark::{BenchmarkModel, StepBenchmark, processor_ms};
 use serde_json::Value;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
