@@ -57,7 +57,7 @@ impl Book {
                 let snapshot = store.snapshot()?;
                 let after = snapshot.as_ref().map_or(0, |(height, _)| *height);
                 let blocks = store.read(after + 1, usize::MAX)?;
-                tracing::info!(height = store.last_height(), replayed = blocks.len(), "goes on with the ledger");
+                tracing::info!(height = store.last_height(), replayed = blocks.len(), "reads the ledger that was kept");
                 let recoveries = store.recoveries()?.into_iter().map(|(_, recovery)| recovery).collect();
                 let snapshot = snapshot.map(|(_, state)| state);
                 Some(Kept { genesis, snapshot, recoveries, blocks, log: store.log()? })
@@ -240,7 +240,11 @@ impl Driver {
                 tracing::warn!(recovery = recovery.short(), height, "the ledger goes on with another committee");
             }
             Event::LedgerUnreadable { why } => {
-                tracing::error!(why, "the ledger that was kept here cannot be used; this peer begins without it");
+                tracing::error!(
+                    why,
+                    "the ledger that was kept here cannot be used, as one that another version has written; this peer \
+                     follows that of the peers it finds, or founds one, and then puts the former aside as `ledger.left`"
+                );
             }
             Event::BlockFinal { height, root } => {
                 tracing::debug!(height, root = %root.short(), "a block is final");

@@ -12,8 +12,8 @@
 //!
 //! Calls block on the disk for as long as it takes; call them from blocking threads.
 
+use super::FileError;
 use super::blobs::sync_directory;
-use super::is_disk_full;
 use manta_protocol::RunId;
 use manta_protocol::ids::Hash;
 use std::fs::{self, File};
@@ -62,18 +62,8 @@ pub(crate) enum StateFileError {
         what: String,
     },
     /// The operating system refused.
-    #[error(
-        "cannot {action} {path}: {source}; {advice}", path = .path.display(),
-        advice = if is_disk_full(.source) { "free some space" } else { "check the path, its owner and the disk" }
-    )]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To which file or folder.
-        path: PathBuf,
-        /// What the system answered.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
 }
 
 /// The folder of state files of a data directory; one process has it.
@@ -88,7 +78,7 @@ impl StateFolder {
     /// # Errors
     /// [`StateFileError::Io`].
     pub(crate) fn open(path: &Path) -> Result<Self, StateFileError> {
-        let fail = |action| move |source| StateFileError::Io { action, path: path.to_owned(), source };
+        let fail = |action| move |source| FileError { action, path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(fail("make the folder"))?;
         for entry in fs::read_dir(path).map_err(fail("list the folder"))? {
             let entry = entry.map_err(fail("list the folder"))?;
@@ -112,7 +102,7 @@ impl StateFolder {
         }
         let path = self.file(of);
         self.write(&path, &header(of, elements as u64, vectors.len() as u8), vectors)
-            .map_err(|source| StateFileError::Io { action: "write the state", path, source })
+            .map_err(|source| FileError { action: "write the state", path, source }.into())
     }
 
     /// Reads a state back, verified; `None` if it was never saved or was removed.
@@ -124,7 +114,7 @@ impl StateFolder {
         let fail = |source: io::Error| match source.kind() {
             // Shorter than it says, although its length was right when it was opened.
             io::ErrorKind::UnexpectedEof => damaged(&path, "it ends too early"),
-            _ => StateFileError::Io { action: "read the state", path: path.clone(), source },
+            _ => FileError { action: "read the state", path: path.clone(), source }.into(),
         };
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -172,7 +162,7 @@ impl StateFolder {
     /// [`StateFileError::Io`]; without `than` nothing is removed.
     pub(crate) fn remove_older(&self, than: StateOf) -> Result<(), StateFileError> {
         let path = self.file(than);
-        fs::metadata(&path).map_err(|source| StateFileError::Io { action: "find the newer state", path, source })?;
+        fs::metadata(&path).map_err(|source| FileError { action: "find the newer state", path, source })?;
         self.remove(|of| of.run == than.run && of.exchange < than.exchange)
     }
 
@@ -189,7 +179,7 @@ impl StateFolder {
             let path = self.file(of);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(StateFileError::Io { action: "remove the state", path, source });
+                    return Err(FileError { action: "remove the state", path, source }.into());
                 }
                 _ => {}
             }
@@ -198,7 +188,7 @@ impl StateFolder {
     }
 
     fn list(&self) -> Result<Vec<StateOf>, StateFileError> {
-        let fail = |source| StateFileError::Io { action: "list the folder", path: self.path.clone(), source };
+        let fail = |source| FileError { action: "list the folder", path: self.path.clone(), source };
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(fail)? {
             let name = entry.map_err(fail)?.file_name();

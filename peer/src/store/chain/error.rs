@@ -1,7 +1,7 @@
 //! Why the ledger cannot be kept or read, and what to do about it.
 
 use super::{BLOCK_BYTES_MAX, LOG_RECORD_BYTES_MAX};
-use crate::store::is_disk_full;
+use crate::store::FileError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,18 +38,8 @@ pub(crate) enum ChainError {
         found_bytes: usize,
     },
     /// The operating system refused.
-    #[error(
-        "cannot {action} {path}: {source}; {advice}", path = .path.display(),
-        advice = if is_disk_full(.source) { "free some space" } else { "check the path, its owner and the disk" }
-    )]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To which file or folder.
-        path: PathBuf,
-        /// What the system answered.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
 }
 
 /// A file that is not as it was written.
@@ -59,5 +49,5 @@ pub(super) fn damaged(path: &Path, what: &str) -> ChainError {
 
 /// What the operating system refused.
 pub(super) fn fail(action: &'static str, path: &Path, source: io::Error) -> ChainError {
-    ChainError::Io { action, path: path.to_owned(), source }
+    FileError { action, path: path.to_owned(), source }.into()
 }

@@ -5,6 +5,7 @@
 //! (tails that a crash has torn, kept for whoever wants to look).
 
 use super::JournalError;
+use crate::store::FileError;
 use crate::store::blobs::sync_directory;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
@@ -66,13 +67,13 @@ impl Disk {
     /// Takes possession of the journal at `path`, which need not exist; its folder must.
     pub(super) fn lock(path: &Path) -> Result<Self, JournalError> {
         let lock_path = beside(path, "lock");
-        let fail = |action, source| JournalError::Io { action, path: lock_path.clone(), source };
+        let fail = |action, source| FileError { action, path: lock_path.clone(), source };
         let lock = File::options().write(true).create(true).truncate(false).open(&lock_path);
         let lock = lock.map_err(|source| fail("open", source))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), file: None, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(JournalError::InUse(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(fail("lock", source)),
+            Err(TryLockError::Error(source)) => Err(fail("lock", source).into()),
         }
     }
 

@@ -21,7 +21,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use super::is_disk_full;
+use super::FileError;
 pub(crate) use disk::{Disk, Storage};
 use record::{Chain, Damage, HEADER_BYTES, RECORD_OVERHEAD_BYTES};
 use std::collections::BTreeMap;
@@ -112,18 +112,8 @@ pub(crate) enum JournalError {
         why: String,
     },
     /// The operating system refused.
-    #[error(
-        "cannot {action} {path}: {source}; {advice}", path = .path.display(),
-        advice = if is_disk_full(.source) { "free some space" } else { "check the path, its owner and the disk" }
-    )]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// What the system answered.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
 }
 
 /// An open journal; see the module.
@@ -161,7 +151,7 @@ impl<S: Storage> Journal<S> {
         let path = storage.path().to_owned();
         let fail = |action| {
             let path = path.clone();
-            move |source| JournalError::Io { action, path, source }
+            move |source| FileError { action, path, source }
         };
         let mut entries = BTreeMap::new();
         if let Some(bytes) = storage.read().map_err(fail("read the journal"))? {
@@ -263,7 +253,7 @@ impl<S: Storage> Journal<S> {
 
     fn poison(&mut self, action: &'static str, source: io::Error) -> JournalError {
         self.poisoned = Some(format!("cannot {action} it: {source}"));
-        JournalError::Io { action, path: self.storage.path().to_owned(), source }
+        FileError { action, path: self.storage.path().to_owned(), source }.into()
     }
 }
 
