@@ -58,6 +58,14 @@ pub(crate) enum CheckpointError {
     Unwritable { problem: String },
     #[error("{path}: there is no such file; a model folder has {}", FILES.join(", "))]
     Missing { path: PathBuf },
+    #[error(
+        "{path}: there is no such file, but {INDEX_FILE} says that it holds {tensors} of the model's tensors; fetch it again"
+    )]
+    MissingShard { path: PathBuf, tensors: usize },
+    #[error(
+        "{path}: is Git LFS's pointer to the file, not the file itself; run `git lfs pull` in its folder, or download it"
+    )]
+    Pointer { path: PathBuf },
     #[error("{path}: {problem}")]
     Malformed { path: PathBuf, problem: String },
     #[error("{path}: field `{field}`: expected {expected}, found {found}")]

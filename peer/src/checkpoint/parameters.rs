@@ -77,7 +77,14 @@ fn shards(folder: &Path) -> Result<Vec<Shard>, CheckpointError> {
     if files.len() > SHARDS_MAX {
         return Err(malformed(&path, format!("{} files; at most {SHARDS_MAX} are accepted", files.len())));
     }
-    files.into_iter().map(|(file, tensors)| Shard::open(folder.join(file), Some(tensors))).collect()
+    let open = |(file, tensors): (String, BTreeSet<String>)| {
+        let count = tensors.len();
+        Shard::open(folder.join(file), Some(tensors)).map_err(|error| match error {
+            CheckpointError::Missing { path } => CheckpointError::MissingShard { path, tensors: count },
+            other => other,
+        })
+    };
+    files.into_iter().map(open).collect()
 }
 
 /// Whether `transformers` leaves the tensor aside, too: a table that old versions

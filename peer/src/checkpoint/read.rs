@@ -16,7 +16,7 @@ use manta_gpu_kernels::model::layout::Layout;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 /// A model from disk.
@@ -131,11 +131,22 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     Ok(bytes)
 }
 
+/// What Git leaves in the place of a large file that has not been fetched begins with this.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Opens a file of the folder, which is not a pointer to another.
 pub(super) fn open(path: &Path) -> Result<File, CheckpointError> {
-    File::open(path).map_err(|source| match source.kind() {
+    let mut file = File::open(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => CheckpointError::Missing { path: path.into() },
         _ => failed(path, source),
-    })
+    })?;
+    let mut start = Vec::with_capacity(LFS_POINTER.len());
+    file.by_ref().take(LFS_POINTER.len() as u64).read_to_end(&mut start).map_err(|source| failed(path, source))?;
+    if start == LFS_POINTER {
+        return Err(CheckpointError::Pointer { path: path.into() });
+    }
+    file.rewind().map_err(|source| failed(path, source))?;
+    Ok(file)
 }
 
 pub(super) fn failed(path: &Path, source: io::Error) -> CheckpointError {
