@@ -4,6 +4,7 @@
 #   ./test.sh            everything (what CI runs)
 #   ./test.sh lint       formatting, clippy, licences
 #   ./test.sh test       unit, property and end-to-end tests
+#   ./test.sh arm        the engine's for 64-bit Arm, emulated (not part of everything: its own build takes minutes)
 #
 # Nothing is built twice: one profile (release), one feature set. With CI set,
 # build products lie in the user's cache, so that the next run finds them.
@@ -22,25 +23,29 @@ skips() { case ",${MANTA_TEST_SKIP:-}," in *",$1,"*) true ;; *) false ;; esac }
 
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
-# Debian and Ubuntu packages that tests use: a software Vulkan adapter, and
-# network namespaces for two peers that share no loopback, and PyTorch for what
-# transformers and we must agree on.
+# Installs Debian and Ubuntu packages.
+install() {
+    if [ $# -eq 0 ]; then return; fi
+    if ! command -v apt-get >/dev/null; then
+        echo "please install the equivalents of: $*" >&2
+        exit 1
+    fi
+    echo "installing: $*"
+    local sudo=""
+    [ "$(id -u)" -eq 0 ] || sudo=sudo
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# What tests use: a software Vulkan adapter, network namespaces for two peers that
+# share no loopback, and PyTorch for what transformers and we must agree on.
 install_packages() {
     local missing=()
     skips transformers || /usr/bin/python3 -c 'import torch, venv, ensurepip' 2>/dev/null ||
         missing+=(python3-torch python3-venv)
     command -v ip >/dev/null || missing+=(iproute2)
     ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || missing+=(mesa-vulkan-drivers libvulkan1)
-    if [ ${#missing[@]} -eq 0 ]; then return; fi
-    if ! command -v apt-get >/dev/null; then
-        echo "please install the equivalents of: ${missing[*]}" >&2
-        exit 1
-    fi
-    echo "installing: ${missing[*]}"
-    local sudo=""
-    [ "$(id -u)" -eq 0 ] || sudo=sudo
-    $sudo apt-get update -qq
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    install "${missing[@]}"
 }
 
 # transformers beside the system's PyTorch, once for each version (a minute).
@@ -86,17 +91,35 @@ tests() {
     cargo test --release --locked --workspace
 }
 
+# The golden hashes and all unit tests of the engine, with Arm's dot products. There is no graphics device
+# under emulation, so tests that need one are left out.
+arm() {
+    local missing=() target=aarch64-unknown-linux-gnu
+    command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+    command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
+    install "${missing[@]}"
+    rustup target add "$target"
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+    export MANTA_TEST_SKIP="${MANTA_TEST_SKIP:+$MANTA_TEST_SKIP,}gpu"
+    local engine=(cargo test --release --locked --target "$target" --package manta-gpu-kernels)
+    step "unit tests for Arm"
+    "${engine[@]}" --lib
+    step "golden hashes and engines for Arm"
+    "${engine[@]}" --test kernels -- golden:: engine:: outer:: against_reference::
+}
+
 # Namespaces need root. What is left out is said, never silent.
 if [ "$(id -u)" -ne 0 ]; then
     export MANTA_TEST_SKIP="${MANTA_TEST_SKIP:+$MANTA_TEST_SKIP,}netns"
     echo "not root: the tests with network namespaces are left out; run as root to include them"
 fi
 
-install_packages
 case "${1:-all}" in
     lint) lint ;;
-    test) tests ;;
-    all) tests; lint ;;
-    *) echo "usage: ./test.sh [lint|test]" >&2; exit 2 ;;
+    test) install_packages; tests ;;
+    arm) arm ;;
+    all) install_packages; tests; lint ;;
+    *) echo "usage: ./test.sh [lint|test|arm]" >&2; exit 2 ;;
 esac
 step "all passed"

@@ -200,7 +200,8 @@ mod tests {
     fn both_peaks_are_of_a_processors_order() {
         for path in SimdPath::available() {
             let Some(peak) = measure_peak(path, 1, 10).unwrap() else { continue };
-            let plausible = 1_000_000_000..100_000_000_000_000;
+            // From an emulated or starved core to more than any has: what is not computed at all is faster.
+            let plausible = 10_000_000..100_000_000_000_000;
             assert!(plausible.contains(&peak.integer_multiply_adds_per_s), "{path:?}: {peak:?}");
             assert!(plausible.contains(&peak.float_multiply_adds_per_s), "{path:?}: {peak:?}");
         }
