@@ -1,11 +1,11 @@
-//! Launchers of `pack_rows`, `pack_columns` and `matmul`. What no binding holds, matrices and
+//! Launchers of `pack_rows`, `pack_columns`, `matmul` and `matmul_sum`. What no binding holds, matrices and
 //! packed operands, is packed and multiplied window by window.
 
-use super::{GROUP_ROWS, elementwise, word};
+use super::{GROUP_ELEMENTS, GROUP_ROWS, elementwise, word};
 use crate::buffers::Buffer;
 use crate::cpu::pack::Along;
 use crate::gpu::kernel::Kernel;
-use crate::gpu::program::Dispatch;
+use crate::gpu::program::{Dispatch, NO_SLOT};
 use crate::gpu::tiling::{PIECE, Product, Tiling, is_wide};
 use std::ops::Range;
 
@@ -240,51 +240,84 @@ fn pack_window(
     Dispatch { kernel, params, buffers, groups, operations }
 }
 
-/// Writes the products of left batch i and right batch i / `right_share` to the matrices of
-/// `out`. The tiling changes no bit.
+/// How a product is computed; no bit depends on it.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub(crate) tiling: Tiling,
+    /// Space for the sums of parts, where the tiling has several.
+    pub(crate) sums: Option<&'a Buffer>,
+}
+
+/// Writes the products of left batch i and right batch i / `right_share` to the matrices of `out`.
 pub(crate) fn matmul(
     left: &Packed,
     right: &Packed,
     right_share: usize,
     out: &Matrix,
-    (slot, tiling): (u32, Tiling),
+    (slot, way): (u32, Way<'_>),
 ) -> Vec<Dispatch> {
     out.check();
     assert_eq!(left.k, right.k, "operands must share the contracted axis");
     assert_eq!((left.rows, right.rows, left.batches), (out.rows, out.columns, out.batches));
     assert_eq!(right.batches * right_share, left.batches);
-    let [tile_rows, tile_columns] = tiling.tile();
-    let product = Product {
-        left_digits: left.digits as u8,
-        right_digits: right.digits as u8,
-        wide: is_wide(left.digits, right.digits, left.k),
-        tiling,
-    };
-    let launch = |rows: &Range<usize>, columns: &Range<usize>| {
-        let (left, first_row) = left.part(rows);
-        let ((right, first_column), out) = (right.part(columns), out.part(rows, columns));
-        assert_eq!(first_column, 0, "right operands are cut where a binding can begin");
-        let params = vec![
-            word(out.rows),
-            word(out.columns),
-            word(left.pieces()),
-            word(out.batches),
-            word(right_share),
-            word(first_row),
-            word(out.offset),
-            word(out.stride),
-            word(out.batch_stride),
-            slot,
-        ];
-        let groups = tiling.groups(out.rows, out.columns, out.batches);
-        let pairs = left.digits * right.digits;
-        let operations = (out.batches * out.rows * pairs) as u64 * (out.columns * left.k) as u64;
-        let buffers = vec![left.words, left.scales, right.words, right.scales, out.buffer];
-        Dispatch { kernel: Kernel::Matmul(product), params, buffers, groups, operations }
-    };
+    let digits = [left.digits, right.digits];
+    let product = Product::new(digits, is_wide(digits[0], digits[1], left.k), way.tiling);
+    let [tile_rows, tile_columns] = product.tiling.tile();
     let columns = right.windows(out.columns, tile_columns);
     left.windows(out.rows_max(), tile_rows)
         .flat_map(|rows| columns.clone().map(move |columns| (rows.clone(), columns)))
-        .map(|(rows, columns)| launch(&rows, &columns))
+        .flat_map(|(rows, columns)| {
+            let (left, first_row) = left.part(&rows);
+            let (right, first_column) = right.part(&columns);
+            assert_eq!(first_column, 0, "right operands are cut where a binding can begin");
+            window_of_product((left, first_row), right, right_share, out.part(&rows, &columns), (slot, product, way))
+        })
         .collect()
+}
+
+/// The product of operands that are bound at once, of the left one from `first_row` on.
+fn window_of_product(
+    (left, first_row): (Packed, usize),
+    right: Packed,
+    right_share: usize,
+    out: Matrix,
+    (slot, product, way): (u32, Product, Way<'_>),
+) -> Vec<Dispatch> {
+    let (tiling, elements) = (product.tiling, out.rows * out.columns);
+    let sums = (tiling.splits > 1).then(|| {
+        assert_eq!(out.batches, 1, "only single products are split");
+        let space = way.sums.expect("who splits has space for the sums");
+        space.window(0..tiling.sum_words(elements)).0
+    });
+    let (offset, stride, own_slot) =
+        if sums.is_some() { (0, out.columns, NO_SLOT) } else { (out.offset, out.stride, slot) };
+    let params = vec![
+        word(out.rows),
+        word(out.columns),
+        word(left.pieces()),
+        word(out.batches),
+        word(right_share),
+        word(first_row),
+        word(offset),
+        word(stride),
+        word(out.batch_stride),
+        own_slot,
+    ];
+    let into = sums.as_ref().unwrap_or(&out.buffer).clone();
+    let scales = [left.scales.clone(), right.scales.clone()];
+    let buffers = vec![left.words.clone(), left.scales, right.words, right.scales, into];
+    let pairs = left.digits * right.digits;
+    let operations = (out.batches * out.rows * pairs) as u64 * (out.columns * left.k) as u64;
+    let groups = tiling.groups(out.rows, out.columns, out.batches);
+    let mut dispatches = vec![Dispatch { kernel: Kernel::Matmul(product), params, buffers, groups, operations }];
+    dispatches.extend(sums.map(|sums| {
+        let parts = usize::from(tiling.splits);
+        let extents = [elements, out.columns, parts, first_row, out.offset, out.stride];
+        let params = extents.into_iter().map(word).chain([slot]).collect();
+        let [left_scales, right_scales] = scales;
+        let buffers = vec![sums, left_scales, right_scales, out.buffer];
+        let (groups, operations) = (elements.div_ceil(GROUP_ELEMENTS), elementwise(elements));
+        Dispatch { kernel: Kernel::MatmulSum, params, buffers, groups, operations }
+    }));
+    dispatches
 }
