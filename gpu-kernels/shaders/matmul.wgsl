@@ -6,6 +6,9 @@
 // threads ROWS × COLUMNS outputs, DOWN and ACROSS apart. `gpu/tiling.rs` writes the header
 // and, in place of the lines that begin with `$`, the same statement for each output,
 // row or column of a thread, so that all of them stay in registers.
+//
+// With SPLITS > 1 a workgroup sums a part of the axis k of one product, and `product` takes these
+// sums as they are, `[part][row][column]`, for `matmul_sum`.
 
 struct Params {
     first_group: u32,
@@ -62,19 +65,6 @@ fn rounded_wide(sum: vec2<u32>, unit: i32) -> u32 {
     return canon(size | select(0u, SIGN, negative));
 }
 
-/// The same of a sum under 2^31.
-fn rounded(sum: i32, unit: i32) -> u32 {
-    let size = bitcast<u32>(abs(sum));
-    let top = firstLeadingBit(size | 1u);
-    let whole = size << (23u - min(top, 23u));
-    let kept = select(whole, shift_right_rounded(size, max(top, 24u) - 23u), top > 23u);
-    let field = i32(top) + unit + 127;
-    // The hidden bit, and a carry out of the mantissa, add to the exponent.
-    let number = select((u32(field - 1) << 23u) + kept, INFINITY, field > 254);
-    let sign = bitcast<u32>(sum) & SIGN;
-    return select(canon(number | sign), 0u, size == 0u || field < 20);
-}
-
 /// Writes one output; its magnitude.
 fn write(batch: u32, row: u32, column: u32, value: u32) -> u32 {
     product[params.offset + batch * params.batch_stride + row * params.stride + column] = value;
@@ -89,10 +79,12 @@ fn main(
 ) {
     let tile_columns = (params.columns + TILE_COLUMNS - 1u) / TILE_COLUMNS;
     let tile_rows = (params.rows + TILE_ROWS - 1u) / TILE_ROWS;
-    let number = group_number(group);
-    if number >= tile_columns * tile_rows * params.batches {
+    let tiles = tile_columns * tile_rows * params.batches;
+    let split = group_number(group) / tiles;
+    if split >= SPLITS {
         return;
     }
+    let number = group_number(group) % tiles;
     let batch = number / (tile_columns * tile_rows);
     let first_row = (number / tile_columns % tile_rows) * TILE_ROWS;
     let first_column = (number % tile_columns) * TILE_COLUMNS;
@@ -104,14 +96,18 @@ fn main(
     let last_row = params.rows - 1u;
     let last_column = params.columns - 1u;
     let pieces = params.pieces;
+    // Those of this part; the last parts of a short axis are empty.
+    let part_pieces = (pieces + SPLITS - 1u) / SPLITS;
+    let first_piece = min(split * part_pieces, pieces);
+    let last_piece = min(first_piece + part_pieces, pieces);
 
     $begin
     for (var pair = 0u; pair < LEFT_DIGITS * RIGHT_DIGITS; pair++) {
         let left_digit = pair / RIGHT_DIGITS;
         let right_digit = pair % RIGHT_DIGITS;
         $begin_pair
-        for (var chunk = 0u; chunk < pieces; chunk += CHUNK) {
-            let end = min(chunk + CHUNK, pieces);
+        for (var chunk = first_piece; chunk < last_piece; chunk += CHUNK) {
+            let end = min(chunk + CHUNK, last_piece);
             $begin_chunk
             $multiply
             $end_chunk

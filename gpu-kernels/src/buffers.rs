@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::sync_channel;
 
 /// Words between places at which every device lets a binding begin.
-const WINDOW_STEP: usize = 64;
+pub(crate) const WINDOW_STEP: usize = 64;
 /// Bytes of the largest read-back whose memory is kept for the next one.
 const READ_BACK_BYTES_KEPT: u64 = 16 << 20;
 
@@ -39,6 +39,11 @@ impl Buffer {
         (self.window_max - WINDOW_STEP) / step * step
     }
 
+    /// Whether the window that holds the elements `range` can be bound.
+    pub(crate) fn binds(&self, range: &Range<usize>) -> bool {
+        (self.first + range.start) % WINDOW_STEP + range.len() <= self.window_max
+    }
+
     /// What a kernel binds.
     pub(crate) fn binding(&self) -> wgpu::BindingResource<'_> {
         assert!(self.len <= self.window_max, "{} words are bound at once", self.len);
@@ -48,6 +53,11 @@ impl Buffer {
             size: std::num::NonZeroU64::new(4 * self.len.max(1) as u64),
         })
     }
+}
+
+fn too_large(tensor: &'static str, needed_bytes: u64, limit_bytes: u64) -> DeviceError {
+    let advice = "choose a smaller model or micro-batch, or the native CPU".into();
+    DeviceError::Binding { tensor, needed_bytes, limit_bytes, advice }
 }
 
 /// Little-endian bytes of words.
@@ -70,7 +80,7 @@ impl Device {
     pub(crate) fn allocate(&self, tensor: &'static str, len: usize) -> Result<Buffer, DeviceError> {
         let (needed_bytes, limit_bytes) = (4 * len.max(1) as u64, self.report().binding_bytes_max);
         if needed_bytes > limit_bytes {
-            return Err(DeviceError::Binding { tensor, needed_bytes, limit_bytes });
+            return Err(too_large(tensor, needed_bytes, limit_bytes));
         }
         self.allocate_large(tensor, len)
     }
@@ -79,8 +89,7 @@ impl Device {
     pub(crate) fn allocate_large(&self, tensor: &'static str, len: usize) -> Result<Buffer, DeviceError> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let raw = self.allocate_raw(tensor, 4 * len.max(1) as u64, usage)?;
-        let window_max = usize::try_from(self.report().binding_bytes_max / 4).unwrap_or(usize::MAX);
-        Ok(Buffer { raw, first: 0, len, window_max })
+        Ok(Buffer { raw, first: 0, len, window_max: self.report().binding_words_max() })
     }
 
     /// A buffer of any use.
@@ -92,7 +101,7 @@ impl Device {
     ) -> Result<wgpu::Buffer, DeviceError> {
         let limit_bytes = self.report().buffer_bytes_max;
         if needed_bytes > limit_bytes {
-            return Err(DeviceError::Binding { tensor, needed_bytes, limit_bytes });
+            return Err(too_large(tensor, needed_bytes, limit_bytes));
         }
         self.check()?;
         #[cfg(test)]

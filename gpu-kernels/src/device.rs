@@ -52,10 +52,7 @@ pub enum DeviceError {
         problem: String,
     },
     /// A tensor is larger than one binding may be.
-    #[error(
-        "{tensor} takes {needed_bytes} bytes, but this device binds at most {limit_bytes} of it at once; \
-         choose a smaller model or micro-batch, or the native CPU"
-    )]
+    #[error("{tensor} takes {needed_bytes} bytes, but this device binds at most {limit_bytes} of it at once; {advice}")]
     Binding {
         /// Which tensor.
         tensor: &'static str,
@@ -63,6 +60,8 @@ pub enum DeviceError {
         needed_bytes: u64,
         /// The device's limit.
         limit_bytes: u64,
+        /// What to do about it.
+        advice: String,
     },
     /// An axis is longer than the loops that this driver was found to run to their end.
     #[error(
@@ -182,6 +181,13 @@ pub struct DeviceReport {
     pub matrix_units: Vec<MatrixUnit>,
     /// Why the kernels cannot run, if they cannot.
     pub unusable: Option<String>,
+}
+
+impl DeviceReport {
+    /// 32-bit words that one binding may have.
+    pub(crate) fn binding_words_max(&self) -> usize {
+        usize::try_from(self.binding_bytes_max / 4).unwrap_or(usize::MAX)
+    }
 }
 
 /// Which device to open.

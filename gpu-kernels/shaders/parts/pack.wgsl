@@ -18,7 +18,8 @@ struct Params {
     index: u32,
     /// Pair of words in `keys`.
     key: u32,
-    /// Of what is packed: the first line, and the first piece of 16 elements of each line.
+    /// Of what is packed: the first line in `words` and `scales`, and the first piece of 16
+    /// elements of each line.
     first_line: u32,
     first_piece: u32,
     /// Pieces of a whole line.

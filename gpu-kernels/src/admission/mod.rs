@@ -404,6 +404,18 @@ mod tests {
         assert!(admitted.soft_kernels.contains(&"rms_norm") && !admitted.soft_kernels.contains(&"matmul"));
     }
 
+    /// Those for graphics hardware, too, which a software adapter never chooses.
+    #[test]
+    fn sums_in_parts_give_the_known_answers() {
+        let Some(device) = software_adapter() else { return };
+        let mut tilings = Tiling::all();
+        tilings.retain(|tiling| tiling.splits > 1);
+        assert!(tilings.len() >= 4);
+        for tiling in tilings {
+            assert_eq!(known_answers_hold(&device, Form::default(), tiling, [1, 1]), Ok(true), "{tiling}");
+        }
+    }
+
     #[test]
     fn a_device_that_is_wrong_in_every_form_is_refused() {
         let Some(device) = software_adapter() else { return };

@@ -2,15 +2,19 @@
 
 use super::samples::median;
 use crate::admission::AdmittedDevice;
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, bits, floats};
+use crate::cpu::pack::Along;
 use crate::device::{Device, DeviceError};
 use crate::error::EngineError;
 use crate::gpu::kernel::Kernel;
-use crate::gpu::ops::matmul::{Matrix, Packed, matmul, packed_words};
-use crate::gpu::program::{Dispatch, NO_SLOT, Program};
+use crate::gpu::ops::matmul::{Matrix, Packed, Rounding, Way, matmul, pack, packed_words};
+use crate::gpu::program::{Commands, Dispatch, NO_SLOT, Program};
 use crate::gpu::tiling::{ProductShape, Tiling};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+/// Words for sums of parts of the contracted axis: as a small pass has them in its scores.
+const SUM_WORDS: usize = 1 << 20;
 
 /// The extents of a measured product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,15 +44,16 @@ pub struct ProductTiming {
     pub multiply_adds_per_s: f64,
 }
 
-/// Operands of random 8-bit integers, and a result.
+/// Operands of random 8-bit integers, a result, and space for sums of parts.
 struct Operands {
     left: Packed,
     right: Packed,
     out: Buffer,
+    sums: Buffer,
 }
 
 impl Operands {
-    fn new(device: &Device, extent: ProductExtent) -> Result<Self, DeviceError> {
+    fn new(device: &Device, extent: ProductExtent, sum_words: usize) -> Result<Self, DeviceError> {
         let operand = |rows: usize, seed: u32| -> Result<Packed, DeviceError> {
             let count = packed_words(rows, extent.depth, 1, 1);
             // A full last piece: operands of this benchmark have no rest.
@@ -67,12 +72,13 @@ impl Operands {
             left: operand(extent.rows, 1)?,
             right: operand(extent.columns, 2)?,
             out: device.allocate("a benchmark's product", extent.rows * extent.columns)?,
+            sums: device.allocate("a benchmark's sums", sum_words)?,
         })
     }
 
     fn tiled(&self, tiling: Tiling) -> Vec<Dispatch> {
         let out = Matrix::whole(&self.out, 0, self.left.rows, self.right.rows);
-        matmul(&self.left, &self.right, 1, &out, (NO_SLOT, tiling))
+        matmul(&self.left, &self.right, 1, &out, (NO_SLOT, Way { tiling, sums: Some(&self.sums) }))
     }
 
     fn naive(&self) -> Vec<Dispatch> {
@@ -87,6 +93,88 @@ impl Operands {
             // Never cut into parts.
             operations: 0,
         }]
+    }
+}
+
+/// One product on a device as training computes it, to be timed beside others.
+pub struct DeviceProductBenchmark {
+    device: Device,
+    flags: Buffer,
+    product: Buffer,
+    tiling: Tiling,
+    multiplying: Program,
+    packing: Program,
+}
+
+impl DeviceProductBenchmark {
+    /// A product of `left`, `[rows][depth]`, and `right`, `[columns][depth]`, of one digit each.
+    ///
+    /// # Errors
+    /// Operands of other lengths, or a device that is lost or out of memory.
+    pub fn new(
+        device: &AdmittedDevice,
+        extent: ProductExtent,
+        [left, right]: [&[f32]; 2],
+    ) -> Result<Self, EngineError> {
+        let ProductExtent { rows, columns, depth } = extent;
+        for (what, rows, values) in [("left operand", rows, left), ("right operand", columns, right)] {
+            if values.len() != rows * depth || values.is_empty() {
+                let expected = format!("{rows} rows of {depth}, and not none");
+                return Err(EngineError::Length { what, expected, found: values.len() });
+            }
+        }
+        let mut pipelines = device.pipelines();
+        let device = device.device().clone();
+        let flags = device.allocate("check flags", 2)?;
+        let keys = device.upload("rounding keys", &[0; 2])?;
+        let mut dispatches = Vec::new();
+        let mut operand = |values: &[f32], rows| -> Result<Packed, DeviceError> {
+            let matrix = Matrix::whole(&device.upload("a benchmark's operand", &bits(values))?, 0, rows, depth);
+            let words = device.allocate("a benchmark's packed operand", packed_words(rows, depth, 1, 1))?;
+            let scales = device.allocate("a benchmark's scales", rows)?;
+            let packed = Packed::of(&matrix, Along::Rows, 1, &words, &scales);
+            dispatches.extend(pack(&matrix, Along::Rows, Rounding::Nearest, &keys, &packed));
+            Ok(packed)
+        };
+        let (left, right) = (operand(left, rows)?, operand(right, columns)?);
+        let packing = Program::new(&mut pipelines, &flags, &dispatches)?;
+        let product = device.allocate("a benchmark's product", rows * columns)?;
+        let sums = device.allocate("a benchmark's sums", SUM_WORDS)?;
+        let tiling = pipelines.tiling(&ProductShape::of(&left, &right), SUM_WORDS);
+        let out = Matrix::whole(&product, 0, rows, columns);
+        let way = Way { tiling, sums: Some(&sums) };
+        let multiplying = Program::new(&mut pipelines, &flags, &matmul(&left, &right, 1, &out, (NO_SLOT, way)))?;
+        Ok(Self { device, flags, product, tiling, multiplying, packing })
+    }
+
+    /// The tiling, in words.
+    pub fn tiling(&self) -> String {
+        self.tiling.to_string()
+    }
+
+    /// Packs both operands and multiplies; the result, `[rows][columns]`.
+    ///
+    /// # Errors
+    /// The device is lost or out of memory.
+    pub fn result(&self) -> Result<Vec<f32>, EngineError> {
+        self.run(1, true)?;
+        Ok(floats(&self.device.read(&self.product)?))
+    }
+
+    /// Multiplies `times` times, the operands packed before or each time, and waits for the last.
+    ///
+    /// # Errors
+    /// The device is lost or out of memory.
+    pub fn run(&self, times: usize, packing: bool) -> Result<(), EngineError> {
+        let mut commands = Commands::new(&self.device);
+        for _ in 0..times {
+            if packing {
+                commands.run(&self.packing);
+            }
+            commands.run(&self.multiplying);
+        }
+        commands.submit_and_read(&[(&self.flags, 1)])?;
+        Ok(())
     }
 }
 
@@ -106,9 +194,14 @@ pub fn time_products(
     let mut pipelines = device.pipelines();
     let device = device.device();
     let flags = device.allocate("check flags", 2)?;
-    let operands = Operands::new(device, extent)?;
-    let chosen = pipelines.tiling(&ProductShape::of(&operands.left, &operands.right));
-    let tilings = pipelines.tilings();
+    let mut tilings = pipelines.tilings();
+    let sum_words = |tiling: &Tiling| tiling.sum_words(extent.rows * extent.columns);
+    tilings.retain(|tiling| sum_words(tiling) <= device.report().binding_words_max());
+    let sum_words = tilings.iter().map(sum_words).max().unwrap_or(0);
+    let operands = Operands::new(device, extent, sum_words)?;
+    let shape = ProductShape::of(&operands.left, &operands.right);
+    tilings.retain(|tiling| shape.may_split(tiling, sum_words));
+    let chosen = pipelines.tiling(&shape, sum_words);
     let mut entries = vec![("naive".to_owned(), false, operands.naive())];
     entries.extend(tilings.iter().map(|&tiling| (tiling.to_string(), tiling == chosen, operands.tiled(tiling))));
     let mut programs = Vec::new();

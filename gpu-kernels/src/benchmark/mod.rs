@@ -8,7 +8,7 @@ mod product;
 mod samples;
 mod step;
 
-pub use device_product::{ProductExtent, ProductTiming, time_products};
+pub use device_product::{DeviceProductBenchmark, ProductExtent, ProductTiming, time_products};
 pub use peak::{Peak, measure_peak};
 pub use processor::{ProcessorReport, ProductSpeed, StepSpeed, TRAINING_PRODUCTS, measure_processor};
 pub use product::{ProductBenchmark, ProductRole};
@@ -22,7 +22,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::quantize::Rounding;
 use crate::cpu::simd::SimdPath;
 use crate::error::EngineError;
-use crate::gpu::ops::matmul::{Matrix, Packed as DevicePacked, matmul, packed_words};
+use crate::gpu::ops::matmul::{Matrix, Packed as DevicePacked, Way, matmul, packed_words};
 use crate::gpu::program::{Commands, NO_SLOT, Program};
 use crate::gpu::tiling::ProductShape;
 use std::time::{Duration, Instant};
@@ -82,8 +82,8 @@ pub fn measure_device_multiply_adds_per_s(device: &AdmittedDevice, duration_ms: 
     loop {
         let left = operand(rows)?;
         let out = Matrix::whole(&device.allocate("a benchmark's product", rows * SIDE)?, 0, rows, SIDE);
-        let tiling = pipelines.tiling(&ProductShape::of(&left, &right));
-        let program = Program::new(&mut pipelines, &flags, &matmul(&left, &right, 1, &out, (NO_SLOT, tiling)))?;
+        let way = Way { tiling: pipelines.tiling(&ProductShape::of(&left, &right), 0), sums: None };
+        let program = Program::new(&mut pipelines, &flags, &matmul(&left, &right, 1, &out, (NO_SLOT, way)))?;
         let mut elapsed = Duration::MAX;
         // The first round pays for what is set up lazily.
         for _ in 0..2 {

@@ -14,6 +14,8 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BenchmarkModel {
+    /// 4 blocks of width 256: about 3M parameters without embedding and head.
+    Tiny,
     /// 6 blocks of width 384: about 10M parameters without embedding and head.
     Small,
     /// 8 blocks of width 512: about 25M parameters without embedding and head.
@@ -24,6 +26,7 @@ impl BenchmarkModel {
     /// Its shape with a vocabulary of this size.
     pub fn config(self, vocab_size: usize) -> ModelConfig {
         let (hidden_size, intermediate_size, num_hidden_layers, heads, key_heads) = match self {
+            Self::Tiny => (256, 704, 4, 4, 2),
             Self::Small => (384, 1024, 6, 6, 3),
             Self::Medium => (512, 1408, 8, 8, 4),
         };

@@ -7,7 +7,7 @@ use crate::buffers::Buffer;
 use crate::device::{Device, DeviceError};
 use crate::gpu::compile::Pipelines;
 use crate::gpu::ops::gemm::{draw, fold};
-use crate::gpu::ops::matmul::{Matrix, Packed, matmul, packed_words};
+use crate::gpu::ops::matmul::{Matrix, Packed, Way, matmul, packed_words};
 use crate::gpu::program::{Commands, NO_SLOT, Program};
 use crate::gpu::tiling::ProductShape;
 
@@ -95,8 +95,9 @@ impl DeviceGemm {
             let left = Packed { rows: part, ..held.left.clone() };
             let out = Matrix::whole(&held.product, 0, part, shape.columns);
             dispatches.push(draw(keys.left, block.first + offset, &left, part));
-            let tiling = self.pipelines.tiling(&ProductShape::of(&left, &held.right));
-            dispatches.extend(matmul(&left, &held.right, 1, &out, (NO_SLOT, tiling)));
+            let tiling = self.pipelines.tiling(&ProductShape::of(&left, &held.right), 0);
+            let way = Way { tiling, sums: None };
+            dispatches.extend(matmul(&left, &held.right, 1, &out, (NO_SLOT, way)));
             dispatches.push(fold(keys.fold, (&held.product, part, shape.columns), (&held.folds, offset)));
         }
         let program = Program::new(&mut self.pipelines, &self.flags, &dispatches)?;

@@ -74,14 +74,14 @@ impl Recorder<'_> {
         let rounding = stochastic(sites.layer, sites.rows);
         let left = self.pack(&matrix, Along::Rows, sites.digits, rounding, &workspace.left);
         let out = Matrix::whole(dx, 0, tokens, linear.columns);
-        self.product(&left, &linear.backward, 1, &out, sites.slots[0]);
+        self.product(&left, &linear.backward, &out, sites.slots[0]);
         let rounding = stochastic(sites.layer, sites.columns);
         let left = self.pack(&matrix, Along::Columns, sites.digits, rounding, &workspace.left);
         let saved = Matrix::whole(dx, 0, tokens, linear.columns);
         let digits = self.model.spec.activation_digits.into();
         let right = Packed::of(&saved, Along::Columns, digits, &x.words, &x.scales);
         let out = Matrix::whole(way.gradient, linear.range.start, linear.rows, linear.columns);
-        self.product(&left, &right, 1, &out, sites.slots[1]);
+        self.product(&left, &right, &out, sites.slots[1]);
     }
 
     fn head_backward(&mut self, way: Way<'_>) {
@@ -197,7 +197,7 @@ impl Recorder<'_> {
         let left = self.pack(&probabilities, Along::Columns, digits, Rounding::Nearest, left_space);
         let rounding = stochastic(layer, RoundingSite::AttendedColumns);
         let right = self.pack(&d_out, Along::Columns, gradient_digits, rounding, right_space);
-        self.product(&left, &right, 1, &part_matrices, slot);
+        self.products(&left, &right, 1, &part_matrices, slot);
         self.push(ops::attention::group_sum(parts, groups, head, (d_values, key_offset), slot));
 
         // dP[i, j] = Σ_d dO[i, d]·V[j, d]
@@ -205,7 +205,7 @@ impl Recorder<'_> {
         let left = self.pack(&d_out, Along::Rows, gradient_digits, rounding, left_space);
         let values = self.head_matrices(&saved.values, chunk.first_key_head, chunk.key_heads);
         let right = self.pack(&values, Along::Rows, digits, Rounding::Nearest, right_space);
-        self.product(&left, &right, chunk.group, &d_score_matrices, NO_SLOT);
+        self.products(&left, &right, chunk.group, &d_score_matrices, NO_SLOT);
         self.push(self.scores(chunk).softmax_backward(&workspace.scores, d_scores, slot));
 
         // dQ[i, d] = Σ_j dS[i, j]·K[j, d]
@@ -214,14 +214,14 @@ impl Recorder<'_> {
         let keys = self.head_matrices(&saved.keys, chunk.first_key_head, chunk.key_heads);
         let right = self.pack(&keys, Along::Columns, digits, Rounding::Nearest, right_space);
         let out = self.head_matrices(d_queries, query_head, query_heads);
-        self.product(&left, &right, chunk.group, &out, slot);
+        self.products(&left, &right, chunk.group, &out, slot);
 
         // dK[j, d] = Σ_i dS[i, j]·Q[i, d]
         let rounding = stochastic(layer, RoundingSite::ScoresColumns);
         let left = self.pack(&d_score_matrices, Along::Columns, gradient_digits, rounding, left_space);
         let queries = self.head_matrices(&saved.queries, query_head, query_heads);
         let right = self.pack(&queries, Along::Columns, digits, Rounding::Nearest, right_space);
-        self.product(&left, &right, 1, &part_matrices, slot);
+        self.products(&left, &right, 1, &part_matrices, slot);
         self.push(ops::attention::group_sum(parts, groups, head, (d_keys, key_offset), slot));
     }
 }

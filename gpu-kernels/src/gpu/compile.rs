@@ -27,6 +27,9 @@ pub(crate) struct Pipelines {
     soft_kernels: Vec<&'static str>,
     /// Without it, products take the default tiling.
     tuning: Option<SharedTuning>,
+    /// What every product takes that may be split so.
+    #[cfg(test)]
+    pub(crate) forced: Option<Tiling>,
 }
 
 impl Pipelines {
@@ -36,13 +39,24 @@ impl Pipelines {
         soft_kernels: Vec<&'static str>,
         tuning: Option<SharedTuning>,
     ) -> Self {
-        Self { device, form, soft_kernels, tuning }
+        Self {
+            device,
+            form,
+            soft_kernels,
+            tuning,
+            #[cfg(test)]
+            forced: None,
+        }
     }
 
-    /// The tiling for products of this shape.
-    pub(crate) fn tiling(&mut self, shape: &ProductShape) -> Tiling {
+    /// The tiling for products of this shape, with space for so many words of sums of parts.
+    pub(crate) fn tiling(&mut self, shape: &ProductShape, sum_words: usize) -> Tiling {
+        #[cfg(test)]
+        if let Some(tiling) = self.forced.filter(|tiling| shape.may_split(tiling, sum_words)) {
+            return tiling;
+        }
         match self.tuning.clone() {
-            Some(tuning) => tuning.tiling(self, shape),
+            Some(tuning) => tuning.tiling(self, shape, sum_words),
             None => Tiling::DEFAULT,
         }
     }

@@ -4,7 +4,7 @@ use super::compile::Pipelines;
 use super::model::{Block, Linear, Model};
 use super::ops;
 use super::ops::attention::Scores;
-use super::ops::matmul::{Matrix, Packed, Rounding};
+use super::ops::matmul::{Matrix, Packed, Rounding, Way};
 use super::ops::rope::HeadLayout;
 use super::program::{Dispatch, NO_SLOT};
 use super::tiling::ProductShape;
@@ -81,9 +81,16 @@ impl<'a> Recorder<'a> {
     }
 
     /// Writes the products of left batch i and right batch i / `right_share` to the matrices of `out`.
-    pub(crate) fn product(&mut self, left: &Packed, right: &Packed, right_share: usize, out: &Matrix, slot: u32) {
-        let tiling = self.pipelines.tiling(&ProductShape::of(left, right));
-        self.push_all(ops::matmul::matmul(left, right, right_share, out, (slot, tiling)));
+    pub(crate) fn products(&mut self, left: &Packed, right: &Packed, right_share: usize, out: &Matrix, slot: u32) {
+        let way = Way { tiling: self.pipelines.tiling(&ProductShape::of(left, right), 0), sums: None };
+        self.push_all(ops::matmul::matmul(left, right, right_share, out, (slot, way)));
+    }
+
+    /// Writes the product of a linear map, outside of attention: its scores' place is free for sums of parts.
+    pub(crate) fn product(&mut self, left: &Packed, right: &Packed, out: &Matrix, slot: u32) {
+        let sums = &self.workspace.scores;
+        let way = Way { tiling: self.pipelines.tiling(&ProductShape::of(left, right), sums.len), sums: Some(sums) };
+        self.push_all(ops::matmul::matmul(left, right, 1, out, (slot, way)));
     }
 
     /// Packs `matrix` into `space`.
@@ -116,7 +123,7 @@ impl<'a> Recorder<'a> {
             self.pack(&matrix, Along::Columns, digits, Rounding::Nearest, saved);
         }
         let out = Matrix::whole(y, 0, rows, linear.rows);
-        self.product(&left, &linear.forward, 1, &out, slot);
+        self.product(&left, &linear.forward, &out, slot);
     }
 
     /// Records everything from tokens to logits.
@@ -306,7 +313,7 @@ impl<'a> Recorder<'a> {
         let keys = self.head_matrices(&saved.keys, chunk.first_key_head, chunk.key_heads);
         let right = self.pack(&keys, Along::Rows, digits, Rounding::Nearest, &workspace.right);
         let out = self.score_matrices(&workspace.scores, chunk);
-        self.product(&left, &right, chunk.group, &out, NO_SLOT);
+        self.products(&left, &right, chunk.group, &out, NO_SLOT);
         self.push(self.scores(chunk).softmax(&workspace.scores, slot));
     }
 
@@ -319,6 +326,6 @@ impl<'a> Recorder<'a> {
         let values = self.head_matrices(&saved.values, chunk.first_key_head, chunk.key_heads);
         let right = self.pack(&values, Along::Columns, digits, Rounding::Nearest, &workspace.right);
         let out = self.head_matrices(&workspace.heads, chunk.first_query_head(), chunk.query_heads());
-        self.product(&left, &right, chunk.group, &out, slot);
+        self.products(&left, &right, chunk.group, &out, slot);
     }
 }

@@ -15,6 +15,7 @@ pub(crate) enum Kernel {
         stochastic: bool,
     },
     Matmul(Product),
+    MatmulSum,
     /// The product as one would write it first, for comparisons of speed.
     MatmulNaive,
     RmsNorm,
@@ -90,6 +91,7 @@ const EXCHANGE_SHARED: &str = part!("exchange_shared");
 const HASH: &str = part!("hash");
 const QUANTIZE: &str = part!("quantize");
 const PACK: &str = part!("pack");
+const ROUND_SUM: &str = part!("round_sum");
 const SOFTMAX: &str = part!("softmax");
 const CAUSAL: &str = part!("causal");
 const ADAMW_UPDATE: &str = part!("adamw_update");
@@ -143,6 +145,7 @@ impl Kernel {
             Self::Adamw,
             Self::GemmOperand,
             Self::GemmFold,
+            Self::MatmulSum,
             Self::MatmulNaive,
         ];
         for digits in [1, 2] {
@@ -152,7 +155,7 @@ impl Kernel {
         }
         // The other numbers of digits differ in constants alone.
         for tiling in Tiling::all() {
-            let product = |digits, wide| Product { left_digits: digits, right_digits: digits, wide, tiling };
+            let product = |digits, wide| Product::new([digits, digits], wide, tiling);
             kernels.extend([Self::Matmul(product(1, false)), Self::Matmul(product(2, true))]);
         }
         kernels
@@ -162,7 +165,8 @@ impl Kernel {
         match self {
             Self::PackRows { .. } => source!("pack_rows", "rrww", HASH, QUANTIZE, PACK, EXCHANGE, ROWS),
             Self::PackColumns { .. } => source!("pack_columns", "rrww", HASH, QUANTIZE, PACK, EXCHANGE, ROWS),
-            Self::Matmul(_) => source!("matmul", "rrrrw"),
+            Self::Matmul(_) => source!("matmul", "rrrrw", ROUND_SUM),
+            Self::MatmulSum => source!("matmul_sum", "rrrw", ROUND_SUM, ELEMENTS),
             Self::MatmulNaive => source!("matmul_naive", "rrrrw", ELEMENTS),
             Self::RmsNorm => source!("rms_norm", "rrww", FUNCTIONS, EXCHANGE, TREE, ROWS),
             Self::RmsNormBackward => source!("rms_norm_backward", "rrrrw", EXCHANGE, TREE, ROWS),

@@ -1,9 +1,11 @@
 //! What training takes of a device's memory, told before any is asked for. Counts what
 //! `model.rs`, `workspace.rs` and the engine allocate.
 
-use super::ops::matmul::packed_words;
+use super::ops::matmul::{packed_words, window_words_min};
 use super::pass::SLOTS;
+use super::tiling::PIECE;
 use super::workspace::{Extent, left_extent, right_extent};
+use crate::buffers::WINDOW_STEP;
 use crate::cpu::adamw::NORM_BLOCK;
 use crate::device::{DeviceError, DeviceReport};
 use crate::model::config::ModelConfig;
@@ -31,10 +33,14 @@ fn windowed(tensor: &'static str, count: usize, words: usize) -> Buffers {
     Buffers { tensor, count, words, windowed: true }
 }
 
-/// Digits and exponents of a packed matrix.
-fn packed(count: usize, rows: usize, k: usize, digits: u8) -> [Buffers; 2] {
+/// Digits and exponents of a packed matrix, and the rows of it that are bound at once at least.
+fn packed(count: usize, rows: usize, k: usize, digits: u8) -> [Buffers; 3] {
     let words = packed_words(rows, k, digits.into(), 1);
-    [whole("packed digits", count, words), whole("packed exponents", count, rows)]
+    [
+        windowed("packed digits", count, words),
+        windowed("packed exponents", count, rows),
+        whole("rows of packed digits", 0, words.min(window_words_min(k, digits.into()))),
+    ]
 }
 
 /// All that an engine holds between passes; the largest first.
@@ -83,17 +89,45 @@ fn of_pass(config: &ModelConfig, spec: &ArithmeticSpec, extent: &Extent) -> Vec<
         whole("attention heads", 2, tokens * queries),
         whole("SwiGLU output", 1, tokens * inner),
         windowed("logits", 1, tokens * config.vocab_size),
+        whole("rows of logits", 0, PIECE.min(tokens) * config.vocab_size + WINDOW_STEP),
         whole("tokens", 4, tokens),
-        whole("packed digits", 1, left_words),
-        whole("packed exponents", 1, left_scales),
-        whole("packed digits", 1, right_words),
-        whole("packed exponents", 1, right_scales),
+        windowed("packed digits", 1, left_words),
+        windowed("packed exponents", 1, left_scales),
+        windowed("packed digits", 1, right_words),
+        windowed("packed exponents", 1, right_scales),
+        whole("attention heads at once", 0, query_heads * extent.words_of_head(config) + WINDOW_STEP),
     ];
+    // The longest of what is packed along the rows and along the tokens.
+    let (longest, digits) = (config.vocab_size.max(2 * inner).max(tokens), spec.logit_gradient_digits);
+    buffers.push(whole("rows of packed digits", 0, left_words.min(window_words_min(longest, digits.into()))));
     let digits = spec.activation_digits;
     for (count, width) in [(2 * blocks + 1, hidden), (blocks, queries), (blocks, inner)] {
         buffers.extend(packed(count, width, tokens, digits));
     }
     buffers
+}
+
+/// Refuses what the device cannot hold in one buffer, or bind.
+fn check(buffers: &[Buffers], device: &DeviceReport, advice: impl Fn() -> String) -> Result<(), DeviceError> {
+    for &Buffers { tensor, words, windowed, .. } in buffers {
+        let needed_bytes = 4 * words as u64;
+        let own_max = if windowed { u64::MAX } else { device.binding_bytes_max };
+        let limit_bytes = own_max.min(device.buffer_bytes_max);
+        if needed_bytes > limit_bytes {
+            return Err(DeviceError::Binding { tensor, needed_bytes, limit_bytes, advice: advice() });
+        }
+    }
+    Ok(())
+}
+
+/// The largest number under `end` that fits, where all smaller ones do.
+fn largest(end: usize, fits: impl Fn(&usize) -> bool) -> usize {
+    let (mut fitting, mut end) = (0, end);
+    while fitting + 1 < end {
+        let middle = fitting.midpoint(end);
+        if fits(&middle) { fitting = middle } else { end = middle }
+    }
+    fitting
 }
 
 /// Plans training of a valid model on a device.
@@ -113,16 +147,25 @@ pub(crate) fn plan(
         logit_rows: spec.micro_batch_tokens(),
         training: true,
         recomputes,
+        binding_words_max: device.binding_words_max(),
     };
     let model = of_model(config, spec);
     let passes = [false, true].map(|recomputes| of_pass(config, spec, &extent(recomputes)));
-    for Buffers { tensor, words, windowed, .. } in model.iter().chain(&passes[0]) {
-        let needed_bytes = 4 * *words as u64;
-        let limit_bytes = if *windowed { device.buffer_bytes_max } else { device.binding_bytes_max };
-        if needed_bytes > limit_bytes {
-            return Err(DeviceError::Binding { tensor, needed_bytes, limit_bytes });
+    let smaller = "choose a smaller model, or the native CPU";
+    check(&model, device, || smaller.to_owned())?;
+    check(&passes[0], device, || {
+        let fits = |sequences: &usize| {
+            let pass = of_pass(config, spec, &Extent { sequences: *sequences, ..extent(false) });
+            check(&pass, device, String::new).is_ok()
+        };
+        let length = spec.sequence_length;
+        match largest(spec.micro_batch_sequences, fits) {
+            0 => format!("not even one sequence of {length} tokens fits: choose shorter ones, or {smaller}"),
+            most => {
+                format!("micro-batches of up to {most} sequences of {length} tokens fit: choose such, or {smaller}")
+            }
         }
-    }
+    })?;
     let bytes = |buffers: &[Buffers]| -> u64 { buffers.iter().map(|b| 4 * (b.count * b.words) as u64).sum() };
     let memory_bytes = device.memory_bytes.unwrap_or(u64::MAX);
     let [keeping, recomputing] = [0, 1].map(|pass| bytes(&model) + bytes(&passes[pass]));

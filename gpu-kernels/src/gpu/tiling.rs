@@ -43,6 +43,9 @@ pub(crate) struct Tiling {
     pub(crate) operands: Operands,
     /// What is multiplied.
     pub(crate) terms: Terms,
+    /// Parts of the contracted axis, each summed by workgroups of its own; `matmul_sum` adds them
+    /// up. It gives more workgroups to a result that is small beside the length of its sums.
+    pub(crate) splits: u8,
 }
 
 /// Lanes that every subgroup has which passes operands on.
@@ -53,7 +56,21 @@ pub(crate) const PIECE: usize = 16;
 impl Tiling {
     const fn new(thread: [u8; 2], group: [u8; 2], operands: Operands) -> Self {
         let ([rows, columns], [down, across]) = (thread, group);
-        Self { rows, columns, down, across, operands, terms: Terms::Integers }
+        Self { rows, columns, down, across, operands, terms: Terms::Integers, splits: 1 }
+    }
+
+    const fn split(self, splits: u8) -> Self {
+        Self { splits, ..self }
+    }
+
+    /// The same without parts of the contracted axis.
+    pub(crate) const fn whole(self) -> Self {
+        self.split(1)
+    }
+
+    /// Words that the sums of all parts take for a result of so many elements; none without parts.
+    pub(crate) fn sum_words(&self, elements: usize) -> usize {
+        if self.splits == 1 { 0 } else { elements * usize::from(self.splits) }
     }
 
     const fn in_floats(self) -> Self {
@@ -65,7 +82,7 @@ impl Tiling {
 
     /// What is worth a measurement on graphics hardware: large tiles save reads, small
     /// ones keep more of it busy.
-    const HARDWARE: [Self; 8] = [
+    const HARDWARE: [Self; 11] = [
         Self::new([8, 8], [8, 8], Operands::Shared(2)),
         Self::new([8, 8], [16, 16], Operands::Shared(2)),
         Self::new([8, 4], [16, 16], Operands::Shared(2)),
@@ -74,11 +91,17 @@ impl Tiling {
         Self::new([8, 4], [1, 64], Operands::Shuffled),
         Self::new([4, 4], [8, 8], Operands::Direct),
         Self::new([8, 8], [16, 16], Operands::Shared(2)).in_floats(),
+        Self::DEFAULT.split(8),
+        Self::new([8, 8], [8, 8], Operands::Shared(2)).split(4),
+        Self::new([8, 8], [8, 8], Operands::Shared(2)).split(16),
     ];
 
     /// On a processor: reads are what costs, and shared memory is read like any other.
-    const SOFTWARE: [Self; 2] =
-        [Self::new([16, 4], [1, 8], Operands::Shuffled).in_floats(), Self::new([8, 4], [1, 8], Operands::Shuffled)];
+    const SOFTWARE: [Self; 3] = [
+        Self::new([16, 4], [1, 8], Operands::Shuffled).in_floats(),
+        Self::new([8, 4], [1, 8], Operands::Shuffled),
+        Self::new([16, 4], [1, 8], Operands::Shuffled).in_floats().split(4),
+    ];
 
     /// All that may be used on a device: the default, then those worth a measurement.
     pub(crate) fn candidates(software: bool, subgroups: bool) -> Vec<Self> {
@@ -102,7 +125,7 @@ impl Tiling {
     /// Workgroups for `batches` products of `rows` × `columns`.
     pub(crate) fn groups(&self, rows: usize, columns: usize, batches: usize) -> usize {
         let [tile_rows, tile_columns] = self.tile();
-        batches * rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns)
+        usize::from(self.splits) * batches * rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns)
     }
 }
 
@@ -114,7 +137,8 @@ impl std::fmt::Display for Tiling {
             Operands::Shuffled => "shuffled".to_owned(),
         };
         let terms = if self.terms == Terms::Floats { ", floats" } else { "" };
-        write!(f, "{}x{} by {}x{} threads, {operands}{terms}", self.rows, self.columns, self.down, self.across)
+        write!(f, "{}x{} by {}x{} threads, {operands}{terms}", self.rows, self.columns, self.down, self.across)?;
+        if self.splits > 1 { write!(f, ", sums in {} parts", self.splits) } else { Ok(()) }
     }
 }
 
@@ -134,9 +158,16 @@ impl ProductShape {
         let digits = [left.digits, right.digits];
         Self { rows: left.rows, columns: right.rows, k: left.k, batches: left.batches, digits }
     }
+
+    /// Whether products of this shape may be computed by the tiling with space for so many words of
+    /// sums of parts: one product, whose sums do not need more than 32 bits.
+    pub(crate) fn may_split(&self, tiling: &Tiling, sum_words: usize) -> bool {
+        let narrow = self.batches == 1 && !is_wide(self.digits[0], self.digits[1], self.k);
+        tiling.splits == 1 || (narrow && tiling.sum_words(self.rows * self.columns) <= sum_words)
+    }
 }
 
-/// A product as it is compiled.
+/// A product as it is compiled; one with wide sums has no parts of the contracted axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Product {
     pub(crate) left_digits: u8,
@@ -154,9 +185,15 @@ pub(crate) fn is_wide(left_digits: usize, right_digits: usize, k: usize) -> bool
 }
 
 impl Product {
+    /// The product of operands of these digits by a tiling, or by the same without parts.
+    pub(crate) fn new([left, right]: [usize; 2], wide: bool, tiling: Tiling) -> Self {
+        let tiling = if wide { tiling.whole() } else { tiling };
+        Self { left_digits: left as u8, right_digits: right as u8, wide, tiling }
+    }
+
     /// Constants of the shader.
     pub(crate) fn header(&self, portable_dot: bool) -> String {
-        let Tiling { down, across, operands, terms, .. } = self.tiling;
+        let Tiling { down, across, operands, terms, splits, .. } = self.tiling;
         let [tile_rows, tile_columns] = self.tiling.tile();
         // Pieces after which sums are spilled: 1,024 products in f32, 65,536 in 32 bits.
         let chunk = if terms == Terms::Floats { 64 } else { 4096 };
@@ -164,7 +201,7 @@ impl Product {
             "const TILE_ROWS: u32 = {tile_rows}u;\nconst TILE_COLUMNS: u32 = {tile_columns}u;\n\
              const DOWN: u32 = {down}u;\nconst ACROSS: u32 = {across}u;\nconst THREADS: u32 = DOWN * ACROSS;\n\
              const LEFT_DIGITS: u32 = {}u;\nconst RIGHT_DIGITS: u32 = {}u;\nconst CHUNK: u32 = {chunk}u;\n\
-             const BUILTIN_DOT: bool = {};\n",
+             const BUILTIN_DOT: bool = {};\nconst SPLITS: u32 = {splits}u;\n",
             self.left_digits, self.right_digits, !portable_dot,
         );
         if let Operands::Shared(depth) = operands {
@@ -345,8 +382,11 @@ impl Product {
         text
     }
 
-    /// Scales, rounds and writes the outputs inside the matrix.
+    /// Scales, rounds and writes the outputs inside the matrix, or writes the sums of a part.
     fn write(&self) -> Vec<String> {
+        if self.tiling.splits > 1 {
+            return self.write_sums();
+        }
         let mut text: Vec<String> = self
             .each_row(|i| {
                 format!(
@@ -367,6 +407,20 @@ impl Product {
                 "if row_{i} < params.rows && column_{j} < params.columns {{\n        \
                  let value = {rounded}(sum_{i}_{j}, row_unit_{i} + column_unit_{j});\n        \
                  peak = max(peak, write(batch, row_{i}, column_{j}, value));\n    }}"
+            )
+        }));
+        text
+    }
+
+    fn write_sums(&self) -> Vec<String> {
+        let mut text: Vec<String> =
+            self.each_row(|i| format!("let row_{i} = first_row + thread_row + {i}u * DOWN;")).collect();
+        text.extend(self.each_column(|j| format!("let column_{j} = first_column + thread_column + {j}u * ACROSS;")));
+        text.extend(self.each_output(|i, j| {
+            format!(
+                "if row_{i} < params.rows && column_{j} < params.columns {{\n        \
+                 product[(split * params.rows + row_{i}) * params.columns + column_{j}] = \
+                 bitcast<u32>(sum_{i}_{j});\n    }}"
             )
         }));
         text

@@ -1,14 +1,14 @@
 //! Device memory of one pass, kept from call to call. Twin of `model/workspace.rs`.
 
 use super::ops::matmul::packed_words;
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, WINDOW_STEP};
 use crate::device::{Device, DeviceError};
 use crate::model::config::ModelConfig;
 use crate::spec::ArithmeticSpec;
 
-/// Bytes of one score matrix tensor that attention aims to stay under: it works
-/// through as many heads at a time as fit.
-const SCORE_BYTES: usize = 64 << 20;
+/// Bytes of one score matrix tensor that attention aims to stay under, if a device binds as much:
+/// it works through as many heads at a time as fit.
+const SCORE_BYTES: u64 = 64 << 20;
 
 /// A buffer of packed words and one of exponents.
 #[derive(Clone)]
@@ -20,8 +20,8 @@ pub(crate) struct PackedBuffers {
 impl PackedBuffers {
     pub(crate) fn new(device: &Device, words: usize, scales: usize) -> Result<Self, DeviceError> {
         Ok(Self {
-            words: device.allocate("packed digits", words)?,
-            scales: device.allocate("packed exponents", scales)?,
+            words: device.allocate_large("packed digits", words)?,
+            scales: device.allocate_large("packed exponents", scales)?,
         })
     }
 }
@@ -71,6 +71,8 @@ pub(crate) struct Extent {
     pub(crate) training: bool,
     /// Whether the way back computes the activations of blocks again; only in training.
     pub(crate) recomputes: bool,
+    /// Words that the device binds at once.
+    pub(crate) binding_words_max: usize,
 }
 
 impl Extent {
@@ -86,8 +88,17 @@ impl Extent {
     /// Key heads, over all sequences, that attention works on at a time.
     pub(crate) fn key_heads_at_once(&self, config: &ModelConfig) -> usize {
         let group = config.num_attention_heads / config.num_key_value_heads;
-        let bytes_each = 4 * group * self.length * self.score_stride();
-        (SCORE_BYTES / bytes_each).clamp(1, self.sequences * config.num_key_value_heads)
+        // Windows of some heads may begin behind the place where a binding does.
+        let words_max = (self.binding_words_max - WINDOW_STEP).min((SCORE_BYTES / 4) as usize);
+        let fitting = words_max / (group * self.words_of_head(config));
+        fitting.clamp(1, self.sequences * config.num_key_value_heads)
+    }
+
+    /// Words of the largest tensor of attention for each query head: its scores but for short sequences.
+    pub(crate) fn words_of_head(&self, config: &ModelConfig) -> usize {
+        let (length, head) = (self.length, config.head_dim);
+        let packed = packed_words(length, head, 2, 1).max(packed_words(head, length, 2, 1));
+        packed.max(length * self.score_stride()).max(length * head)
     }
 
     /// The query heads that belong to them.

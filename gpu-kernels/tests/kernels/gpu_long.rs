@@ -107,6 +107,37 @@ fn tensors_larger_than_a_binding_are_windowed() {
 }
 
 #[test]
+fn packed_operands_larger_than_a_binding_are_windowed() {
+    let Some(device) = admitted() else { return };
+    let limit_bytes = 64 << 10;
+    let device = device.with_binding_limit(limit_bytes as u64).unwrap();
+    let spec = ArithmeticSpec { micro_batch_sequences: 3, sequence_length: 25, weight_digits: 2, ..spec() };
+    let model = ModelConfig { vocab_size: 500, hidden_size: 150, num_hidden_layers: 1, ..tiny_model() };
+    // The head packed either way and the packed gradient of the logits take more than 64 KiB each.
+    assert!(2 * model.vocab_size * model.hidden_size > limit_bytes);
+    assert!(usize::from(spec.logit_gradient_digits) * model.vocab_size * spec.micro_batch_tokens() > limit_bytes);
+    let tokens: Vec<u32> = (0..3 * 26).map(|place| (place * place / 3 + place / 5) % 500).collect();
+    for tie_word_embeddings in [true, false] {
+        let model = ModelConfig { tie_word_embeddings, ..model.clone() };
+        let mut gpu = GpuEngine::new(model.clone(), optimizer(), spec.clone(), &device).unwrap();
+        let mut native = engine(model, spec.clone(), 1, SimdPath::Auto);
+        gpu.initialize(RUN_SEED).unwrap();
+        native.initialize(RUN_SEED);
+        for step in 0..2 {
+            let (key, numbers) =
+                (MicroBatchKey { run_seed: RUN_SEED, step, micro_batch: 0 }, StepNumbers::in_order(step));
+            let expected = native.accumulate_gradient(&tokens, 3, &key).unwrap();
+            assert_eq!(gpu.accumulate_gradient(&tokens, 3, &key).unwrap(), expected);
+            native.apply_own_gradient(1, numbers).unwrap();
+            gpu.apply_own_gradient(1, numbers).unwrap();
+            assert_eq!(gpu.parameter_hash().unwrap(), native.parameter_hash());
+        }
+        assert_eq!(gpu.evaluate(&tokens, 3).unwrap(), native.evaluate(&tokens, 3).unwrap());
+        assert_eq!(gpu.next_token_logits(&tokens[..9]).unwrap(), native.next_token_logits(&tokens[..9]).unwrap());
+    }
+}
+
+#[test]
 fn tilings_are_measured_once_and_kept_and_a_damaged_file_is_not_believed() {
     let Some(device) = device() else { return };
     let folder = folder("tuning");
@@ -148,9 +179,19 @@ fn limits_that_no_device_has_are_refused() {
     assert!(device.clone().with_binding_limit((64 << 10) - 1).is_err());
     let spec = ArithmeticSpec { sequence_length: 60, ..spec() };
     let small = device.with_binding_limit(64 << 10).unwrap();
-    // What is not windowed must fit: a row of gate and up for each token.
-    let wide = ModelConfig { intermediate_size: 200, ..tiny_model() };
-    let found = GpuEngine::new(wide, optimizer(), spec, &small).err();
-    let refused = matches!(found, Some(EngineError::Device(DeviceError::Binding { tensor: "gate and up", .. })));
-    assert!(refused, "{found:?}");
+    let open = |inner, sequences| {
+        let model = ModelConfig { intermediate_size: inner, ..tiny_model() };
+        let spec = ArithmeticSpec { micro_batch_sequences: sequences, ..spec.clone() };
+        GpuEngine::new(model, optimizer(), spec, &small).map(|_| ())
+    };
+    // What is not windowed must fit: a row of gate and up for each token, so one of 102 numbers for each of 160.
+    let refused = |inner, sequences, advice: &str| {
+        let error = open(inner, sequences).unwrap_err();
+        let is_named = matches!(error, EngineError::Device(DeviceError::Binding { tensor: "gate and up", .. }));
+        assert!(is_named && error.to_string().contains(advice), "{error}");
+    };
+    refused(51, 6, "up to 2 sequences of 60 tokens");
+    refused(51, 3, "up to 2 sequences of 60 tokens");
+    open(51, 2).unwrap();
+    refused(200, 3, "not even one sequence of 60 tokens");
 }

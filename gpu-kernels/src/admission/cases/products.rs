@@ -8,7 +8,7 @@ use crate::cpu::pack::{Along, PANEL, Packing, View};
 use crate::cpu::quantize::{self, digit_of, quantize_line, scale_of};
 use crate::error::EngineError;
 use crate::gpu::ops;
-use crate::gpu::ops::matmul::{Matrix, Packed, Rounding, packed_words};
+use crate::gpu::ops::matmul::{Matrix, Packed, Rounding, Way, packed_words};
 use crate::gpu::tiling::{PIECE, Tiling};
 
 pub(super) fn pack_rows(bench: &mut Bench) -> Cases {
@@ -167,7 +167,9 @@ fn product_outcomes(
     let mut outcomes = Vec::new();
     for &tiling in tilings {
         let out = Matrix::whole(&bench.garbage(m * n)?, 0, m, n);
-        let product = ops::matmul::matmul(&left, &right, 1, &out, (SLOT, tiling));
+        let sums = bench.garbage(tiling.sum_words(m * n).max(1))?;
+        let way = Way { tiling, sums: Some(&sums) };
+        let product = ops::matmul::matmul(&left, &right, 1, &out, (SLOT, way));
         let found = bench.run(&product, &[&out.buffer])?;
         outcomes.push(Outcome { found, expected: expect(&[&c], peak) });
     }

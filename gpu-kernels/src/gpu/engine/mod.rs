@@ -332,7 +332,8 @@ impl GpuEngine {
 mod tests {
     use super::*;
     use crate::device::software_adapter;
-    use crate::gpu::kernel::Form;
+    use crate::gpu::kernel::{Form, Kernel};
+    use crate::gpu::tiling::Tiling;
     use crate::model::step::{MicroBatchKey, StepNumbers};
     use std::sync::atomic::Ordering::Relaxed;
 
@@ -413,6 +414,42 @@ mod tests {
         let mut quick = engine(&device);
         step(&mut quick);
         assert!(pieces(&slow) > pieces(&quick), "{} dispatches instead of {}", pieces(&slow), pieces(&quick));
+    }
+
+    #[test]
+    fn sums_in_parts_give_the_same_bits() {
+        let Some(device) = software_adapter() else { return };
+        let config = ModelConfig { hidden_size: 40, intermediate_size: 24, num_attention_heads: 2, ..config() };
+        let config = ModelConfig { max_position_embeddings: 40, ..config };
+        let spec = ArithmeticSpec { micro_batch_sequences: 2, sequence_length: 40, ..ArithmeticSpec::default() };
+        let tokens: Vec<u32> = (0..2 * 41).map(|place| place * place % 7).collect();
+        let train = |splits| {
+            let mut pipelines = Pipelines::new(device.clone(), Form::default(), Vec::new(), None);
+            pipelines.forced = Some(Tiling { splits, ..Tiling::DEFAULT });
+            let optimizer = OptimizerConfig::default();
+            let mut engine =
+                GpuEngine::with_pipelines(config.clone(), optimizer, spec.clone(), pipelines, Recompute::Auto).unwrap();
+            engine.initialize([1; 32]).unwrap();
+            let mut losses = Vec::new();
+            for step in 0..2 {
+                losses.push(engine.accumulate_gradient(&tokens, 2, &MicroBatchKey { step, ..KEY }).unwrap());
+                engine.apply_own_gradient(1, StepNumbers::in_order(step)).unwrap();
+            }
+            let kernels = engine
+                .passes
+                .last()
+                .map_or(0, |pass| pass.program.steps.iter().filter(|step| step.kernel == Kernel::MatmulSum).count());
+            (losses, engine.parameter_hash().unwrap(), engine.optimizer_hash().unwrap(), kernels)
+        };
+        let whole = train(1);
+        assert_eq!(whole.3, 0);
+        // Forward, way back and weight gradient of five linear maps, as far as the sums find space: in
+        // three parts those of gate and up do not. There may be more parts than pieces of 16.
+        for (splits, least) in [(2, 15), (3, 14), (16, 4)] {
+            let (losses, parameters, optimizer, kernels) = train(splits);
+            assert_eq!((&losses, parameters, optimizer), (&whole.0, whole.1, whole.2), "{splits} parts");
+            assert!((least..=15).contains(&kernels), "{kernels} products in {splits} parts");
+        }
     }
 
     #[test]

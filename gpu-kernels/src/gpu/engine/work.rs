@@ -218,6 +218,7 @@ impl GpuEngine {
             logit_rows: if purpose == Purpose::NextToken { 1 } else { batch.tokens() },
             training: purpose == Purpose::Train,
             recomputes: purpose == Purpose::Train && self.recomputes,
+            binding_words_max: self.device.report().binding_words_max(),
         };
         let gradient = GradientBuffers { micro: &self.micro_gradient, sum: &self.gradient };
         let place = (extent, purpose);

@@ -1,9 +1,10 @@
 //! Times tilings on a product of a class.
 
 use super::ProductClass;
+use crate::buffers::Buffer;
 use crate::device::{Device, DeviceError};
 use crate::gpu::compile::Pipelines;
-use crate::gpu::ops::matmul::{Matrix, Packed, matmul, packed_words};
+use crate::gpu::ops::matmul::{Matrix, Packed, Way, matmul, packed_words};
 use crate::gpu::program::{NO_SLOT, Program};
 use crate::gpu::tiling::Tiling;
 use std::time::{Duration, Instant};
@@ -54,6 +55,7 @@ struct Specimen {
     left: Packed,
     right: Packed,
     out: Matrix,
+    sums: Buffer,
 }
 
 impl Specimen {
@@ -62,7 +64,7 @@ impl Specimen {
         device: &Device,
         class: ProductClass,
         [left_digits, right_digits]: [usize; 2],
-        multiply_adds: u64,
+        (multiply_adds, tilings): (u64, &[Tiling]),
     ) -> Result<Self, DeviceError> {
         let ProductClass { mut rows, mut columns, depth, mut batches, .. } = class;
         let size = |rows: usize, columns: usize, batches: usize| (rows * columns) as u64 * (depth * batches) as u64;
@@ -79,7 +81,9 @@ impl Specimen {
         };
         let out = device.allocate("a specimen's product", rows * columns * batches)?;
         let out = Matrix { batches, ..Matrix::whole(&out, 0, rows, columns) };
-        Ok(Self { left: operand(rows, left_digits)?, right: operand(columns, right_digits)?, out })
+        let sum_words = tilings.iter().map(|tiling| tiling.sum_words(rows * columns)).max().unwrap_or(0);
+        let sums = device.allocate("a specimen's sums", sum_words)?;
+        Ok(Self { left: operand(rows, left_digits)?, right: operand(columns, right_digits)?, out, sums })
     }
 
     fn multiply_adds(&self) -> u64 {
@@ -88,7 +92,8 @@ impl Specimen {
 
     fn program(&self, pipelines: &mut Pipelines, tiling: Tiling) -> Result<Program, DeviceError> {
         let flags = pipelines.device.allocate("check flags", 1)?;
-        let dispatches = matmul(&self.left, &self.right, 1, &self.out, (NO_SLOT, tiling));
+        let way = Way { tiling, sums: Some(&self.sums) };
+        let dispatches = matmul(&self.left, &self.right, 1, &self.out, (NO_SLOT, way));
         Program::new(pipelines, &flags, &dispatches)
     }
 }
@@ -97,7 +102,8 @@ fn time(pipelines: &Pipelines, program: &Program) -> Result<Duration, DeviceErro
     Ok(program.time(&pipelines.device)?.into_iter().map(|(_, time)| time).sum())
 }
 
-/// Times `tilings` on a product of the class.
+/// Times `tilings` on a product of the class. Parts of the contracted axis are worth their sums where a
+/// result is too small to fill a device, so they are only timed on a product of the class's own size.
 pub(super) fn measure(
     pipelines: &mut Pipelines,
     class: ProductClass,
@@ -107,7 +113,7 @@ pub(super) fn measure(
     let device = pipelines.device.clone();
     let mut limit = MULTIPLY_ADDS;
     let specimen = loop {
-        let specimen = Specimen::new(&device, class, digits, limit)?;
+        let specimen = Specimen::new(&device, class, digits, (limit, tilings))?;
         let program = specimen.program(pipelines, Tiling::DEFAULT)?;
         time(pipelines, &program)?;
         if time(pipelines, &program)? >= TIME_MIN || specimen.multiply_adds() < limit {
@@ -115,6 +121,8 @@ pub(super) fn measure(
         }
         limit *= 4;
     };
+    let own_size = specimen.multiply_adds() == class.multiply_adds();
+    let tilings: Vec<Tiling> = tilings.iter().copied().filter(|tiling| tiling.splits == 1 || own_size).collect();
     let programs = tilings.iter().map(|&tiling| specimen.program(pipelines, tiling));
     let programs = programs.collect::<Result<Vec<_>, _>>()?;
     // The first run pays for what is set up lazily.

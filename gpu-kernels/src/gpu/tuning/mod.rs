@@ -28,6 +28,10 @@ const HARDWARE_TIME_MAX: Duration = Duration::from_secs(6);
 const SIDES: std::ops::RangeInclusive<usize> = 16..=4096;
 /// Batches of the last class.
 const BATCHES_MAX: usize = 256;
+/// Terms of each part of a split axis, at least.
+const SPLIT_DEPTH_MIN: usize = 64;
+/// Words that sums of parts take at most in a measurement.
+const SUM_WORDS_MAX: usize = 1 << 22;
 /// Classes that are kept.
 const CLASSES_MAX: usize = 1024;
 
@@ -57,6 +61,19 @@ impl ProductClass {
             batches: shape.batches.next_power_of_two().min(BATCHES_MAX),
             wide: is_wide(left, right, shape.k),
         }
+    }
+
+    /// Multiply-adds of the largest product.
+    fn multiply_adds(&self) -> u64 {
+        (self.rows * self.columns) as u64 * (self.depth * self.batches) as u64
+    }
+
+    /// Whether this tiling is worth a measurement: parts are, of an axis that is long enough for them
+    /// and for results that are small enough.
+    fn may_take(&self, tiling: &Tiling) -> bool {
+        let single = self.batches == 1 && !self.wide;
+        let long = self.depth >= SPLIT_DEPTH_MIN * usize::from(tiling.splits);
+        tiling.splits == 1 || (single && long && tiling.sum_words(self.rows * self.columns) <= SUM_WORDS_MAX)
     }
 
     /// How far apart two classes are, in doublings of sides.
@@ -91,6 +108,8 @@ pub struct TunedClass {
     /// What was measured, the fastest first.
     pub times: Vec<TilingTime>,
     pub(crate) tiling: Tiling,
+    /// The fastest without parts of the contracted axis, for want of space for their sums.
+    pub(crate) whole: Tiling,
 }
 
 /// Whether a tiling gives the known answers for operands of these digits.
@@ -149,9 +168,9 @@ impl SharedTuning {
         self.lock().known.classes.clone()
     }
 
-    /// The tiling for products of this shape, measured now if it is worth that. If the device fails
-    /// meanwhile, whatever is done next says so.
-    pub(crate) fn tiling(&self, pipelines: &mut Pipelines, shape: &ProductShape) -> Tiling {
+    /// The tiling for products of this shape with space for so many words of sums of parts, measured
+    /// now if it is worth that. If the device fails meanwhile, whatever is done next says so.
+    pub(crate) fn tiling(&self, pipelines: &mut Pipelines, shape: &ProductShape, sum_words: usize) -> Tiling {
         let mut tuning = self.lock();
         let class = ProductClass::of(shape);
         if class.wide && shape.digits == [1, 1] {
@@ -166,7 +185,10 @@ impl SharedTuning {
             tuning.spent += start.elapsed();
         }
         let nearest = tuning.known.classes.iter().min_by_key(|entry| entry.class.distance(&class));
-        let tiling = nearest.map_or(Tiling::DEFAULT, |entry| entry.tiling);
+        // Whether parts pay depends on the very shape.
+        let may_split = |entry: &TunedClass| entry.class == class && shape.may_split(&entry.tiling, sum_words);
+        let of_entry = |entry: &TunedClass| if may_split(entry) { entry.tiling } else { entry.whole };
+        let tiling = nearest.map_or(Tiling::DEFAULT, of_entry);
         if tuning.is_right(pipelines, tiling, shape.digits) { tiling } else { Tiling::DEFAULT }
     }
 }
@@ -178,10 +200,11 @@ impl Tuning {
 
     /// Measures a class, and keeps what was found.
     fn tune(&mut self, pipelines: &mut Pipelines, class: ProductClass, digits: [usize; 2]) {
-        let right: Vec<Tiling> =
-            pipelines.tilings().into_iter().filter(|&tiling| self.is_right(pipelines, tiling, digits)).collect();
+        let candidates = pipelines.tilings().into_iter().filter(|tiling| class.may_take(tiling));
+        let right: Vec<Tiling> = candidates.filter(|&tiling| self.is_right(pipelines, tiling, digits)).collect();
         let Ok(found) = measure(pipelines, class, digits, &right) else { return };
-        let Some(&(tiling, _)) = found.times.first() else { return };
+        let fastest = |whole: bool| found.times.iter().find(|(tiling, _)| !whole || tiling.splits == 1);
+        let (Some(&(tiling, _)), Some(&(whole, _))) = (fastest(false), fastest(true)) else { return };
         let times = found.times.iter();
         let entry = TunedClass {
             class,
@@ -195,6 +218,7 @@ impl Tuning {
                 })
                 .collect(),
             tiling,
+            whole,
         };
         if self.known.classes.len() < CLASSES_MAX {
             self.known.classes.push(entry);
@@ -251,5 +275,26 @@ mod tests {
         assert_eq!(class.distance(&class), 0);
         assert_eq!(class.distance(&ProductClass { rows: 256, batches: 8, ..class }), 3);
         assert!(class.distance(&ProductClass { wide: true, ..class }) > 5);
+    }
+
+    #[test]
+    fn only_single_products_with_long_axes_and_small_results_are_split() {
+        let class = ProductClass { rows: 256, columns: 128, depth: 1024, batches: 1, wide: false };
+        let split = Tiling { splits: 8, ..Tiling::DEFAULT };
+        assert!(class.may_take(&split));
+        for other in [
+            ProductClass { batches: 2, ..class },
+            ProductClass { wide: true, ..class },
+            ProductClass { depth: 256, ..class },
+            ProductClass { rows: 4096, columns: 256, ..class },
+        ] {
+            assert!(other.may_take(&Tiling::DEFAULT) && !other.may_take(&split), "{other:?}");
+        }
+        let shape = ProductShape { rows: 256, columns: 128, k: 1024, batches: 1, digits: [1, 1] };
+        assert!(shape.may_split(&split, 8 * 256 * 128) && !shape.may_split(&split, 8 * 256 * 128 - 1));
+        assert!(!shape.may_split(&split, 0) && shape.may_split(&Tiling::DEFAULT, 0));
+        // Two digits with one: 16,384 · 127 · k reaches 2³¹.
+        assert!(ProductShape { digits: [2, 1], ..shape }.may_split(&split, 1 << 20));
+        assert!(!ProductShape { digits: [2, 1], k: 1033, ..shape }.may_split(&split, 1 << 20));
     }
 }
