@@ -89,14 +89,15 @@ fn pinned_hashes_after_twenty_steps_with_floats_made_of_integers() {
 #[test]
 fn local_rounds_on_the_device_and_beside_the_processor_are_the_pinned_ones() {
     let Some(device) = admitted() else { return };
-    let golden = LocalRounds::read();
-    let on_device = || -> Box<dyn TrainingEngine> {
-        let (model, optimizer, spec) = (golden.model.clone(), golden.optimizer.clone(), golden.arithmetic.clone());
-        Box::new(GpuEngine::new(model, optimizer, spec, &device).unwrap())
-    };
-    assert_eq!(golden.train(vec![on_device(), on_device()]).unwrap(), golden.outcome);
-    for path in SimdPath::available() {
-        assert_eq!(golden.train(vec![on_device(), golden.native(path, 1)]).unwrap(), golden.outcome, "{path:?}");
+    for golden in LocalRounds::files().map(|file| LocalRounds::read(&file)) {
+        let on_device = || -> Box<dyn TrainingEngine> {
+            let (model, optimizer, spec) = (golden.model.clone(), golden.optimizer.clone(), golden.arithmetic.clone());
+            Box::new(GpuEngine::new(model, optimizer, spec, &device).unwrap())
+        };
+        assert_eq!(golden.train(vec![on_device(), on_device()]).unwrap(), golden.outcome);
+        for path in SimdPath::available() {
+            assert_eq!(golden.train(vec![on_device(), golden.native(path, 1)]).unwrap(), golden.outcome, "{path:?}");
+        }
     }
 }
 
