@@ -76,23 +76,23 @@ pub(crate) fn directions(simd: Simd, scale: f32, gradient: &[f32], momentum: &[f
 }
 
 dispatch! {
-    fn commit_block(scale: f32, gradient: &[f32], state: (&mut [f32], &mut [f32], &mut [f32]), new: &[f32]) {
-        let (parameters, momentum, second_moment) = state;
+    fn commit_block(scale: f32, gradient: &[f32], state: (&mut [f32], &mut [f32]), new: &[f32]) {
+        let (parameters, momentum) = state;
         for (&gradient, momentum) in gradient.iter().zip(momentum) {
             *momentum = mix(*momentum, mean(gradient, scale));
         }
-        second_moment.fill(0.0);
         parameters.copy_from_slice(new);
     }
 }
 
-/// Takes the step whose new parameters have been computed: the first moment is the momentum, the second is zero.
+/// Takes the step whose new parameters have been computed: the first moment is the momentum, and the second stays zero.
 pub(crate) fn commit(simd: Simd, scale: f32, gradient: &[f32], state: State<'_>, new: &[f32]) {
-    let moments = state.first_moment.par_chunks_mut(NORM_BLOCK).zip(state.second_moment.par_chunks_mut(NORM_BLOCK));
-    let vectors = gradient.par_chunks(NORM_BLOCK).zip(state.parameters.par_chunks_mut(NORM_BLOCK)).zip(moments);
-    vectors
+    let vectors = state.parameters.par_chunks_mut(NORM_BLOCK).zip(state.first_moment.par_chunks_mut(NORM_BLOCK));
+    gradient
+        .par_chunks(NORM_BLOCK)
+        .zip(vectors)
         .zip(new.par_chunks(NORM_BLOCK))
-        .for_each(|(((g, p), (m, v)), new)| commit_block(simd, scale, g, (p, m, v), new));
+        .for_each(|((g, state), new)| commit_block(simd, scale, g, state, new));
 }
 
 dispatch! {

@@ -160,9 +160,9 @@ impl Engine {
     /// gradient is forgotten.
     ///
     /// # Errors
-    /// A wrong length, or an element that is not a number under 2⁴⁰.
+    /// A wrong length, or an element that no step leaves behind.
     pub fn load_state(&mut self, state: TrainingState) -> Result<(), EngineError> {
-        state.check(&self.layout)?;
+        state.check(&self.layout, self.optimizer.kind)?;
         let TrainingState { parameters, first_moment, second_moment } = state;
         (self.parameters, self.first_moment, self.second_moment) = (parameters, first_moment, second_moment);
         self.zero_gradient();

@@ -26,7 +26,7 @@ use std::ops::Range;
 pub(crate) const OP: &str = "muon";
 
 /// A matrix whose steps are made orthogonal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
@@ -49,7 +49,7 @@ impl Shape {
     }
 
     /// Those of this rule and their places, in the order of the flat vector.
-    pub(crate) fn all(kind: OptimizerKind, layout: &Layout) -> impl Iterator<Item = (Range<usize>, Self)> {
+    pub(crate) fn all(kind: OptimizerKind, layout: &Layout) -> impl Iterator<Item = (Range<usize>, Self)> + Clone {
         let tensors = layout.tensors().iter().filter(move |tensor| kind.orthogonalizes(tensor));
         tensors.map(|tensor| (tensor.range(), Self { rows: tensor.shape[0], columns: tensor.shape[1] }))
     }

@@ -139,7 +139,7 @@ fn a_device_with_little_memory_computes_activations_again_and_one_with_less_is_r
     };
     let wide = ModelConfig { intermediate_size: 600, ..deep() };
     let plan = |recompute, memory_bytes, binding| {
-        GpuEngine::memory_plan(&wide, &spec(), &report(memory_bytes, binding), recompute)
+        GpuEngine::memory_plan(&wide, &spec(), OptimizerKind::Adamw, &report(memory_bytes, binding), recompute)
     };
     let MemoryPlan { keeping_bytes, recomputing_bytes, .. } = plan(Recompute::Auto, None, 1 << 30).unwrap();
     assert!(recomputing_bytes < keeping_bytes);
