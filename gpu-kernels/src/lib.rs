@@ -39,5 +39,5 @@ pub use model::state::TrainingState;
 pub use model::step::{Evaluation, LossSum, MicroBatchKey, StepNumbers, StepReport};
 pub use outer::{OuterConfig, OuterOptimizer, OuterReport, OuterState};
 pub use schedule::DecayShape;
-pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig};
+pub use spec::{ARITHMETIC_VERSION, ArithmeticSpec, OptimizerConfig, OptimizerKind};
 pub use training::{LocalOutcome, LocalStep, LocalTraining, MicroBatch, TrainingEngine};

@@ -3,6 +3,7 @@
 use crate::arithmetic::from_host;
 use crate::error::EngineError;
 use crate::model::config::ModelConfig;
+use crate::model::layout::Tensor;
 use crate::schedule::DecayShape;
 use serde::{Deserialize, Serialize};
 
@@ -93,16 +94,43 @@ impl ArithmeticSpec {
     }
 }
 
-/// AdamW, gradient clipping, and a schedule of linear warm-up, a constant
+/// Which rule turns gradients into steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// AdamW (Loshchilov and Hutter, 2019) for all parameters.
+    #[default]
+    Adamw,
+    /// Muon (Jordan et al., 2024; Liu et al., arXiv:2502.16982) for the matrices of the blocks:
+    /// momentum, made orthogonal. AdamW for embedding, head and norms.
+    Muon,
+}
+
+impl OptimizerKind {
+    /// Whether all parameters are AdamW's.
+    pub fn is_adamw(&self) -> bool {
+        *self == Self::Adamw
+    }
+
+    /// Whether the steps of this tensor are made orthogonal.
+    pub fn orthogonalizes(self, tensor: &Tensor) -> bool {
+        self == Self::Muon && tensor.is_block_matrix()
+    }
+}
+
+/// The optimiser, gradient clipping, and a schedule of linear warm-up, a constant
 /// stretch and decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
+    /// Which rule it follows; AdamW where nothing is said.
+    #[serde(default, skip_serializing_if = "OptimizerKind::is_adamw")]
+    pub kind: OptimizerKind,
     /// The largest learning rate.
     pub learning_rate: f32,
-    /// Decay of the first moment.
+    /// Decay of AdamW's first moment.
     pub beta1: f32,
-    /// Decay of the second moment.
+    /// Decay of AdamW's second moment.
     pub beta2: f32,
     /// Added to the root of the second moment.
     pub epsilon: f32,
@@ -126,6 +154,7 @@ pub struct OptimizerConfig {
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
+            kind: OptimizerKind::Adamw,
             learning_rate: 3e-3,
             beta1: 0.9,
             beta2: 0.95,

@@ -8,8 +8,8 @@
 
 use manta_gpu_kernels::benchmark::{median, processor_ms};
 use manta_gpu_kernels::{
-    ArithmeticSpec, Engine, EngineOptions, MemoryPlan, MicroBatchKey, ModelConfig, OptimizerConfig, Recompute,
-    StepNumbers,
+    ArithmeticSpec, Engine, EngineOptions, MemoryPlan, MicroBatchKey, ModelConfig, OptimizerConfig, OptimizerKind,
+    Recompute, StepNumbers,
 };
 use std::time::Instant;
 
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = EngineOptions { threads: word(5, "0").parse()?, recompute, ..EngineOptions::default() };
     let spec = ArithmeticSpec { micro_batch_sequences: sequences, sequence_length: length, ..Default::default() };
     let model = base(vocab_size, length);
-    let plan = MemoryPlan::of(&model, &spec, &options);
+    let plan = MemoryPlan::of(&model, &spec, OptimizerKind::Adamw, &options);
     let before_bytes = status_bytes("VmRSS:");
     let mut engine = Engine::new(model, OptimizerConfig::default(), spec, options)?;
     engine.initialize(RUN_SEED);

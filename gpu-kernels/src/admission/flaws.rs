@@ -27,11 +27,19 @@ pub(super) fn matters(flaw: Flaw, op: &str) -> bool {
     // Single sums, or sums in an order of their own.
     let sums = ["group_sum", "embedding_gradient", "add", "sum_peak", "accumulate"];
     let without_tree = ["rope", "swiglu", "swiglu_backward", "adamw", "adamw_preview"];
+    // Nothing is added up but what has one place.
+    let without_tree = |op| without_tree.contains(&op) || (op.starts_with("muon") && op != "muon_norm");
     match flaw {
+        // A product, and nothing else.
+        Flaw::Fused if op == "muon_scale" => false,
         Flaw::Fused => !integers.contains(&op) && !sums.contains(&op),
-        Flaw::Reassociated => !integers.contains(&op) && !sums.contains(&op) && !without_tree.contains(&op),
+        Flaw::Reassociated => !integers.contains(&op) && !sums.contains(&op) && !without_tree(op),
         // Nothing that faint can reach the limit, which is all these two tell.
-        Flaw::FlushesSubnormals | Flaw::FlushesEarly if ["sum_peak", "adamw_preview"].contains(&op) => false,
+        Flaw::FlushesSubnormals | Flaw::FlushesEarly if ["sum_peak", "adamw_preview", "muon_preview"].contains(&op) => {
+            false
+        }
+        // ε is added to what they change.
+        Flaw::FlushesSubnormals | Flaw::FlushesEarly if op == "muon_norm" => false,
         // The norm of such faint gradients is 0 either way.
         Flaw::FlushesSubnormals if op == "gradient_scale" => false,
         // The product ends in `canon`.

@@ -9,7 +9,7 @@ use crate::model::config::ModelConfig;
 use crate::model::engine::Engine;
 use crate::model::options::EngineOptions;
 use crate::model::step::{MicroBatchKey, StepNumbers};
-use crate::spec::{ArithmeticSpec, OptimizerConfig};
+use crate::spec::{ArithmeticSpec, OptimizerConfig, OptimizerKind};
 use crate::training::TrainingEngine;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -70,7 +70,7 @@ fn model(hidden_size: usize, heads: (usize, usize), tie_word_embeddings: bool) -
 }
 
 /// Names, models and specifications that differ in what they reach.
-fn runs() -> Vec<(&'static str, ModelConfig, ArithmeticSpec)> {
+fn runs() -> Vec<(&'static str, ModelConfig, ArithmeticSpec, OptimizerKind)> {
     let spec = ArithmeticSpec { micro_batch_sequences: 2, sequence_length: 33, ..ArithmeticSpec::default() };
     let two = ArithmeticSpec {
         activation_digits: 2,
@@ -81,9 +81,10 @@ fn runs() -> Vec<(&'static str, ModelConfig, ArithmeticSpec)> {
         ..spec.clone()
     };
     vec![
-        ("tied, odd sizes, one digit", model(37, (3, 1), true), spec.clone()),
-        ("untied, grouped queries, default digits", model(64, (4, 2), false), spec),
-        ("untied, two digits everywhere", model(29, (2, 2), false), two),
+        ("tied, odd sizes, one digit", model(37, (3, 1), true), spec.clone(), OptimizerKind::Adamw),
+        ("Muon, untied, tall and wide matrices", model(22, (4, 1), false), spec.clone(), OptimizerKind::Muon),
+        ("untied, grouped queries, default digits", model(64, (4, 2), false), spec, OptimizerKind::Adamw),
+        ("untied, two digits everywhere", model(29, (2, 2), false), two, OptimizerKind::Adamw),
     ]
 }
 
@@ -104,8 +105,8 @@ pub fn parity_suite(device: &Device, steps: u64) -> Result<ParityReport, EngineE
         let admitted = AdmittedDevice::from_report(device.clone(), admission.clone(), None);
         report.admissions.push(admission);
         let Ok(admitted) = admitted else { continue };
-        for (name, model, spec) in runs() {
-            report.runs.push(compare(&admitted, (name, model, spec), steps)?);
+        for (name, model, spec, kind) in runs() {
+            report.runs.push(compare(&admitted, (name, model, spec, kind), steps)?);
         }
     }
     Ok(report)
@@ -114,10 +115,10 @@ pub fn parity_suite(device: &Device, steps: u64) -> Result<ParityReport, EngineE
 /// Trains the same on both.
 fn compare(
     device: &AdmittedDevice,
-    (name, model, spec): (&'static str, ModelConfig, ArithmeticSpec),
+    (name, model, spec, kind): (&'static str, ModelConfig, ArithmeticSpec, OptimizerKind),
     steps: u64,
 ) -> Result<RunReport, EngineError> {
-    let optimizer = OptimizerConfig { learning_rate: 1e-2, warmup_steps: 2, ..OptimizerConfig::default() };
+    let optimizer = OptimizerConfig { kind, learning_rate: 1e-2, warmup_steps: 2, ..OptimizerConfig::default() };
     let mut native = Engine::new(model.clone(), optimizer.clone(), spec.clone(), EngineOptions::default())?;
     let mut gpu = GpuEngine::new(model, optimizer, spec, device)?;
     let (expected, native_tokens_per_s) = trace(&mut native, steps)?;

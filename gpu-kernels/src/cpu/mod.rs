@@ -9,6 +9,7 @@ pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
 pub(crate) mod gemm;
 pub(crate) mod matmul;
+pub(crate) mod muon;
 pub(crate) mod pack;
 pub(crate) mod pool;
 pub(crate) mod quantize;

@@ -37,6 +37,12 @@ pub(crate) enum Kernel {
     GradientScale,
     AdamwPreview,
     Adamw,
+    MuonDirection,
+    MuonNorm,
+    MuonScale,
+    MuonCombine,
+    MuonPreview,
+    Muon,
     GemmOperand,
     GemmFold,
 }
@@ -95,6 +101,7 @@ const ROUND_SUM: &str = part!("round_sum");
 const SOFTMAX: &str = part!("softmax");
 const CAUSAL: &str = part!("causal");
 const ADAMW_UPDATE: &str = part!("adamw_update");
+const MUON_UPDATE: &str = part!("muon_update");
 // The entries: what a thread or a workgroup computes is up to the op.
 const ELEMENTS: &str = part!("elements");
 const ROWS: &str = part!("rows");
@@ -143,6 +150,12 @@ impl Kernel {
             Self::GradientScale,
             Self::AdamwPreview,
             Self::Adamw,
+            Self::MuonDirection,
+            Self::MuonNorm,
+            Self::MuonScale,
+            Self::MuonCombine,
+            Self::MuonPreview,
+            Self::Muon,
             Self::GemmOperand,
             Self::GemmFold,
             Self::MatmulSum,
@@ -187,6 +200,12 @@ impl Kernel {
             Self::GradientScale => source!("gradient_scale", "rw", FUNCTIONS, EXCHANGE, TREE, ROWS),
             Self::AdamwPreview => source!("adamw_preview", "rrrrr", FUNCTIONS, ELEMENTS, ADAMW_UPDATE),
             Self::Adamw => source!("adamw", "rrwww", FUNCTIONS, ELEMENTS, ADAMW_UPDATE),
+            Self::MuonDirection => source!("muon_direction", "rrrw", ELEMENTS, MUON_UPDATE),
+            Self::MuonNorm => source!("muon_norm", "rw", FUNCTIONS, EXCHANGE, TREE, ROWS),
+            Self::MuonScale => source!("muon_scale", "rrw", ELEMENTS),
+            Self::MuonCombine => source!("muon_combine", "rw", ELEMENTS),
+            Self::MuonPreview => source!("muon_preview", "rrrrr", ELEMENTS, MUON_UPDATE),
+            Self::Muon => source!("muon", "rrwww", ELEMENTS, MUON_UPDATE),
             Self::GemmOperand => source!("gemm_operand", "w", HASH, ELEMENTS),
             Self::GemmFold => source!("gemm_fold", "rw", HASH),
         }

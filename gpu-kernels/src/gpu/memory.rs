@@ -1,6 +1,7 @@
 //! What training takes of a device's memory, told before any is asked for. Counts what
 //! `model.rs`, `workspace.rs` and the engine allocate.
 
+use super::muon;
 use super::ops::matmul::{packed_words, window_words_min};
 use super::pass::SLOTS;
 use super::tiling::PIECE;
@@ -10,10 +11,11 @@ use crate::cpu::adamw::NORM_BLOCK;
 use crate::device::{DeviceError, DeviceReport};
 use crate::model::config::ModelConfig;
 use crate::model::layout::Layout;
+use crate::model::muon::Shape;
 use crate::model::options::{MemoryPlan, Recompute};
 use crate::model::step::LAYER_SITES;
 use crate::model::weights::Weights;
-use crate::spec::ArithmeticSpec;
+use crate::spec::{ArithmeticSpec, OptimizerKind};
 
 /// Some buffers of one size.
 struct Buffers {
@@ -44,7 +46,7 @@ fn packed(count: usize, rows: usize, k: usize, digits: u8) -> [Buffers; 3] {
 }
 
 /// All that an engine holds between passes; the largest first.
-fn of_model(config: &ModelConfig, spec: &ArithmeticSpec) -> Vec<Buffers> {
+fn of_model(config: &ModelConfig, spec: &ArithmeticSpec, optimizer: OptimizerKind) -> Vec<Buffers> {
     let layout = Layout::new(config);
     let mut buffers = vec![
         windowed("parameters", 1, layout.len()),
@@ -54,6 +56,13 @@ fn of_model(config: &ModelConfig, spec: &ArithmeticSpec) -> Vec<Buffers> {
         whole("check flags", 1, SLOTS),
         whole("rounding keys", 1, 2 * (config.num_hidden_layers + 1) * LAYER_SITES as usize),
     ];
+    let muon = muon::Extent::of(Shape::all(optimizer, &layout).map(|(_, shape)| shape));
+    if muon.matrix > 0 {
+        buffers.extend([windowed("directions", 1, muon.matrix), windowed("square of directions", 2, muon.square)]);
+        for [words, scales] in [muon.packed_matrix, muon.packed_square] {
+            buffers.extend([whole("packed digits", 1, words), whole("packed exponents", 1, scales)]);
+        }
+    }
     for linear in Weights::new(config, &layout).linears() {
         buffers.extend(packed(1, linear.rows, linear.columns, spec.weight_digits));
         buffers.extend(packed(1, linear.columns, linear.rows, spec.weight_digits));
@@ -137,7 +146,7 @@ fn largest(end: usize, fits: impl Fn(&usize) -> bool) -> usize {
 /// memory, where it tells how much it has.
 pub(crate) fn plan(
     config: &ModelConfig,
-    spec: &ArithmeticSpec,
+    (spec, optimizer): (&ArithmeticSpec, OptimizerKind),
     device: &DeviceReport,
     recompute: Recompute,
 ) -> Result<MemoryPlan, DeviceError> {
@@ -149,7 +158,7 @@ pub(crate) fn plan(
         recomputes,
         binding_words_max: device.binding_words_max(),
     };
-    let model = of_model(config, spec);
+    let model = of_model(config, spec, optimizer);
     let passes = [false, true].map(|recomputes| of_pass(config, spec, &extent(recomputes)));
     let smaller = "choose a smaller model, or the native CPU";
     check(&model, device, || smaller.to_owned())?;
@@ -208,12 +217,13 @@ mod tests {
         };
         let one = ArithmeticSpec { micro_batch_sequences: 2, sequence_length: 64, ..ArithmeticSpec::default() };
         let two = ArithmeticSpec { sequence_length: 50, activation_digits: 2, gradient_digits: 2, ..one.clone() };
-        for spec in [one, two] {
+        let cases = [(one.clone(), OptimizerKind::Adamw), (two, OptimizerKind::Adamw), (one, OptimizerKind::Muon)];
+        for (spec, kind) in cases {
             let used = [Recompute::Never, Recompute::Always].map(|recompute| {
-                let plan = plan(&config, &spec, device.report(), recompute).unwrap().bytes();
+                let plan = plan(&config, (&spec, kind), device.report(), recompute).unwrap().bytes();
                 let before = device.activity().buffer_bytes;
                 let pipelines = Pipelines::new(device.clone(), Form::default(), Vec::new(), None);
-                let optimizer = OptimizerConfig::default();
+                let optimizer = OptimizerConfig { kind, ..OptimizerConfig::default() };
                 let mut engine =
                     GpuEngine::with_pipelines(config.clone(), optimizer, spec.clone(), pipelines, recompute).unwrap();
                 engine.initialize([1; 32]).unwrap();

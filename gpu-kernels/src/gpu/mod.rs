@@ -9,6 +9,7 @@ mod forward;
 pub(crate) mod kernel;
 mod memory;
 mod model;
+mod muon;
 pub(crate) mod ops;
 mod optimizer;
 pub(crate) mod pace;

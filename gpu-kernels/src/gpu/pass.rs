@@ -95,8 +95,8 @@ fn record(
         recorder.push_all(ops::sum::accumulate(gradient.micro, count, gradient.sum));
     }
     let Recorder { dispatches, checks, .. } = recorder;
-    // The last two are the optimiser's.
-    assert!(checks.len() < SLOTS - 2);
+    // The last three are the optimiser's.
+    assert!(checks.len() < SLOTS - 3);
     let program = Program::new(pipelines, flags, &dispatches)?;
     Ok(Pass { extent, purpose, workspace, program, checks })
 }

@@ -9,7 +9,8 @@ use super::forward::{Batch, Purpose, TASK_ELEMENTS};
 use super::init::initialize;
 use super::input::{check_context, check_sequences, checked_batch, split_targets};
 use super::layout::Layout;
-use super::optimizer::apply;
+use super::muon::{self, Shape};
+use super::optimizer::{Scratch, apply};
 use super::options::{EngineOptions, MemoryPlan};
 use super::profile::{Laps, OpClass, Profile};
 use super::state::{OPTIMIZER_CONTEXT, PARAMETER_CONTEXT, TrainingState, hash_vectors};
@@ -59,6 +60,8 @@ pub struct Engine {
     gradient_is_zero: bool,
     /// Gradient of the micro-batch at hand; scratch of the optimiser's step.
     micro_gradient: Vec<f32>,
+    /// Empty where the optimiser needs none.
+    muon: muon::Workspace,
     weights: Weights,
     rotary: Rotary,
     workspace: Workspace,
@@ -83,7 +86,8 @@ impl Engine {
         optimizer.validate()?;
         let pool = Pool::new(options.threads)?;
         let simd = options.simd.resolve()?;
-        let plan = MemoryPlan::of(&model, &arithmetic, &EngineOptions { threads: pool.threads(), ..options });
+        let counted = EngineOptions { threads: pool.threads(), ..options };
+        let plan = MemoryPlan::of(&model, &arithmetic, optimizer.kind, &counted);
         plan.check(options.memory_bytes_max)?;
         let layout = Layout::new(&model);
         let zeros = || vec![0.0; layout.len()];
@@ -97,6 +101,7 @@ impl Engine {
             gradient: zeros(),
             gradient_is_zero: true,
             micro_gradient: zeros(),
+            muon: muon::Workspace::new(simd, Shape::all(optimizer.kind, &layout).map(|(_, shape)| shape)),
             weights: Weights::new(&model, &layout),
             rotary: Rotary::of(&model),
             workspace: Workspace::new(plan.recomputes),
@@ -155,9 +160,9 @@ impl Engine {
     /// gradient is forgotten.
     ///
     /// # Errors
-    /// A wrong length, or an element that is not a number under 2⁴⁰.
+    /// A wrong length, or an element that no step leaves behind.
     pub fn load_state(&mut self, state: TrainingState) -> Result<(), EngineError> {
-        state.check(&self.layout)?;
+        state.check(&self.layout, self.optimizer.kind)?;
         let TrainingState { parameters, first_moment, second_moment } = state;
         (self.parameters, self.first_moment, self.second_moment) = (parameters, first_moment, second_moment);
         self.zero_gradient();
@@ -301,7 +306,8 @@ impl Engine {
         }
         self.laps.start();
         let Self { simd, optimizer, layout, pool, parameters, first_moment, second_moment, peaks, .. } = self;
-        let (state, scratch) = (State { parameters, first_moment, second_moment }, &mut self.micro_gradient);
+        let state = State { parameters, first_moment, second_moment };
+        let scratch = Scratch { values: &mut self.micro_gradient, muon: &mut self.muon };
         let place = (micro_batches, step);
         let report = pool.install(|| apply(*simd, optimizer, layout, gradient_sum, place, (state, peaks), scratch))?;
         self.weights.invalidate();

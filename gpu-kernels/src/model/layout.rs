@@ -5,6 +5,9 @@
 
 use super::config::ModelConfig;
 
+/// What the names of tensors of blocks begin with.
+const BLOCKS: &str = "model.layers.";
+
 /// One parameter tensor, row-major, inside the flat vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
@@ -25,6 +28,11 @@ impl Tensor {
     /// Whether the tensor has no elements (never so for a valid model).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether it is a matrix of a block: not the embedding, not the head, no norm's weights.
+    pub fn is_block_matrix(&self) -> bool {
+        self.shape.len() == 2 && self.name.starts_with(BLOCKS)
     }
 
     /// The tensor's elements in the flat vector.
@@ -50,7 +58,7 @@ impl Layout {
         let (queries, keys) = (config.query_width(), config.key_value_width());
         layout.push("model.embed_tokens.weight".into(), &[config.vocab_size, hidden]);
         for block in 0..config.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{block}.{part}.weight");
+            let name = |part: &str| format!("{BLOCKS}{block}.{part}.weight");
             layout.push(name("input_layernorm"), &[hidden]);
             layout.push(name("self_attn.q_proj"), &[queries, hidden]);
             layout.push(name("self_attn.k_proj"), &[keys, hidden]);

@@ -8,6 +8,7 @@ pub(crate) mod forward;
 pub(crate) mod init;
 pub(crate) mod input;
 pub mod layout;
+pub(crate) mod muon;
 pub(crate) mod optimizer;
 pub mod options;
 pub mod profile;

@@ -2,11 +2,12 @@
 
 use super::config::ModelConfig;
 use super::layout::Layout;
+use super::muon::{self, Shape};
 use super::weights::Weights;
 use super::workspace::{Workspace, packed_bytes, scratch_bytes};
 use crate::cpu::simd::{Simd, SimdPath};
 use crate::error::EngineError;
-use crate::spec::ArithmeticSpec;
+use crate::spec::{ArithmeticSpec, OptimizerKind};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -93,7 +94,12 @@ impl MemoryPlan {
     /// Every tensor is counted as it is allocated; what the system's allocator and the
     /// program itself take comes on top. A path that the machine lacks counts as the
     /// portable one, which takes most.
-    pub fn of(model: &ModelConfig, arithmetic: &ArithmeticSpec, options: &EngineOptions) -> Self {
+    pub fn of(
+        model: &ModelConfig,
+        arithmetic: &ArithmeticSpec,
+        optimizer: OptimizerKind,
+        options: &EngineOptions,
+    ) -> Self {
         let simd = options.simd.resolve().unwrap_or(Simd::Portable);
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -113,7 +119,8 @@ impl MemoryPlan {
         let vectors = 5 * 4 * layout.len() as u64;
         let scratch = threads as u64 * scratch_bytes(simd, model, arithmetic);
         let angles = 4 * (arithmetic.sequence_length * model.head_dim) as u64;
-        let fixed = vectors + packed + scratch + angles;
+        let muon = muon::Workspace::bytes(simd, Shape::all(optimizer, &layout).map(|(_, shape)| shape));
+        let fixed = vectors + packed + scratch + angles + muon;
         let workspace = |recomputes| Workspace::bytes(simd, model, arithmetic, recomputes);
         Self::choose(options.recompute, fixed + workspace(false), fixed + workspace(true), options.memory_bytes_max)
     }

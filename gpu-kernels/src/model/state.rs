@@ -4,6 +4,7 @@ use super::forward::TASK_ELEMENTS;
 use super::layout::Layout;
 use crate::error::EngineError;
 use crate::reduce::check;
+use crate::spec::OptimizerKind;
 
 /// Domain of the hash of the parameters.
 pub(crate) const PARAMETER_CONTEXT: &str = "manta arithmetic 1 parameters";
@@ -16,15 +17,15 @@ pub(crate) const OPTIMIZER_CONTEXT: &str = "manta arithmetic 1 optimizer state";
 pub struct TrainingState {
     /// All parameters.
     pub parameters: Vec<f32>,
-    /// AdamW's mean of gradients.
+    /// AdamW's mean of gradients, or Muon's.
     pub first_moment: Vec<f32>,
-    /// AdamW's mean of squared gradients.
+    /// AdamW's mean of squared gradients; zero where Muon steps.
     pub second_moment: Vec<f32>,
 }
 
 impl TrainingState {
-    /// Refuses vectors of another model, and values that no step leaves behind.
-    pub(crate) fn check(&self, layout: &Layout) -> Result<(), EngineError> {
+    /// Refuses vectors of another model, and values that no step of this optimiser leaves behind.
+    pub(crate) fn check(&self, layout: &Layout, kind: OptimizerKind) -> Result<(), EngineError> {
         let vectors = [
             ("parameters", &self.parameters),
             ("first_moment", &self.first_moment),
@@ -35,6 +36,12 @@ impl TrainingState {
                 return Err(EngineError::Length { what, expected: layout.len().to_string(), found: vector.len() });
             }
             check(what, vector)?;
+        }
+        // Muon has no second moment: its place is zero, and memory of steps on devices.
+        for tensor in layout.tensors().iter().filter(|tensor| kind.orthogonalizes(tensor)) {
+            if let Some(index) = tensor.range().find(|&index| self.second_moment[index].to_bits() != 0) {
+                return Err(EngineError::Value { what: "second_moment", index, value: self.second_moment[index] });
+            }
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ pub(crate) fn packed_bytes(simd: Simd, rows: usize, k: usize, digits: u8) -> u64
 }
 
 /// Makes room for the largest of `operands`, and no more.
-fn reserve(packed: &mut Packed, simd: Simd, operands: impl Iterator<Item = Operand>) {
+pub(crate) fn reserve(packed: &mut Packed, simd: Simd, operands: impl Iterator<Item = Operand>) {
     for (rows, k, digits) in operands {
         let (padded, digits) = (rows.next_multiple_of(PANEL), usize::from(digits));
         packed.words.reserve_exact(padded * digits * k.div_ceil(simd.group()));
@@ -103,7 +103,7 @@ fn reserve(packed: &mut Packed, simd: Simd, operands: impl Iterator<Item = Opera
     }
 }
 
-fn reserve_exact<T>(vector: &mut Vec<T>, length: usize) {
+pub(crate) fn reserve_exact<T>(vector: &mut Vec<T>, length: usize) {
     vector.reserve_exact(length.saturating_sub(vector.len()));
 }
 

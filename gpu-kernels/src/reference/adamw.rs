@@ -29,6 +29,13 @@ pub fn learning_rate_at(config: &OptimizerConfig, step: u64) -> f64 {
     }
 }
 
+/// The L2 norm of a gradient, and the factor that clips it.
+pub(super) fn clipping<R: Real>(config: &OptimizerConfig, gradient: &[R]) -> (R, R) {
+    let norm = gradient.iter().map(|&g| g * g).sum::<R>().sqrt();
+    let limit = R::from_f64(f64::from(config.gradient_clip_norm));
+    (norm, if norm > limit { limit / norm } else { R::ONE })
+}
+
 /// The optimiser's settings and moments.
 #[derive(Clone, Debug)]
 pub struct AdamW<R> {
@@ -60,9 +67,7 @@ impl<R: Real> AdamW<R> {
         let config = &self.config;
         let real = |setting: f32| R::from_f64(f64::from(setting));
         let rate = R::from_f64(learning_rate_at(config, step.schedule));
-        let norm = gradient.iter().map(|&g| g * g).sum::<R>().sqrt();
-        let limit = real(config.gradient_clip_norm);
-        let clip = if norm > limit { limit / norm } else { R::ONE };
+        let (norm, clip) = clipping(config, gradient);
         let (beta1, beta2, epsilon) = (real(config.beta1), real(config.beta2), real(config.epsilon));
         // 1 − β^t: what the moments, started at zero, lack to be means.
         let correction = |beta: f32| R::from_f64(1.0 - f64::from(beta).powf(step.adam as f64 + 1.0));

@@ -6,7 +6,7 @@ use crate::model::config::ModelConfig;
 use crate::model::layout::Layout;
 use crate::model::step::StepNumbers;
 use crate::schedule::DecayShape;
-use crate::spec::OptimizerConfig;
+use crate::spec::{OptimizerConfig, OptimizerKind};
 
 /// SplitMix64 (Steele et al. 2014).
 struct Random(u64);
@@ -160,6 +160,7 @@ fn single_precision_follows_double() {
 /// A constant rate, no weight decay.
 fn optimizer() -> OptimizerConfig {
     OptimizerConfig {
+        kind: OptimizerKind::Adamw,
         learning_rate: 0.125,
         beta1: 0.9,
         beta2: 0.99,
@@ -244,4 +245,46 @@ fn adamw_descends_the_loss() {
     }
     let after = decoder.loss(batch);
     assert!(after < 0.1 * before, "memorising 12 tokens: {before} to {after}");
+}
+
+/// Rotations around a diagonal matrix stay, and its entries follow the scalar polynomial.
+#[test]
+fn newton_schulz_is_a_polynomial_of_singular_values() {
+    let polynomial = |x: f64| 3.4445 * x - 4.775 * x.powi(3) + 2.0315 * x.powi(5);
+    let fifth = |x: f64| (0..5).fold(x, |x, _| polynomial(x));
+    let (large, small) = (0.8, 0.05);
+    let (sine, cosine) = 0.3f64.sin_cos();
+    let around = |large: f64, small: f64| [cosine * large, -sine * small, 0.0, sine * large, cosine * small, 0.0];
+    for rows in [2, 3] {
+        let arranged = |matrix: [f64; 6]| match rows {
+            2 => matrix.to_vec(),
+            _ => [0, 3, 1, 4, 2, 5].map(|place| matrix[place]).to_vec(),
+        };
+        let found = newton_schulz(&arranged(around(large, small)), rows);
+        let expected = arranged(around(fifth(large), fifth(small)));
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?} against {expected:?}");
+    }
+}
+
+#[test]
+fn muon_turns_the_momentum_into_steps_of_one_size_and_leaves_the_rest_to_adamw() {
+    let layout = Layout::new(&config(false));
+    let mut random = Random(7);
+    let gradient: Vec<f64> = (0..layout.len()).map(|_| 1e-4 * f64::from(random.signed())).collect();
+    let config = OptimizerConfig { weight_decay: 0.5, ..optimizer() };
+    let (mut found, mut plain) = (vec![2.0; layout.len()], vec![2.0; layout.len()]);
+    Muon::new(&config, &layout).step(&mut found, &gradient, StepNumbers::in_order(0));
+    AdamW::new(&config, &layout).step(&mut plain, &gradient, StepNumbers::in_order(0));
+    for tensor in layout.tensors() {
+        let range = tensor.range();
+        if !tensor.is_block_matrix() {
+            assert_eq!(found[range.clone()], plain[range], "{}", tensor.name);
+            continue;
+        }
+        let steps = range.map(|at| (found[at] - 2.0 * (1.0 - 0.125 * 0.5)) / 0.125);
+        let rms = (steps.map(|step| step * step).sum::<f64>() / tensor.len() as f64).sqrt();
+        // An orthogonal matrix of r ≤ c has Σ = r, so its mean square times c is 1; singular values are 0.68 to 1.21,
+        // or smaller where they were less than a fiftieth of the norm.
+        assert!((0.1..0.2 * 1.21).contains(&rms), "{}: {rms}", tensor.name);
+    }
 }

@@ -28,7 +28,7 @@ pub(crate) struct LocalRounds {
 pub(crate) struct Outcome {
     parameter_hash: String,
     momentum_hash: String,
-    /// Of each member's AdamW.
+    /// Of each member's inner optimiser.
     optimizer_hashes: Vec<String>,
     /// Σ loss of all members over the first and the last round, in 2⁻²⁰ nats.
     pub(crate) first_loss_fixed: i64,
@@ -36,12 +36,14 @@ pub(crate) struct Outcome {
 }
 
 impl LocalRounds {
-    pub(crate) fn path() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/outer/local_rounds.json")
+    /// With AdamW, and with Muon.
+    pub(crate) fn files() -> [PathBuf; 2] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/outer");
+        ["local_rounds.json", "local_rounds_muon.json"].map(|name| folder.join(name))
     }
 
-    pub(crate) fn read() -> Self {
-        serde_json::from_slice(&std::fs::read(Self::path()).unwrap()).unwrap()
+    pub(crate) fn read(file: &Path) -> Self {
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
     }
 
     pub(crate) fn native(&self, simd: SimdPath, threads: usize) -> Box<dyn TrainingEngine> {

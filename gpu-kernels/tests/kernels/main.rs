@@ -11,6 +11,7 @@ mod gpu;
 mod gpu_long;
 mod local_rounds;
 mod local_training;
+mod muon;
 mod outer;
 mod recompute;
 mod support;

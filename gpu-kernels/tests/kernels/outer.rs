@@ -229,17 +229,19 @@ fn steps_are_those_of_another_implementation() {
 
 #[test]
 fn local_rounds_are_the_pinned_ones_on_every_path() {
-    let mut golden = LocalRounds::read();
-    if std::env::var_os("MANTA_WRITE_GOLDEN").is_some() {
-        let engines = || golden.native(SimdPath::Portable, 1);
-        golden.outcome = golden.train(vec![engines(), engines()]).unwrap();
-        std::fs::write(LocalRounds::path(), serde_json::to_string_pretty(&golden).unwrap() + "\n").unwrap();
-    }
-    assert!(golden.outcome.last_loss_fixed < golden.outcome.first_loss_fixed, "nothing was learnt");
-    let paths = SimdPath::available();
-    for (threads, &path) in paths.iter().enumerate() {
-        // The second member computes otherwise than the first.
-        let engines = vec![golden.native(path, threads + 1), golden.native(paths[0], 1)];
-        assert_eq!(golden.train(engines).unwrap(), golden.outcome, "{path:?}");
+    for file in LocalRounds::files() {
+        let mut golden = LocalRounds::read(&file);
+        if std::env::var_os("MANTA_WRITE_GOLDEN").is_some() {
+            let engines = || golden.native(SimdPath::Portable, 1);
+            golden.outcome = golden.train(vec![engines(), engines()]).unwrap();
+            std::fs::write(&file, serde_json::to_string_pretty(&golden).unwrap() + "\n").unwrap();
+        }
+        assert!(golden.outcome.last_loss_fixed < golden.outcome.first_loss_fixed, "{file:?}: nothing was learnt");
+        let paths = SimdPath::available();
+        for (threads, &path) in paths.iter().enumerate() {
+            // The second member computes otherwise than the first.
+            let engines = vec![golden.native(path, threads + 1), golden.native(paths[0], 1)];
+            assert_eq!(golden.train(engines).unwrap(), golden.outcome, "{file:?} on {path:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::support::{micro_batch, optimizer, spec, tiny_model};
 use manta_gpu_kernels::device::{DeviceError, DeviceReport};
 use manta_gpu_kernels::{
     ArithmeticSpec, Engine, EngineError, EngineOptions, Evaluation, GpuEngine, LocalStep, LossSum, MemoryPlan,
-    MicroBatch, MicroBatchKey, ModelConfig, Recompute, StepNumbers, StepReport, TrainingEngine,
+    MicroBatch, MicroBatchKey, ModelConfig, OptimizerKind, Recompute, StepNumbers, StepReport, TrainingEngine,
 };
 
 /// Everything that can be seen of some steps of training.
@@ -139,7 +139,7 @@ fn a_device_with_little_memory_computes_activations_again_and_one_with_less_is_r
     };
     let wide = ModelConfig { intermediate_size: 600, ..deep() };
     let plan = |recompute, memory_bytes, binding| {
-        GpuEngine::memory_plan(&wide, &spec(), &report(memory_bytes, binding), recompute)
+        GpuEngine::memory_plan(&wide, &spec(), OptimizerKind::Adamw, &report(memory_bytes, binding), recompute)
     };
     let MemoryPlan { keeping_bytes, recomputing_bytes, .. } = plan(Recompute::Auto, None, 1 << 30).unwrap();
     assert!(recomputing_bytes < keeping_bytes);
@@ -186,7 +186,8 @@ fn activations_are_computed_again_where_they_do_not_fit_and_models_that_do_not_f
         Engine::new(model.clone(), optimizer(), spec(), options).map(|engine| engine.recomputes())
     };
     let options = EngineOptions { threads: 1, ..EngineOptions::default() };
-    let MemoryPlan { keeping_bytes, recomputing_bytes, recomputes } = MemoryPlan::of(&model, &spec(), &options);
+    let MemoryPlan { keeping_bytes, recomputing_bytes, recomputes } =
+        MemoryPlan::of(&model, &spec(), OptimizerKind::Adamw, &options);
     assert!(!recomputes && recomputing_bytes < keeping_bytes);
     assert_eq!(open(Recompute::Auto, keeping_bytes), Ok(false));
     assert_eq!(open(Recompute::Auto, keeping_bytes - 1), Ok(true));

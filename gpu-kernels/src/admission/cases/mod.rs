@@ -1,6 +1,7 @@
 //! The known-answer tests of each kernel: odd sizes, ordinary numbers, ties,
 //! numbers around the flushing threshold, and outputs at the edge of the range.
 
+mod muon;
 mod products;
 mod rows;
 mod sums;
@@ -43,6 +44,12 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { op: "gradient_scale", run: sums::gradient_scale },
     Suite { op: "adamw_preview", run: sums::adamw_preview },
     Suite { op: "adamw", run: sums::adamw },
+    Suite { op: "muon_direction", run: muon::direction },
+    Suite { op: "muon_norm", run: muon::norm },
+    Suite { op: "muon_scale", run: muon::scale },
+    Suite { op: "muon_combine", run: muon::combine },
+    Suite { op: "muon_preview", run: muon::preview },
+    Suite { op: "muon", run: muon::step },
     Suite { op: "gemm_operand", run: products::gemm_operand },
     Suite { op: "gemm_fold", run: products::gemm_fold },
 ];

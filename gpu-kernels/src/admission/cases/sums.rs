@@ -32,7 +32,7 @@ pub(super) fn add(bench: &mut Bench) -> Cases {
 }
 
 /// The bits of the least positive number that `fails`, if all from it on do.
-fn edge(fails: impl Fn(f32) -> bool) -> u32 {
+pub(super) fn edge(fails: impl Fn(f32) -> bool) -> u32 {
     let (mut low, mut high) = (0, crate::arithmetic::RANGE_LIMIT_BITS);
     while low < high {
         let middle = low + (high - low) / 2;

@@ -11,6 +11,7 @@ mod work;
 use super::compile::Pipelines;
 use super::memory;
 use super::model::Model;
+use super::muon::Orthogonalizer;
 use super::pass::{Passes, SLOTS};
 use super::program::Program;
 use crate::admission::AdmittedDevice;
@@ -26,10 +27,11 @@ use crate::model::config::ModelConfig;
 
 use crate::model::init::initialize;
 use crate::model::layout::Layout;
+use crate::model::muon::Shape;
 use crate::model::options::{MemoryPlan, Recompute};
 use crate::model::state::{OPTIMIZER_CONTEXT, PARAMETER_CONTEXT, TrainingState, hash_vectors};
 use crate::reduce::check;
-use crate::spec::{ArithmeticSpec, OptimizerConfig};
+use crate::spec::{ArithmeticSpec, OptimizerConfig, OptimizerKind};
 use replay::ReplayMemory;
 
 /// Trains one model on a graphics device, bit for bit as [`crate::Engine`] does.
@@ -48,6 +50,8 @@ pub struct GpuEngine {
     norm_sums: Buffer,
     /// Norm and scale of the gradient.
     scale: Buffer,
+    /// Where the optimiser needs one.
+    orthogonalizer: Option<Orthogonalizer>,
     flags: Buffer,
     pack_forward: Program,
     pack_backward: Program,
@@ -112,10 +116,11 @@ impl GpuEngine {
     pub fn memory_plan(
         model: &ModelConfig,
         arithmetic: &ArithmeticSpec,
+        optimizer: OptimizerKind,
         device: &DeviceReport,
         recompute: Recompute,
     ) -> Result<MemoryPlan, DeviceError> {
-        memory::plan(model, arithmetic, device, recompute)
+        memory::plan(model, (arithmetic, optimizer), device, recompute)
     }
 
     /// Whether activations are computed again on the way back.
@@ -135,13 +140,15 @@ impl GpuEngine {
         config.validate()?;
         spec.validate(&config)?;
         optimizer.validate()?;
-        let plan = memory::plan(&config, &spec, device.report(), recompute)?;
+        let plan = memory::plan(&config, (&spec, optimizer.kind), device.report(), recompute)?;
         let layout = Layout::new(&config);
         let angles = device.allocate("rotary angles", config.max_position_embeddings * config.head_dim)?;
         let model = Model::new(device, &config, &spec, &layout, angles)?;
         let flags = device.allocate("check flags", SLOTS)?;
         let pack_forward = model.pack_weights(&mut pipelines, &flags, Along::Rows)?;
         let pack_backward = model.pack_weights(&mut pipelines, &flags, Along::Columns)?;
+        let shapes = Shape::all(optimizer.kind, &layout).map(|(_, shape)| shape);
+        let orthogonalizer = Orthogonalizer::new(device, &mut pipelines, shapes)?;
         let vector = |tensor| device.allocate_large(tensor, layout.len());
         Ok(Self {
             device: device.clone(),
@@ -154,6 +161,7 @@ impl GpuEngine {
             micro_gradient: vector("gradient of a micro-batch")?,
             norm_sums: device.allocate("norm sums", layout.len().div_ceil(NORM_BLOCK))?,
             scale: device.allocate("gradient scale", 2)?,
+            orthogonalizer,
             flags,
             pack_forward,
             pack_backward,
@@ -225,9 +233,9 @@ impl GpuEngine {
     /// gradient is forgotten.
     ///
     /// # Errors
-    /// A wrong length, an element that is not a number under 2⁴⁰, or a lost device.
+    /// A wrong length, an element that no step leaves behind, or a lost device.
     pub fn load_state(&mut self, state: &TrainingState) -> Result<(), EngineError> {
-        state.check(&self.layout)?;
+        state.check(&self.layout, self.optimizer.kind)?;
         self.device.check()?;
         self.device.write(&self.model.parameters, &bits(&state.parameters));
         self.device.write(&self.first_moment, &bits(&state.first_moment));

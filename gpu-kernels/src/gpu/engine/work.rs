@@ -5,7 +5,7 @@ use crate::buffers::{bits, floats};
 use crate::device::DeviceError;
 use crate::error::EngineError;
 use crate::gpu::ops::adamw::State;
-use crate::gpu::optimizer;
+use crate::gpu::optimizer::{self, StepMemory};
 use crate::gpu::pass::{GradientBuffers, Pass, SLOTS, failed_check};
 use crate::gpu::program::{Commands, Program};
 use crate::gpu::workspace::Extent;
@@ -101,7 +101,12 @@ impl GpuEngine {
             second_moment: self.second_moment.clone(),
         };
         let place = (micro_batches, step);
-        let dispatches = optimizer::record(&self.optimizer, &self.layout, &state, &self.norm_sums, place);
+        let memory = StepMemory {
+            norm_sums: &self.norm_sums,
+            keys: &self.model.keys,
+            orthogonalizer: self.orthogonalizer.as_ref(),
+        };
+        let dispatches = optimizer::record(&self.optimizer, &self.layout, &state, memory, place);
         match &self.optimizer_program {
             Some(known) if known.own == own => known.program.set_parameters(&self.device, &dispatches),
             _ => {

@@ -6,6 +6,7 @@ pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
 pub(crate) mod gemm;
 pub(crate) mod matmul;
+pub(crate) mod muon;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
 pub(crate) mod sum;
