@@ -18,7 +18,7 @@ use super::weights::Weights;
 use super::workspace::{TokenRows, Workspace};
 use crate::arithmetic::{canon, from_host};
 use crate::cpu::adamw::{Peaks, State, UNKNOWN_PEAKS};
-use crate::cpu::attention::AttentionScratch;
+use crate::cpu::attention::BlockScratch;
 use crate::cpu::cross_entropy::cross_entropy;
 use crate::cpu::pool::Pool;
 use crate::cpu::reduce::add_to;
@@ -36,7 +36,7 @@ pub(crate) struct Model<'a> {
     pub(crate) parameters: &'a [f32],
     pub(crate) weights: &'a Weights,
     pub(crate) rotary: &'a Rotary,
-    pub(crate) pool: &'a Pool<AttentionScratch>,
+    pub(crate) pool: &'a Pool<BlockScratch>,
     pub(crate) simd: Simd,
     pub(crate) laps: &'a Laps,
 }
@@ -48,7 +48,7 @@ pub struct Engine {
     spec: ArithmeticSpec,
     layout: Layout,
     simd: Simd,
-    pool: Pool<AttentionScratch>,
+    pool: Pool<BlockScratch>,
     parameters: Vec<f32>,
     first_moment: Vec<f32>,
     second_moment: Vec<f32>,

@@ -4,9 +4,9 @@ use super::engine::Model;
 use super::profile::OpClass;
 use super::step::check_range;
 use super::weights::{BlockWeights, Linear};
-use super::workspace::{BlockSaved, Workspace};
+use super::workspace::{BlockSaved, Workspace, heads_under_way};
 use crate::arithmetic::from_host;
-use crate::cpu::attention::{Attention, Inputs};
+use crate::cpu::attention::{Attention, HeadScratch, Inputs, Memory};
 use crate::cpu::embedding::gather;
 use crate::cpu::matmul::product_parallel;
 use crate::cpu::pack::{Along, Packed, Packing, View};
@@ -125,6 +125,10 @@ impl Model<'_> {
     ) -> Result<(), EngineError> {
         let logit_rows = if purpose == Purpose::NextToken { 1 } else { batch.tokens() };
         workspace.resize((self.simd, self.config, self.spec), batch.tokens(), logit_rows, purpose);
+        let heads = heads_under_way(self.config, batch.sequences, self.pool.threads());
+        if workspace.attention.len() < heads {
+            workspace.attention.resize_with(heads, HeadScratch::default);
+        }
         let embedding = &self.parameters[self.weights.embedding.clone()];
         self.laps.start();
         gather(embedding, inputs, self.config.hidden_size, &mut workspace.stream);
@@ -188,7 +192,8 @@ impl Model<'_> {
         check_range("rotary", layer, peak)?;
         self.laps.end(OpClass::Rotary);
         let inputs = Inputs { queries: &saved.queries, keys: &saved.keys, values: &saved.values };
-        check_range("attention", layer, self.attention(batch).forward(self.pool, inputs, heads))?;
+        let memory = Memory { pool: self.pool, heads: &mut workspace.attention };
+        check_range("attention", layer, self.attention(batch).forward(memory, inputs, heads))?;
         self.laps.end(OpClass::Attention);
         self.attended_layout(batch).merge(self.rotary, Turn::Not, heads, attended);
         self.laps.end(OpClass::Rotary);

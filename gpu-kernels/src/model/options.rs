@@ -111,7 +111,7 @@ impl MemoryPlan {
             .sum();
         // Parameters, two moments, the gradient, and that of the micro-batch at hand.
         let vectors = 5 * 4 * layout.len() as u64;
-        let scratch = threads as u64 * scratch_bytes(simd, model, arithmetic);
+        let scratch = scratch_bytes(simd, model, arithmetic, threads);
         let angles = 4 * (arithmetic.sequence_length * model.head_dim) as u64;
         let fixed = vectors + packed + scratch + angles;
         let workspace = |recomputes| Workspace::bytes(simd, model, arithmetic, recomputes);
