@@ -7,6 +7,7 @@ use crate::model::engine::Engine;
 use crate::model::layout::Layout;
 use crate::model::step::{Evaluation, LossSum, MicroBatchKey, StepNumbers, StepReport};
 use crate::spec::ArithmeticSpec;
+use std::borrow::Cow;
 
 /// Sequences whose gradient is computed at once.
 #[derive(Clone, Copy, Debug)]
@@ -230,7 +231,12 @@ macro_rules! training_engine {
     };
 }
 
-training_engine!(Engine, Ok, |values: &[f32]| Ok(values.to_vec()));
+/// A copy of values that an engine keeps, or the values themselves.
+fn owned<'a>(values: impl Into<Cow<'a, [f32]>>) -> Result<Vec<f32>, EngineError> {
+    Ok(values.into().into_owned())
+}
+
+training_engine!(Engine, Ok, owned);
 training_engine!(
     GpuEngine,
     std::convert::identity,

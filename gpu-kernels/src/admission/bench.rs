@@ -1,7 +1,7 @@
 //! One kernel at a time on a device, beside its native twin.
 
 use crate::buffers::{Buffer, bits};
-use crate::cpu::attention::AttentionScratch;
+use crate::cpu::attention::BlockScratch;
 use crate::cpu::pool::Pool;
 use crate::cpu::random::Key;
 use crate::cpu::simd::{Simd, SimdPath};
@@ -32,7 +32,7 @@ pub(crate) struct Bench {
     /// Key pairs that `keys` was made of.
     pub(crate) key_pairs: [Key; 2],
     pub(crate) keys: Buffer,
-    pub(crate) pool: Pool<AttentionScratch>,
+    pub(crate) pool: Pool<BlockScratch>,
     pub(crate) simd: Simd,
 }
 

@@ -4,10 +4,11 @@
 //! multiples of 2⁻²⁰ nats so that sums of losses do not depend on their order. A
 //! token is a hit if its logit is larger than every other one.
 
-use super::reduce::{row_maximum, tree_sum};
+use super::reduce::row_maximum;
 use super::simd::Simd;
+use super::softmax::exponentials;
 use crate::arithmetic::{add, canon, loss_to_fixed, mul, sub};
-use crate::functions::{exp, log, reciprocal};
+use crate::functions::{log, reciprocal};
 use rayon::prelude::*;
 
 /// Rows that one task computes.
@@ -51,10 +52,7 @@ dispatch! {
                 let rivals = logits.iter().filter(|&&logit| logit == maximum).count() - 1;
                 total.hits += u64::from(rivals == 0);
             }
-            for logit in &mut *logits {
-                *logit = exp(sub(*logit, maximum));
-            }
-            let sum = tree_sum(logits);
+            let sum = exponentials(logits, maximum);
             total.fixed += i64::from(loss_to_fixed(add(distance, log(sum)))?);
             if let Some(scale) = scale {
                 let inverse = reciprocal(sum);

@@ -9,7 +9,7 @@ use crate::arithmetic::{add, larger, magnitude, mul};
 pub(crate) const LANES: usize = 32;
 
 #[inline(always)]
-fn fold_lanes(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn fold_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut stride = LANES / 2;
     while stride > 0 {
         for lane in 0..stride {

@@ -1,11 +1,52 @@
 //! Softmax over the causal prefix of each row, forward and backward, in place.
 //!
-//! Rows are `stride` long, a multiple of 32; row i of a sequence has i + 1
-//! valid scores, and everything behind them becomes +0.
+//! Rows are `stride` long, a multiple of 32; row i of a sequence has i + 1 valid scores. Behind them there is +0 up to
+//! the next multiple of [`REACH`], or the row's end; nobody looks further.
 
-use super::reduce::{row_maximum, tree_dot, tree_sum};
-use crate::arithmetic::{magnitude, mul, sub};
+use super::reduce::{LANES, fold_lanes, tree_dot};
+use crate::arithmetic::{larger, magnitude, mul, sub};
 use crate::functions::{exp, reciprocal};
+
+/// Causal rows are whole runs of so many elements to those who read them.
+pub(crate) const REACH: usize = 64;
+
+/// A score whose exponential is 0, whatever the maximum.
+const NOTHING: f32 = f32::from_bits((127 + 80) << 23 | 1 << 31);
+
+/// x → e^(x − maximum), for no x above `maximum`; their tree sum.
+///
+/// Canonisation is left out where it changes nothing: e^x is 1 for all |x| < 2⁻¹⁰⁰, and exponentials and their sums
+/// are 0 or at least 2⁻⁹³.
+#[inline(always)]
+pub(crate) fn exponentials(values: &mut [f32], maximum: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let mut chunks = values.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for lane in 0..LANES {
+            chunk[lane] = exp(chunk[lane] - maximum);
+            lanes[lane] += chunk[lane];
+        }
+    }
+    for (lane, value) in chunks.into_remainder().iter_mut().enumerate() {
+        *value = exp(*value - maximum);
+        lanes[lane] += *value;
+    }
+    fold_lanes(lanes)
+}
+
+/// Multiplies whole chunks of 32 by `scale`; the largest of all, and the largest magnitude.
+#[inline(always)]
+fn scale_whole(scores: &mut [f32], scale: f32) -> (f32, u32) {
+    let (mut maxima, mut peaks) = ([f32::MIN; LANES], [0; LANES]);
+    for chunk in scores.chunks_exact_mut(LANES) {
+        for lane in 0..LANES {
+            chunk[lane] = mul(chunk[lane], scale);
+            maxima[lane] = larger(maxima[lane], chunk[lane]);
+            peaks[lane] = magnitude(chunk[lane]).max(peaks[lane]);
+        }
+    }
+    (maxima.into_iter().fold(f32::MIN, larger), peaks.into_iter().fold(0, u32::max))
+}
 
 dispatch! {
     /// scores → probabilities: p = e^(s·scale − max) / Σ, for rows from number
@@ -14,35 +55,32 @@ dispatch! {
         let mut peak = 0;
         for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
             let length = first + row + 1;
-            let padded = length.div_ceil(32) * 32;
-            for score in &mut scores[..length] {
-                *score = mul(*score, scale);
-                peak = peak.max(magnitude(*score));
-            }
-            let maximum = row_maximum(&scores[..length]);
-            let (valid, rest) = scores.split_at_mut(padded);
-            for (column, score) in valid.iter_mut().enumerate() {
-                let e = exp(sub(*score, maximum));
-                *score = if column < length { e } else { 0.0 };
-            }
-            rest.fill(0.0);
-            let inverse = reciprocal(tree_sum(valid));
-            for p in valid {
+            let (valid, rest) = scores.split_at_mut(length.next_multiple_of(LANES));
+            // Vectors are whole: behind the end stands something that changes neither maximum nor sum.
+            let copy = valid[0];
+            valid[length..].fill(copy);
+            let (maximum, row_peak) = scale_whole(valid, scale);
+            peak = peak.max(row_peak);
+            valid[length..].fill(NOTHING);
+            let inverse = reciprocal(exponentials(valid, maximum));
+            for p in &mut *valid {
                 *p = mul(*p, inverse);
             }
+            let behind = length.next_multiple_of(REACH).min(stride) - valid.len();
+            rest[..behind].fill(0.0);
         }
         peak
     }
 }
 
 dispatch! {
-    /// dp → ds = p · (dp − Σ p·dp) · scale; +0 behind the diagonal. The largest |ds| is returned.
-    pub(crate) fn softmax_causal_backward(p: &[f32], dp: &mut [f32], stride: usize, scale: f32) -> u32 {
+    /// dp → ds = p · (dp − Σ p·dp) · scale, for rows from number `first` of a sequence. The largest |ds| is returned.
+    pub(crate) fn softmax_causal_backward(p: &[f32], dp: &mut [f32], stride: usize, scale: f32, first: usize) -> u32 {
         let mut peak = 0;
         for (row, (p, dp)) in p.chunks_exact(stride).zip(dp.chunks_exact_mut(stride)).enumerate() {
-            let length = row + 1;
-            let padded = length.div_ceil(32) * 32;
-            dp[length..].fill(0.0);
+            let length = first + row + 1;
+            dp[length..length.next_multiple_of(REACH).min(stride)].fill(0.0);
+            let padded = length.next_multiple_of(LANES);
             let (p, dp) = (&p[..padded], &mut dp[..padded]);
             let mean = tree_dot(p, dp);
             for (dp, &p) in dp.iter_mut().zip(p) {
@@ -51,5 +89,12 @@ dispatch! {
             }
         }
         peak
+    }
+}
+
+/// Puts +0 where nobody looks, so that whole rows can be compared.
+pub(crate) fn clear_behind_reach(scores: &mut [f32], stride: usize) {
+    for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
+        scores[(row + 1).next_multiple_of(REACH).min(stride)..].fill(0.0);
     }
 }

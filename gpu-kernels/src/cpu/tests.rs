@@ -1,7 +1,7 @@
 //! Each op with a way back, against central differences of its formula in f64,
 //! and every SIMD path of it against the portable one, bit for bit.
 
-use super::attention::{Attention, AttentionKeys, AttentionScratch, Gradients, Inputs};
+use super::attention::{Attention, AttentionKeys, BlockScratch, Gradients, HeadScratch, Inputs, Memory};
 use super::pool::Pool;
 use super::random::mix;
 use super::rmsnorm::RmsNorm;
@@ -185,8 +185,9 @@ fn causal_attention() {
         let (queries, keys) = (sequences * query_heads * length * head_dim, sequences * key_heads * length * head_dim);
         let scaled = |count, seed| values(count, seed).iter().map(|x| x * 2.0).collect::<Vec<f32>>();
         let (q, k, v, d_out) = (scaled(queries, 7), scaled(keys, 8), scaled(keys, 9), scaled(queries, 10));
-        let found = on_every_path(|simd| {
-            let pool = Pool::<AttentionScratch>::new(2).unwrap();
+        let run = |simd, threads, wave| {
+            let pool = Pool::<BlockScratch>::new(threads).unwrap();
+            let mut scratch: Vec<HeadScratch> = std::iter::repeat_with(HeadScratch::default).take(wave).collect();
             let mut parts = [queries, queries, keys, keys].map(|count| vec![f32::NAN; count]);
             let [out, dq, dk, dv] = &mut parts;
             let inputs = Inputs { queries: &q, keys: &k, values: &v };
@@ -197,12 +198,20 @@ fn causal_attention() {
                 scores_columns: [7, 8],
             };
             pool.install(|| {
-                attention(simd).forward(&pool, inputs, out);
+                attention(simd).forward(Memory { pool: &pool, heads: &mut scratch }, inputs, out);
                 let gradients = Gradients { queries: dq, keys: dk, values: dv };
-                attention(simd).backward(&pool, inputs, &d_out, &sites, gradients);
+                let memory = Memory { pool: &pool, heads: &mut scratch };
+                attention(simd).backward(memory, inputs, &d_out, &sites, gradients);
             });
             parts.concat()
-        });
+        };
+        let found = on_every_path(|simd| run(simd, 2, 2));
+        // One head at a time, waves that part heads with the same keys, all heads at once, more threads than heads.
+        for (threads, wave) in [(1, 1), (3, 3), (2, 5), (13, 99)] {
+            let simd = SimdPath::Auto.resolve().unwrap();
+            let same = run(simd, threads, wave).iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{threads} threads, {wave} heads at a time");
+        }
         let shape = attention(SimdPath::Portable.resolve().unwrap());
         let (q64, k64, v64) = (wide(&q), wide(&k), wide(&v));
         let (out, rest) = found.split_at(queries);

@@ -6,7 +6,7 @@ use super::profile::OpClass;
 use super::step::{OpKeys, RoundingSite, check_range};
 use super::weights::{BlockWeights, Linear};
 use super::workspace::{BlockSaved, Workspace};
-use crate::cpu::attention::{AttentionKeys, Gradients, Inputs};
+use crate::cpu::attention::{AttentionKeys, Gradients, Inputs, Memory};
 use crate::cpu::embedding::scatter_add;
 use crate::cpu::matmul::product_parallel;
 use crate::cpu::pack::{Along, Packed, Packing, View};
@@ -153,7 +153,8 @@ impl Backward<'_> {
         };
         let inputs = Inputs { queries: &saved.queries, keys: &saved.keys, values: &saved.values };
         let gradients = Gradients { queries: d_queries, keys: d_keys, values: d_values };
-        let peak = model.attention(batch).backward(model.pool, inputs, heads, &keys, gradients);
+        let memory = Memory { pool: model.pool, heads: &mut workspace.attention };
+        let peak = model.attention(batch).backward(memory, inputs, heads, &keys, gradients);
         check_range("attention backward", layer, peak)?;
         model.laps.end(OpClass::Attention);
         let [query_layout, key_layout, value_layout] = model.joint_layouts(batch);

@@ -19,7 +19,7 @@ use super::weights::Weights;
 use super::workspace::{TokenRows, Workspace};
 use crate::arithmetic::{canon, from_host};
 use crate::cpu::adamw::{Peaks, State, UNKNOWN_PEAKS};
-use crate::cpu::attention::AttentionScratch;
+use crate::cpu::attention::BlockScratch;
 use crate::cpu::cross_entropy::cross_entropy;
 use crate::cpu::pool::Pool;
 use crate::cpu::reduce::add_to;
@@ -29,6 +29,7 @@ use crate::error::EngineError;
 use crate::reduce::check;
 use crate::spec::{ArithmeticSpec, OptimizerConfig};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// What a pass reads.
 pub(crate) struct Model<'a> {
@@ -37,7 +38,7 @@ pub(crate) struct Model<'a> {
     pub(crate) parameters: &'a [f32],
     pub(crate) weights: &'a Weights,
     pub(crate) rotary: &'a Rotary,
-    pub(crate) pool: &'a Pool<AttentionScratch>,
+    pub(crate) pool: &'a Pool<BlockScratch>,
     pub(crate) simd: Simd,
     pub(crate) laps: &'a Laps,
 }
@@ -49,14 +50,14 @@ pub struct Engine {
     spec: ArithmeticSpec,
     layout: Layout,
     simd: Simd,
-    pool: Pool<AttentionScratch>,
+    pool: Pool<BlockScratch>,
     parameters: Vec<f32>,
     first_moment: Vec<f32>,
     second_moment: Vec<f32>,
     /// The largest magnitudes of parameters and moments, where they are known.
     peaks: Peaks,
     gradient: Vec<f32>,
-    /// Whether `gradient` is as [`Engine::zero_gradient`] left it.
+    /// Whether the gradient is zero, whatever stands in `gradient`.
     gradient_is_zero: bool,
     /// Gradient of the micro-batch at hand; scratch of the optimiser's step.
     micro_gradient: Vec<f32>,
@@ -216,17 +217,14 @@ impl Engine {
 
     /// The accumulated gradient, flat: the sum over micro-batches of the
     /// gradient of each one's mean token loss.
-    pub fn gradient(&self) -> &[f32] {
-        &self.gradient
+    pub fn gradient(&self) -> Cow<'_, [f32]> {
+        if self.gradient_is_zero { vec![0.0; self.gradient.len()].into() } else { (&self.gradient).into() }
     }
 
     /// Forgets the accumulated gradient.
     pub fn zero_gradient(&mut self) {
-        if !self.gradient_is_zero {
-            let Self { gradient, pool, .. } = self;
-            pool.install(|| gradient.par_chunks_mut(TASK_ELEMENTS).for_each(|part| part.fill(0.0)));
-            self.gradient_is_zero = true;
-        }
+        // The next micro-batch's takes its place, so nothing is written for it.
+        self.gradient_is_zero = true;
     }
 
     /// Adds the gradient of one micro-batch and returns its loss.
@@ -321,13 +319,12 @@ impl Engine {
     /// # Errors
     /// As [`Engine::apply_gradient`].
     pub fn apply_own_gradient(&mut self, micro_batches: u32, step: StepNumbers) -> Result<StepReport, EngineError> {
-        let gradient = std::mem::take(&mut self.gradient);
-        let was_zero = std::mem::replace(&mut self.gradient_is_zero, true);
-        let outcome = self.apply_gradient(&gradient, micro_batches, step);
-        (self.gradient, self.gradient_is_zero) = (gradient, was_zero);
-        if outcome.is_ok() {
-            self.zero_gradient();
+        let mut gradient = std::mem::take(&mut self.gradient);
+        if self.gradient_is_zero {
+            gradient.fill(0.0);
         }
+        let outcome = self.apply_gradient(&gradient, micro_batches, step);
+        self.gradient = gradient;
         outcome
     }
 

@@ -4,14 +4,14 @@ use super::engine::Model;
 use super::profile::OpClass;
 use super::step::check_range;
 use super::weights::{BlockWeights, Linear};
-use super::workspace::{BlockSaved, Workspace};
+use super::workspace::{BlockSaved, Workspace, heads_under_way};
 use crate::arithmetic::from_host;
-use crate::cpu::attention::{Attention, Inputs};
+use crate::cpu::attention::{Attention, HeadScratch, Inputs, Memory};
 use crate::cpu::embedding::gather;
 use crate::cpu::matmul::product_parallel;
 use crate::cpu::pack::{Along, Packed, Packing, View};
 use crate::cpu::quantize::Rounding;
-use crate::cpu::reduce::add_assign;
+use crate::cpu::reduce::add_to;
 use crate::cpu::rmsnorm::RmsNorm;
 use crate::cpu::rope::{HeadLayout, Turn};
 use crate::cpu::swiglu;
@@ -107,12 +107,19 @@ impl Model<'_> {
         self.laps.end(OpClass::PackActivations);
     }
 
-    /// `sum += branch`
-    pub(crate) fn add(&self, sum: &mut [f32], branch: &[f32]) -> u32 {
-        sum.par_chunks_mut(TASK_ELEMENTS)
-            .zip(branch.par_chunks(TASK_ELEMENTS))
-            .map(|(sum, branch)| add_assign(self.simd, sum, branch))
-            .reduce(|| 0, u32::max)
+    /// `branch = input + branch`, which becomes the stream.
+    fn residual(
+        &self,
+        layer: usize,
+        input: &[f32],
+        branch: &mut Vec<f32>,
+        stream: &mut Vec<f32>,
+    ) -> Result<(), EngineError> {
+        let sums = input.par_chunks(TASK_ELEMENTS).zip(branch.par_chunks_mut(TASK_ELEMENTS));
+        let peak = sums.map(|(input, branch)| add_to(self.simd, input, branch)).reduce(|| 0, u32::max);
+        std::mem::swap(stream, branch);
+        self.laps.end(OpClass::Residuals);
+        check_range("residual", layer, peak)
     }
 
     /// Computes the logits of `inputs` into `workspace.logits`.
@@ -125,22 +132,28 @@ impl Model<'_> {
     ) -> Result<(), EngineError> {
         let logit_rows = if purpose == Purpose::NextToken { 1 } else { batch.tokens() };
         workspace.resize((self.simd, self.config, self.spec), batch.tokens(), logit_rows, purpose);
+        let heads = heads_under_way(self.config, batch.sequences, self.pool.threads());
+        if workspace.attention.len() < heads {
+            workspace.attention.resize_with(heads, HeadScratch::default);
+        }
         let embedding = &self.parameters[self.weights.embedding.clone()];
         self.laps.start();
         gather(embedding, inputs, self.config.hidden_size, &mut workspace.stream);
         self.laps.end(OpClass::Embedding);
         let mut blocks = std::mem::take(&mut workspace.blocks);
         let last = self.weights.blocks.len() - 1;
-        let outcome = self.weights.blocks.iter().enumerate().try_for_each(|(layer, weights)| {
-            // The last block is the first on the way back: what is saved of it is still there then.
-            let saving = purpose == Purpose::Train && (!workspace.recomputes || layer == last);
-            if purpose == Purpose::Train && !saving {
-                workspace.inputs[layer].copy_from_slice(&workspace.stream);
-            }
-            let saved = &mut blocks[workspace.slot(layer, purpose)];
-            self.attention_half(workspace, saved, weights, batch, (layer, saving))?;
-            self.mlp_half(workspace, saved, weights, (layer, saving))
-        });
+        let outcome =
+            self.weights.blocks.iter().enumerate().try_for_each(|(layer, weights)| -> Result<(), EngineError> {
+                // The last block is the first on the way back: what is saved of it is still there then.
+                let saving = purpose == Purpose::Train && (!workspace.recomputes || layer == last);
+                let saved = &mut blocks[workspace.slot(layer, purpose)];
+                self.attention_half(workspace, saved, weights, batch, (layer, saving))?;
+                self.mlp_half(workspace, saved, weights, (layer, saving))?;
+                if purpose == Purpose::Train && !saving {
+                    std::mem::swap(&mut workspace.inputs[layer], &mut saved.input);
+                }
+                Ok(())
+            });
         workspace.blocks = blocks;
         outcome?;
         self.head(workspace, logit_rows, purpose)
@@ -165,7 +178,7 @@ impl Model<'_> {
         Ok(())
     }
 
-    /// x + O · attention(norm(x))
+    /// x + O · attention(norm(x)); x becomes what is saved of the block's input.
     fn attention_half(
         &self,
         workspace: &mut Workspace,
@@ -175,9 +188,9 @@ impl Model<'_> {
         (layer, saving): (usize, bool),
     ) -> Result<(), EngineError> {
         let Workspace { stream, normed, joint, heads, attended, branch, left, .. } = workspace;
-        saved.input.copy_from_slice(stream);
+        std::mem::swap(stream, &mut saved.input);
         let norm = self.norm(&weights.input_norm);
-        check_range("rms_norm", layer, norm.forward(stream, normed, &mut saved.input_inverse))?;
+        check_range("rms_norm", layer, norm.forward(&saved.input, normed, &mut saved.input_inverse))?;
         self.laps.end(OpClass::Norms);
         let keep = saving.then_some(&mut saved.normed_input);
         check_range("query_key_value", layer, self.linear(&weights.query_key_value, normed, left, keep, joint))?;
@@ -188,18 +201,17 @@ impl Model<'_> {
         check_range("rotary", layer, peak)?;
         self.laps.end(OpClass::Rotary);
         let inputs = Inputs { queries: &saved.queries, keys: &saved.keys, values: &saved.values };
-        check_range("attention", layer, self.attention(batch).forward(self.pool, inputs, heads))?;
+        let memory = Memory { pool: self.pool, heads: &mut workspace.attention };
+        check_range("attention", layer, self.attention(batch).forward(memory, inputs, heads))?;
         self.laps.end(OpClass::Attention);
         self.attended_layout(batch).merge(self.rotary, Turn::Not, heads, attended);
         self.laps.end(OpClass::Rotary);
         let keep = saving.then_some(&mut saved.attended);
         check_range("output", layer, self.linear(&weights.output, attended, left, keep, branch))?;
-        let peak = self.add(stream, branch);
-        self.laps.end(OpClass::Residuals);
-        check_range("residual", layer, peak)
+        self.residual(layer, &saved.input, branch, stream)
     }
 
-    /// x + down(swiglu(gate_up(norm(x))))
+    /// x + down(swiglu(gate_up(norm(x)))); x becomes what is saved of the block's middle.
     fn mlp_half(
         &self,
         workspace: &mut Workspace,
@@ -211,9 +223,7 @@ impl Model<'_> {
         let Workspace { stream, branch, inner, left, .. } = workspace;
         let keep = saving.then_some(&mut saved.inner);
         check_range("down", layer, self.linear(&weights.down, inner, left, keep, branch))?;
-        let peak = self.add(stream, branch);
-        self.laps.end(OpClass::Residuals);
-        check_range("residual", layer, peak)
+        self.residual(layer, &saved.middle, branch, stream)
     }
 
     /// swiglu(gate_up(norm(x)))
@@ -225,9 +235,9 @@ impl Model<'_> {
         (layer, saving): (usize, bool),
     ) -> Result<(), EngineError> {
         let Workspace { stream, normed, inner, left, .. } = workspace;
-        saved.middle.copy_from_slice(stream);
+        std::mem::swap(stream, &mut saved.middle);
         let norm = self.norm(&weights.attention_norm);
-        check_range("rms_norm", layer, norm.forward(stream, normed, &mut saved.middle_inverse))?;
+        check_range("rms_norm", layer, norm.forward(&saved.middle, normed, &mut saved.middle_inverse))?;
         self.laps.end(OpClass::Norms);
         let keep = saving.then_some(&mut saved.normed_middle);
         check_range("gate_up", layer, self.linear(&weights.gate_up, normed, left, keep, &mut saved.gate_up))?;

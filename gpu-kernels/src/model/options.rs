@@ -117,7 +117,7 @@ impl MemoryPlan {
             .sum();
         // Parameters, two moments, the gradient, and that of the micro-batch at hand.
         let vectors = 5 * 4 * layout.len() as u64;
-        let scratch = threads as u64 * scratch_bytes(simd, model, arithmetic);
+        let scratch = scratch_bytes(simd, model, arithmetic, threads);
         let angles = 4 * (arithmetic.sequence_length * model.head_dim) as u64;
         let muon = muon::Workspace::bytes(simd, Shape::all(optimizer, &layout).map(|(_, shape)| shape));
         let fixed = vectors + packed + scratch + angles + muon;

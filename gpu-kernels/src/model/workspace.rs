@@ -2,8 +2,9 @@
 
 use super::config::ModelConfig;
 use super::forward::Purpose;
+use crate::cpu::attention::HeadScratch;
 use crate::cpu::embedding::Segments;
-use crate::cpu::pack::{CHUNK, PANEL, Packed};
+use crate::cpu::pack::{BLOCK, CHUNK, PANEL, Packed};
 use crate::cpu::simd::Simd;
 use crate::spec::ArithmeticSpec;
 
@@ -78,6 +79,8 @@ pub(crate) struct Workspace {
     pub(crate) inputs: Vec<Vec<f32>>,
     /// Whether it is.
     pub(crate) recomputes: bool,
+    /// A head for each thread, or all of them.
+    pub(crate) attention: Vec<HeadScratch>,
     pub(crate) segments: Segments,
     pub(crate) rows: TokenRows,
 }
@@ -216,14 +219,22 @@ impl Workspace {
     }
 }
 
-/// Bytes of the attention's scratch on each thread.
-pub(crate) fn scratch_bytes(simd: Simd, config: &ModelConfig, spec: &ArithmeticSpec) -> u64 {
+/// Heads that `threads` threads have under way at a time in `sequences` sequences.
+pub(crate) fn heads_under_way(config: &ModelConfig, sequences: usize, threads: usize) -> usize {
+    threads.min(sequences * config.num_attention_heads)
+}
+
+/// Bytes of the attention's scratch on all threads.
+pub(crate) fn scratch_bytes(simd: Simd, config: &ModelConfig, spec: &ArithmeticSpec, threads: usize) -> u64 {
     let (length, head) = (spec.sequence_length, config.head_dim);
     let (digits, widest) = (spec.attention_digits, spec.attention_digits.max(spec.gradient_digits));
     let stride = length.next_multiple_of(32);
-    let left = packed_bytes(simd, length, length.max(head), widest);
-    let right = packed_bytes(simd, length, head, widest).max(packed_bytes(simd, head, length, widest));
-    let values = packed_bytes(simd, head, length, digits);
-    let floats = 2 * length * stride + length * head;
-    left + right + values + 4 * floats as u64
+    let block = length.min(BLOCK);
+    let of_thread = packed_bytes(simd, block, length.max(head), widest) + 4 * (block * stride) as u64;
+    let rows = packed_bytes(simd, length, head, digits);
+    let columns = |digits| packed_bytes(simd, head, length, digits);
+    let operands = rows + rows.max(columns(digits)) + 2 * columns(digits) + columns(spec.gradient_digits);
+    let of_head = operands + 4 * (2 * length * stride + 2 * length * head) as u64;
+    let heads = heads_under_way(config, spec.micro_batch_sequences, threads);
+    threads as u64 * of_thread + heads as u64 * of_head
 }

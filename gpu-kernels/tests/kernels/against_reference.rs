@@ -199,7 +199,7 @@ fn compare_gradients(case: &Case, digits: &str, spec: &ArithmeticSpec, (error_bo
         let (_, gradient) = decoder.loss_and_gradient(batch);
         expected.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
     }
-    let found = to_f64(engine.gradient());
+    let found = to_f64(&engine.gradient());
     for tensor in engine.layout().tensors() {
         let (found, expected) = (&found[tensor.range()], &expected[tensor.range()]);
         let what = format!("gradient of {}, {}, {digits} digits", tensor.name, case.name);

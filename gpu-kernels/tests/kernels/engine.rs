@@ -88,11 +88,11 @@ fn a_gradient_does_not_depend_on_calls_in_between() {
     engine.next_token_logits(&[1, 2, 3]).unwrap();
     engine.evaluate(&micro_batch(3, 2), 3).unwrap();
     engine.accumulate_gradient(&tokens, 2, &key).unwrap();
-    assert_eq!(first, engine.gradient());
+    assert_eq!(engine.gradient(), first);
     engine.zero_gradient();
     let other = MicroBatchKey { micro_batch: 10, ..key };
     engine.accumulate_gradient(&tokens, 2, &other).unwrap();
-    assert_ne!(first, engine.gradient(), "another micro-batch has other random bits");
+    assert_ne!(engine.gradient(), first, "another micro-batch has other random bits");
 }
 
 #[test]

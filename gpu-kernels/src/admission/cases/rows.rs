@@ -161,6 +161,7 @@ pub(super) fn softmax_causal(bench: &mut Bench) -> Cases {
         let shape = ops::attention::Scores { heads: 1, length, stride, scale };
         let found = bench.run(&[shape.softmax(&buffer, SLOT)], &[&buffer])?;
         let peak = cpu::softmax::softmax_causal(bench.simd, &mut scores, stride, scale, 0);
+        cpu::softmax::clear_behind_reach(&mut scores, stride);
         outcomes.push(Outcome { found, expected: expect(&[&scores], peak) });
     }
     Ok(outcomes)
@@ -171,11 +172,13 @@ pub(super) fn softmax_causal_backward(bench: &mut Bench) -> Cases {
     for (length, stride, scale, mut gradient) in score_cases() {
         let mut probabilities = spread(length * stride, 77, -4, 2);
         cpu::softmax::softmax_causal(bench.simd, &mut probabilities, stride, 1.0, 0);
+        cpu::softmax::clear_behind_reach(&mut probabilities, stride);
         let buffers = (bench.floats(&probabilities)?, bench.floats(&gradient)?);
         let shape = ops::attention::Scores { heads: 1, length, stride, scale };
         let dispatch = shape.softmax_backward(&buffers.0, &buffers.1, SLOT);
         let found = bench.run(&[dispatch], &[&buffers.1])?;
-        let peak = cpu::softmax::softmax_causal_backward(bench.simd, &probabilities, &mut gradient, stride, scale);
+        let peak = cpu::softmax::softmax_causal_backward(bench.simd, &probabilities, &mut gradient, stride, scale, 0);
+        cpu::softmax::clear_behind_reach(&mut gradient, stride);
         outcomes.push(Outcome { found, expected: expect(&[&gradient], peak) });
     }
     Ok(outcomes)

@@ -79,8 +79,8 @@ pub(crate) enum Extent {
     Scores(Triangle),
     /// The left rows' elements behind the diagonal.
     Rows(Triangle),
-    /// The left rows' elements before the diagonal: they are columns of a whole [`Triangle`].
-    Columns,
+    /// The left rows' elements before the diagonal: they are columns of a whole [`Triangle`], from number `first` on.
+    Columns { first: usize },
 }
 
 impl Extent {
@@ -97,7 +97,7 @@ impl Extent {
         match self {
             Self::Full | Self::Scores(_) => 0..k,
             Self::Rows(triangle) => 0..k.min(triangle.first + row + TILE_ROWS),
-            Self::Columns => row..k,
+            Self::Columns { first } => first + row..k,
         }
     }
 }

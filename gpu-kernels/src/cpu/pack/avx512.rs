@@ -17,6 +17,9 @@ const AHEAD: usize = 12;
 /// Turns signed bytes into unsigned ones that are larger by 128.
 const OFFSET: i32 = 0x8080_8080u32 as i32;
 
+/// A line behind the last one.
+const NO_LINE: [f32; BLOCK] = [0.0; BLOCK];
+
 /// What rounds 16 elements: constants of the whole matrix.
 #[derive(Clone, Copy)]
 struct Rounder<const DIGITS: usize, const STOCHASTIC: bool> {
@@ -24,40 +27,41 @@ struct Rounder<const DIGITS: usize, const STOCHASTIC: bool> {
 }
 
 impl<const DIGITS: usize, const STOCHASTIC: bool> Rounder<DIGITS, STOCHASTIC> {
-    /// 16 elements as integers, not clamped yet; `index` is that of the first one.
+    /// What element `index` and the 15 behind it add to the hash.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn round(self, x: __m512, inverse: __m512, index: u32) -> __m512i {
+    fn counters(self, index: u32) -> __m512i {
+        let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        _mm512_add_epi32(lanes, _mm512_set1_epi32(index.wrapping_add(self.key[0]) as i32))
+    }
+
+    /// 16 elements as integers, not clamped yet; `counters` are theirs.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn round(self, x: __m512, inverse: __m512, counters: __m512i) -> __m512i {
         if !STOCHASTIC {
             let shifted = _mm512_add_ps(_mm512_mul_ps(x, inverse), _mm512_set1_ps(ROUNDER));
             return _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(ROUNDER.to_bits() as i32));
         }
         let constant = |value: u32| _mm512_set1_epi32(value as i32);
-        let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        let mut random = _mm512_add_epi32(lanes, constant(index.wrapping_add(self.key[0])));
-        random = _mm512_xor_si512(random, _mm512_srli_epi32(random, 16));
+        let mut random = _mm512_xor_si512(counters, _mm512_srli_epi32(counters, 16));
         random = _mm512_add_epi32(_mm512_mullo_epi32(random, constant(0x7feb_352d)), constant(self.key[1]));
         random = _mm512_xor_si512(random, _mm512_srli_epi32(random, 15));
         random = _mm512_mullo_epi32(random, constant(0x846c_a68b));
         random = _mm512_xor_si512(random, _mm512_srli_epi32(random, 16));
 
-        // A shift by 32 or more gives 0, as one by 31 does.
-        let below = if DIGITS == 1 { 6 } else { 13 };
-        let bits = _mm512_castps_si512(x);
-        let magnitude = _mm512_and_si512(bits, constant(0x7fff_ffff));
-        let fraction = _mm512_and_si512(bits, constant(0x007f_ffff));
-        let not_zero = _mm512_test_epi32_mask(magnitude, magnitude);
-        let mantissa = _mm512_maskz_or_epi32(not_zero, fraction, constant(0x0080_0000));
-        let top = _mm512_sub_epi32(constant(254 + below), _mm512_srli_epi32(_mm512_castps_si512(inverse), 23));
-        let drop = _mm512_sub_epi32(top, _mm512_srli_epi32(magnitude, 23));
+        // The magnitude in fixed point, cut off: both products are exact, being by powers of two, unless the result is
+        // far under the last fraction bit; it is under 2³¹ with one digit, 2³⁰ with two.
+        let unit = if DIGITS == 1 { 16_777_216.0 } else { 65_536.0 };
+        let scaled = _mm512_mul_ps(_mm512_mul_ps(_mm512_abs_ps(x), inverse), _mm512_set1_ps(unit));
+        let fixed = _mm512_cvttps_epi32(scaled);
         let rounded = if DIGITS == 1 {
-            let fixed = _mm512_srlv_epi32(_mm512_slli_epi32(mantissa, 7), drop);
             _mm512_srli_epi32(_mm512_add_epi32(fixed, _mm512_srli_epi32(random, 8)), 24)
         } else {
-            let fixed = _mm512_srlv_epi32(_mm512_slli_epi32(mantissa, 6), drop);
             _mm512_srli_epi32(_mm512_add_epi32(fixed, _mm512_srli_epi32(random, 16)), 16)
         };
-        _mm512_mask_sub_epi32(rounded, _mm512_movepi32_mask(bits), _mm512_setzero_si512(), rounded)
+        let negative = _mm512_movepi32_mask(_mm512_castps_si512(x));
+        _mm512_mask_sub_epi32(rounded, negative, _mm512_setzero_si512(), rounded)
     }
 
     /// Digit number `digit` of each integer; one digit is clamped where bytes are made of it.
@@ -130,17 +134,40 @@ fn with<const DIGITS: usize, const STOCHASTIC: bool>(
     }
 }
 
+/// Which elements of vector `part` of a line are there.
+#[inline(always)]
+fn mask_of(length: usize, part: usize) -> u16 {
+    match length.saturating_sub(part * WIDTH) {
+        WIDTH.. => u16::MAX,
+        length => (1 << length) - 1,
+    }
+}
+
 /// Vector `part` of a line, zero behind its end.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn load_part(line: &[f32], part: usize) -> __m512 {
-    let start = part * WIDTH;
-    let mask = match line.len().saturating_sub(start) {
-        WIDTH.. => u16::MAX,
-        length => (1 << length) - 1,
-    };
     // SAFETY: the mask leaves out everything behind the line.
-    unsafe { _mm512_maskz_loadu_ps(mask, line.as_ptr().wrapping_add(start)) }
+    unsafe { _mm512_maskz_loadu_ps(mask_of(line.len(), part), line.as_ptr().wrapping_add(part * WIDTH)) }
+}
+
+/// A line of at most 64 elements, zero behind its end.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load_run(line: &[f32]) -> [__m512; 4] {
+    let Ok(line) = <&[f32; RUN]>::try_from(line) else {
+        return [load_part(line, 0), load_part(line, 1), load_part(line, 2), load_part(line, 3)];
+    };
+    let start = line.as_ptr();
+    // SAFETY: all 64 are there.
+    unsafe {
+        [
+            _mm512_loadu_ps(start),
+            _mm512_loadu_ps(start.add(WIDTH)),
+            _mm512_loadu_ps(start.add(2 * WIDTH)),
+            _mm512_loadu_ps(start.add(3 * WIDTH)),
+        ]
+    }
 }
 
 #[inline]
@@ -155,8 +182,8 @@ fn magnitudes(x: __m512) -> __m512i {
 fn line_peak(line: &[f32]) -> u32 {
     let mut peaks = [_mm512_setzero_si512(); 4];
     for run in line.chunks(RUN) {
-        for (part, peak) in peaks.iter_mut().enumerate() {
-            *peak = _mm512_max_epu32(*peak, magnitudes(load_part(run, part)));
+        for (peak, x) in peaks.iter_mut().zip(load_run(run)) {
+            *peak = _mm512_max_epu32(*peak, magnitudes(x));
         }
     }
     let peak = _mm512_max_epu32(_mm512_max_epu32(peaks[0], peaks[1]), _mm512_max_epu32(peaks[2], peaks[3]));
@@ -200,10 +227,11 @@ fn rows<const DIGITS: usize, const STOCHASTIC: bool>(
             let mut sums = [_mm512_setzero_si512(); DIGITS];
             for (number, run) in line.chunks(RUN).enumerate() {
                 let place = chunk * CHUNK + number * RUN;
+                let mut counters = rounder.counters(index.wrapping_add(place as u32));
                 let mut q = [_mm512_setzero_si512(); 4];
-                for (part, q) in q.iter_mut().enumerate() {
-                    let index = index.wrapping_add((place + part * WIDTH) as u32);
-                    *q = rounder.round(load_part(run, part), inverse, index);
+                for (q, x) in q.iter_mut().zip(load_run(run)) {
+                    *q = rounder.round(x, inverse, counters);
+                    counters = _mm512_add_epi32(counters, _mm512_set1_epi32(WIDTH as i32));
                 }
                 let (first, length) = (place / 4, run.len().div_ceil(4));
                 for (digit, sum) in sums.iter_mut().enumerate() {
@@ -253,8 +281,8 @@ fn columns<const DIGITS: usize, const STOCHASTIC: bool>(
         for part in 0..BLOCK_PANELS {
             _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(part * WIDTH).cast());
         }
-        for (part, peak) in peaks.iter_mut().enumerate() {
-            *peak = _mm512_max_epu32(*peak, magnitudes(load_part(line, part)));
+        for (peak, x) in peaks.iter_mut().zip(load_run(line)) {
+            *peak = _mm512_max_epu32(*peak, magnitudes(x));
         }
     }
     let mut inverses = [_mm512_set1_ps(1.0); BLOCK_PANELS];
@@ -265,11 +293,12 @@ fn columns<const DIGITS: usize, const STOCHASTIC: bool>(
         }
         inverses[panel] = load_part(&panel_inverses, 0);
     }
+    let masks = [0, 1, 2, 3].map(|part| mask_of(columns, part));
     let ones = _mm512_set1_epi8(1);
     let offset = _mm512_set1_epi32(if packing.offset() { OFFSET } else { 0 });
     let mut sums = [[_mm512_setzero_si512(); DIGITS]; BLOCK_PANELS];
     for group in view.begin(first) / 4..groups {
-        let mut lines: [(&[f32], u32); 4] = [(&[], 0); 4];
+        let mut lines = [(&NO_LINE[..columns], 0); 4];
         for (row, line) in (group * 4..view.rows).zip(&mut lines) {
             *line = view.line(row, first, columns);
         }
@@ -277,8 +306,10 @@ fn columns<const DIGITS: usize, const STOCHASTIC: bool>(
         for (panel, sums) in sums.iter_mut().enumerate().take(panels) {
             let mut q = [_mm512_setzero_si512(); 4];
             for (q, (line, index)) in q.iter_mut().zip(lines) {
-                let index = index.wrapping_add((panel * WIDTH) as u32);
-                *q = rounder.round(load_part(line, panel), inverses[panel], index);
+                let counters = rounder.counters(index.wrapping_add((panel * WIDTH) as u32));
+                // SAFETY: every line has `columns` elements, and the mask leaves out everything behind them.
+                let x = unsafe { _mm512_maskz_loadu_ps(masks[panel], line.as_ptr().wrapping_add(panel * WIDTH)) };
+                *q = rounder.round(x, inverses[panel], counters);
             }
             for (digit, sum) in sums.iter_mut().enumerate() {
                 let words = rounder.interleave(rounder.digits(q, digit));

@@ -12,6 +12,7 @@ mod words;
 
 use super::quantize::{Rounding, digit_of, quantize_line, scale_of};
 use super::simd::Simd;
+use super::softmax::REACH;
 use crate::arithmetic::magnitude;
 use rayon::prelude::*;
 use words::Words;
@@ -25,7 +26,7 @@ pub(crate) const CHUNK: usize = 1 << 16;
 /// Panels that are packed together when columns become rows.
 const BLOCK_PANELS: usize = 4;
 /// Rows in such a block.
-const BLOCK: usize = BLOCK_PANELS * PANEL;
+pub(crate) const BLOCK: usize = BLOCK_PANELS * PANEL;
 /// Elements of a row that are rounded at once; divides [`CHUNK`].
 const PIECE: usize = 512;
 
@@ -39,9 +40,8 @@ pub(crate) struct View<'a> {
     pub(crate) stride: usize,
     /// Index of the first element in the tensor whose elements key the random bits.
     pub(crate) index: u32,
-    /// If given, row r is known to be zero behind column `first + r`, and to be
-    /// multiplied only by products of the same [`Triangle`], which do not look there.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    /// If given, row r is known to be zero behind column `first + r` as far as [`REACH`] says, and to be
+    /// multiplied only by products of the same [`Triangle`], which do not look further.
     pub(crate) triangle: Option<Triangle>,
 }
 
@@ -59,15 +59,13 @@ impl<'a> View<'a> {
         Self { values, rows, columns, stride: columns, index: 0, triangle: None }
     }
 
-    /// How many columns of `row` need to be packed: what may be looked at, in whole runs of 64.
-    #[cfg(target_arch = "x86_64")]
+    /// How many columns of `row` need to be packed: what may be looked at.
     fn reach(&self, row: usize) -> usize {
-        let reach = |triangle: Triangle| (triangle.first + row + 1).next_multiple_of(64).min(self.columns);
+        let reach = |triangle: Triangle| (triangle.first + row + 1).next_multiple_of(REACH).min(self.columns);
         self.triangle.map_or(self.columns, reach)
     }
 
     /// The first row that needs to be packed of columns from `column`, a multiple of 64.
-    #[cfg(target_arch = "x86_64")]
     fn begin(&self, column: usize) -> usize {
         self.triangle.map_or(0, |triangle| column.saturating_sub(triangle.first))
     }
@@ -182,6 +180,15 @@ impl Packed {
             && self.scales.len() >= panels * PANEL
     }
 
+    /// Packs 64 columns of `view` from number 64·`block` on: this becomes a matrix of as many rows.
+    pub(crate) fn pack_columns_of(&mut self, simd: Simd, view: View<'_>, block: usize, packing: Packing) {
+        debug_assert_eq!(packing.along, Along::Columns);
+        let columns = (view.columns - block * BLOCK).min(BLOCK);
+        self.reshape(simd, &View { columns, ..view }, &packing);
+        let Self { words, scales, sums, .. } = self;
+        pack_block(simd, &view, block, &packing, Panels { words, scales, sums });
+    }
+
     /// Packs `view` on the calling thread.
     pub(crate) fn pack(&mut self, simd: Simd, view: View<'_>, packing: Packing) {
         let (words, sums) = self.reshape(simd, &view, &packing);
@@ -259,7 +266,7 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packin
     let (mut integers, mut one_digit) = ([0i32; PIECE], [0i32; PIECE]);
     let mut words = [0u32; PIECE];
     for row in 0..rows {
-        let (line, index) = view.line(block * BLOCK + row, 0, view.columns);
+        let (line, index) = view.line(block * BLOCK + row, 0, view.reach(block * BLOCK + row));
         let (scale, inverse) = scale_of(crate::arithmetic::peak(line), digits);
         into.scales[row] = scale;
         let (panel, lane) = (row / PANEL, row % PANEL);
@@ -300,7 +307,7 @@ fn pack_columns<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Pac
     let columns = (view.columns - first).min(BLOCK);
     let padded = into.scales.len();
     let mut peaks = [0u32; BLOCK];
-    for row in 0..view.rows {
+    for row in view.begin(first)..view.rows {
         let (line, _) = view.line(row, first, columns);
         for (peak, &x) in peaks.iter_mut().zip(line) {
             *peak = (*peak).max(magnitude(x));
@@ -313,7 +320,7 @@ fn pack_columns<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Pac
     let mut integers = [[0i32; BLOCK]; GROUP];
     let mut totals = [[0i32; BLOCK]; 2];
     let mut words = [0u32; BLOCK];
-    for group in 0..groups {
+    for group in view.begin(first) / GROUP..groups {
         for (place, integers) in integers.iter_mut().enumerate() {
             let row = group * GROUP + place;
             if row < view.rows {
