@@ -2,7 +2,7 @@
 
 use super::compile::Pipelines;
 use super::ops::adamw::{State, sum_of_squares};
-use super::ops::matmul::{Matrix, Packed, Rounding, matmul, pack, packed_words};
+use super::ops::matmul::{Matrix, Packed, Rounding, Way, matmul, pack, packed_words};
 use super::ops::muon;
 use super::program::Dispatch;
 use super::tiling::{ProductShape, Tiling};
@@ -129,7 +129,8 @@ fn tilings(pipelines: &mut Pipelines, shape: Shape) -> [Tiling; 3] {
     let (side, length) = (shape.side(), shape.length());
     let last = if shape.along() == Along::Rows { (side, length) } else { (length, side) };
     [(side, side, length), (side, side, side), (last.0, last.1, side)].map(|(rows, columns, k)| {
-        pipelines.tiling(&ProductShape { rows, columns, k, batches: 1, digits: [DIGITS, DIGITS] })
+        // Sums of products of two digits on either side are too wide for parts.
+        pipelines.tiling(&ProductShape { rows, columns, k, batches: 1, digits: [DIGITS, DIGITS] }, 0)
     })
 }
 
@@ -148,7 +149,7 @@ impl Recorder<'_> {
     }
 
     fn product(&mut self, [left, right]: [&Packed; 2], out: &Matrix, tiling: Tiling) {
-        self.dispatches.extend(matmul(left, right, 1, out, (self.slot, tiling)));
+        self.dispatches.extend(matmul(left, right, 1, out, (self.slot, Way { tiling, sums: None })));
     }
 
     fn combine(&mut self, y: &Buffer, x: &Buffer, range: Range<usize>, factors: [f32; 2]) {
