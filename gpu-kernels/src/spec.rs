@@ -272,6 +272,20 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_is_told_only_if_it_is_not_adamw_and_others_are_refused_by_name() {
+        let config = OptimizerConfig::default();
+        let plain = serde_json::to_string(&config).unwrap();
+        assert!(!plain.contains("kind") && !plain.contains("adamw"), "{plain}");
+        let muon = OptimizerConfig { kind: OptimizerKind::Muon, ..config.clone() };
+        let text = serde_json::to_string(&muon).unwrap();
+        assert_eq!(text, plain.replacen('{', r#"{"kind":"muon","#, 1));
+        assert_eq!(serde_json::from_str::<OptimizerConfig>(&text).unwrap(), muon);
+        assert_eq!(serde_json::from_str::<OptimizerConfig>(&plain).unwrap(), config);
+        let unknown = serde_json::from_str::<OptimizerConfig>(&text.replace("muon", "sgd")).unwrap_err().to_string();
+        assert!(unknown.contains("unknown variant `sgd`, expected `adamw` or `muon`"), "{unknown}");
+    }
+
+    #[test]
     fn every_bad_field_is_named() {
         type Change = fn(&mut OptimizerConfig);
         let cases: [(&str, Change); 8] = [

@@ -2,6 +2,7 @@
 
 use crate::account::{Question, TransferRequest};
 use crate::digits::DigitsWish;
+use crate::optimizer::Optimizer;
 use crate::recovery::{RecoveryAnswer, RecoveryRequest};
 use crate::schedule::Schedule;
 use manta_protocol::market::demand::Share;
@@ -60,6 +61,9 @@ pub(crate) struct Basis {
     /// The learning rate over the run.
     #[serde(default)]
     pub(crate) schedule: Schedule,
+    /// The rule that turns gradients into steps.
+    #[serde(default)]
+    pub(crate) optimizer: Optimizer,
     /// Digits of the integer products.
     #[serde(default)]
     pub(crate) digits: DigitsWish,

@@ -18,6 +18,7 @@ mod identity;
 mod joining;
 mod metrics;
 mod net;
+mod optimizer;
 mod papers;
 mod preset;
 mod recovery;

@@ -2,6 +2,9 @@
 
 use super::config::ModelConfig;
 use super::layout::Layout;
+use super::muon::Shape;
+use crate::cpu::muon::{DIGITS, ITERATIONS};
+use crate::spec::OptimizerKind;
 
 /// Multiply-adds of training on one token: forward and backward, in sequences of `sequence_length` tokens.
 ///
@@ -23,6 +26,20 @@ pub fn recomputed_multiply_adds_per_token(model: &ModelConfig, sequence_length: 
     let (hidden, queries) = (model.hidden_size, model.query_width());
     let weights = hidden * (2 * queries + 2 * model.key_value_width() + 2 * model.intermediate_size);
     ((model.num_hidden_layers - 1) * (weights + queries * (sequence_length + 1))) as u64
+}
+
+/// Multiply-adds of 8-bit digits in the products of an optimiser's step, whatever the number of tokens: none of AdamW's.
+///
+/// An iteration of Muon's for a matrix of sides n ≤ m has X·Xᵀ and its square, of which half is computed, and the
+/// product of X and an n × n matrix, all of two digits by two.
+pub fn optimizer_multiply_adds(model: &ModelConfig, optimizer: OptimizerKind) -> u64 {
+    let of_one = |shape: Shape| {
+        let (n, m) = (shape.side() as u64, shape.length() as u64);
+        (n * n * m + n * n * n) / 2 + n * n * m
+    };
+    let layout = Layout::new(model);
+    let all: u64 = Shape::all(optimizer, &layout).map(|(_, shape)| of_one(shape)).sum();
+    all * (ITERATIONS * DIGITS * DIGITS) as u64
 }
 
 #[cfg(test)]
@@ -52,6 +69,10 @@ mod tests {
         // Of one of the two blocks all but one of the 16 × 8.
         let again = 2 * 64 + 2 * 32 + 2 * 128 + 8 * 32;
         assert_eq!(recomputed_multiply_adds_per_token(&model, 31), again);
+        assert_eq!(optimizer_multiply_adds(&model, OptimizerKind::Adamw), 0);
+        // In each block q and o, k and v, and three of 16 × 8, n²·m·3/2 + n³/2 each.
+        let iterated = 2 * (2 * (768 + 256) + 2 * (192 + 32) + 3 * (1536 + 256));
+        assert_eq!(optimizer_multiply_adds(&model, OptimizerKind::Muon), 5 * 4 * iterated);
         let untied = ModelConfig { tie_word_embeddings: false, ..model };
         assert_eq!(multiply_adds_per_token(&untied, 31), expected, "looking up multiplies nothing");
     }

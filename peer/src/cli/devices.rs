@@ -3,6 +3,7 @@
 use super::fit::Fit;
 use super::{Error, format};
 use crate::device::{Chosen, Wanted, cache_of};
+use crate::optimizer::Optimizer;
 use crate::preset::{PRESETS, Preset};
 use clap::Args;
 use manta_gpu_kernels::admission::{
@@ -35,6 +36,10 @@ pub(super) struct DevicesArgs {
     /// Tokens of the tokenizer that --preset is meant with
     #[arg(long, value_name = "N", default_value_t = 256, requires = "preset", value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
     vocab: u32,
+
+    /// The rule that --preset is meant to be trained with
+    #[arg(long, value_name = "NAME", value_enum, default_value_t, requires = "preset")]
+    optimizer: Optimizer,
 
     /// Print one JSON object
     #[arg(long)]
@@ -75,7 +80,8 @@ pub(super) fn run(arguments: &DevicesArgs, data_dir: &Path) -> Result<(), Error>
     let cache = cache_of(data_dir);
     let devices = list_devices().into_iter().map(|device| entry(device, arguments.check, &cache)).collect();
     let chosen = Chosen::choose(&Wanted::Auto, Some(&cache))?;
-    let fit = arguments.preset.map(|preset| Fit::of(&preset, arguments.vocab as usize)).transpose()?;
+    let (vocab_size, optimizer) = (arguments.vocab as usize, arguments.optimizer.into());
+    let fit = arguments.preset.map(|preset| Fit::of(&preset, vocab_size, optimizer)).transpose()?;
     let report = Report { fit, devices, chosen: chosen.name(), chosen_kind: chosen.kind(), reason: chosen.why.clone() };
     let text = if arguments.json { format!("{}\n", serde_json::to_string(&report)?) } else { text(&report) };
     std::io::stdout().write_all(text.as_bytes())?;

@@ -4,8 +4,12 @@ use super::{Error, format};
 use crate::host;
 use crate::preset::Preset;
 use crate::run::order::member_bytes;
-use manta_gpu_kernels::model::cost::{multiply_adds_per_token, recomputed_multiply_adds_per_token};
-use manta_gpu_kernels::{ArithmeticSpec, EngineOptions, Layout, MemoryPlan, measure_multiply_adds_per_s};
+use manta_gpu_kernels::model::cost::{
+    multiply_adds_per_token, optimizer_multiply_adds, recomputed_multiply_adds_per_token,
+};
+use manta_gpu_kernels::{
+    ArithmeticSpec, EngineOptions, Layout, MemoryPlan, OptimizerKind, measure_multiply_adds_per_s,
+};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -48,12 +52,16 @@ impl Fit {
     ///
     /// # Errors
     /// A vocabulary that no model has, or threads that cannot be started.
-    pub(super) fn of(preset: &Preset, vocab_size: usize) -> Result<Self, Error> {
+    pub(super) fn of(preset: &Preset, vocab_size: usize, optimizer: OptimizerKind) -> Result<Self, Error> {
         let rate = measure_multiply_adds_per_s(MEASURE_MS, 0)?;
-        Self::predict(preset, vocab_size, rate, host::available_memory_bytes())
+        Self::predict((preset, vocab_size, optimizer), rate, host::available_memory_bytes())
     }
 
-    fn predict(preset: &Preset, vocab_size: usize, rate: u64, available_bytes: u64) -> Result<Self, Error> {
+    fn predict(
+        (preset, vocab_size, optimizer): (&Preset, usize, OptimizerKind),
+        rate: u64,
+        available_bytes: u64,
+    ) -> Result<Self, Error> {
         let course = preset.course(vocab_size);
         course.model.validate()?;
         let arithmetic = ArithmeticSpec {
@@ -65,12 +73,13 @@ impl Fit {
         let member_bytes = |engine_bytes| member_bytes(engine_bytes, parameters, false);
         let memory_bytes_max = available_bytes.saturating_sub(member_bytes(0));
         let options = EngineOptions { memory_bytes_max, ..EngineOptions::default() };
-        let plan = MemoryPlan::of(&course.model, &arithmetic, &options);
+        let plan = MemoryPlan::of(&course.model, &arithmetic, optimizer, &options);
         let memory_bytes = member_bytes(plan.bytes());
         let tokens_per_step = arithmetic.micro_batch_tokens() as u64 * u64::from(course.micro_batches);
         let (model, length) = (&course.model, course.sequence_length);
         let again = if plan.recomputes { recomputed_multiply_adds_per_token(model, length) } else { 0 };
-        let multiply_adds_per_step = tokens_per_step * (multiply_adds_per_token(model, length) + again);
+        let multiply_adds_per_step = tokens_per_step * (multiply_adds_per_token(model, length) + again)
+            + optimizer_multiply_adds(model, optimizer);
         let step_seconds = multiply_adds_per_step as f64 / rate.max(1) as f64 / PRODUCT_SHARE;
         Ok(Self {
             preset: preset.name,
@@ -139,7 +148,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_said_with_advice() {
         let base = Preset::find("base").unwrap();
-        let fit = |available| Fit::predict(&base, 50_000, 100_000_000_000, available).unwrap();
+        let fit = |available| Fit::predict((&base, 50_000, OptimizerKind::Adamw), 100_000_000_000, available).unwrap();
         let roomy = fit(24 << 30);
         assert!(roomy.fits, "124M parameters train in 24 GiB: {roomy}");
         assert!(roomy.to_string().contains("it fits"));
@@ -151,11 +160,16 @@ mod tests {
         let more = close.step_seconds / roomy.step_seconds;
         assert!((1.1..4.0 / 3.0).contains(&more), "{more}");
         assert!(close.to_string().contains("computed again"), "{close}");
+        let muon = Fit::predict((&base, 50_000, OptimizerKind::Muon), 100_000_000_000, 24 << 30).unwrap();
+        assert!(muon.memory_bytes > roomy.memory_bytes && muon.step_seconds > roomy.step_seconds, "{muon}");
         let tight = fit(1 << 30);
         assert!(!tight.fits && tight.to_string().contains("smaller preset"), "{tight}");
         // Three products a weight and token, the head among them, and twice that time.
         let floor = 3.0 * 123e6 * roomy.tokens_per_step as f64 / 1e11 * 2.0;
         assert!((floor..1.2 * floor).contains(&roomy.step_seconds), "{floor} {roomy}");
-        assert!(Fit::predict(&base, 1, 1, 1).is_err_and(|error| error.to_string().contains("vocab_size")));
+        assert!(
+            Fit::predict((&base, 1, OptimizerKind::Adamw), 1, 1)
+                .is_err_and(|error| error.to_string().contains("vocab_size"))
+        );
     }
 }

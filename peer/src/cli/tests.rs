@@ -37,6 +37,9 @@ fn every_command_parses_with_its_documented_flags() {
         "manta train --data t --out d --from model --learning-rate 1e-4 --sequence-length 64",
         "manta train --data t --out d --schedule cosine --warmup 100 --min-lr-ratio 0.1 --digits 2",
         "manta train --data t --out d --schedule wsd-sqrt --decay 50 --digits activations=2,logit-gradient=1",
+        "manta train --data t --out d --optimizer muon",
+        "manta train --data t --out d --optimizer adamw",
+        "manta devices --preset base --vocab 50000 --optimizer muon",
         "manta train --data t --out d --tokenizer tokenizer.json --preset nano",
         "manta train --data t --out d --peers 2..8 --rounds 9 --steps-per-round 3 --preset nano --seed 1 --overwrite \
          --detach --json --patience 5s --deadline 1m",
@@ -70,6 +73,8 @@ fn wrong_arguments_are_explained() {
         ("manta train --out d --rounds 0", "1.."),
         ("manta train --out d --preset giant", "no preset `giant`; there are: nano, tiny, small"),
         ("manta train --out d --schedule fast", "[possible values: wsd, wsd-sqrt, cosine, constant]"),
+        ("manta train --out d --optimizer sgd", "[possible values: adamw, muon]"),
+        ("manta devices --optimizer muon", "--preset"),
         ("manta train --out d --min-lr-ratio 2", "from 0 to 1"),
         ("manta train --out d --digits 3", "`3` digits: expected 1 or 2"),
         ("manta eval m --data d --digits bias=2", "no class of operands `bias`; there are: activations"),

@@ -9,6 +9,7 @@ use super::{Error, consent, files, format, shutdown};
 use crate::api::{Basis, OrderRequest, PeerFile};
 use crate::digits::DigitsWish;
 use crate::http::client::{ClientError, PeerClient};
+use crate::optimizer::Optimizer;
 use crate::status::{OrderState, RunStatus, Status};
 use clap::Args;
 use manta_protocol::market::demand::Share;
@@ -30,6 +31,7 @@ Examples:
   manta train --data 'src/**/*.rs' --out model --peers 4 --rounds 400
   manta train --data letters --from SmolLM2-135M --out mine
   manta train --data book.txt --out model --rounds 400 --schedule cosine --warmup 100
+  manta train --data book.txt --out model --rounds 400 --optimizer muon
   manta train --out model --detach                     do not wait; see `manta status`
 
 Ctrl-C leaves the run going; `manta stop` ends it.")]
@@ -60,6 +62,10 @@ pub(super) struct TrainArgs {
 
     #[command(flatten)]
     schedule: ScheduleArgs,
+
+    /// The rule that turns gradients into steps; the same learning rates suit both
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    optimizer: Optimizer,
 
     /// 8-bit digits, 1 or 2, of the operands of exact products: of all, or of some of
     /// the classes activations, weights, gradients, logit-gradient and attention, as in
@@ -113,6 +119,7 @@ impl TrainArgs {
                 learning_rate: self.learning_rate,
                 sequence_length: self.sequence_length,
                 schedule: self.schedule.schedule(),
+                optimizer: self.optimizer,
                 digits: self.digits.unwrap_or_default(),
             },
             peers_min: self.peers.min,

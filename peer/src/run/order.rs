@@ -11,11 +11,13 @@ use crate::data::split::{BlockEnd, Parts, split};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::{DataSet, demo_text};
 use crate::host;
+use crate::optimizer::kind;
 use crate::preset::{Course, Preset};
 use crate::run::initial::Initial;
 use crate::run::library::{Library, Shelf};
 use crate::run::spec::{arithmetic, model_config, run_spec};
 use crate::store::blobs::BlobStore;
+use manta_gpu_kernels::model::cost::optimizer_multiply_adds;
 use manta_gpu_kernels::{EngineOptions, MemoryPlan, Recompute, SimdPath};
 use manta_protocol::OrderId;
 use manta_protocol::input::Wish;
@@ -183,9 +185,11 @@ fn wish(request: &OrderRequest, spec: &RunSpec, multiply_adds_per_s: u64) -> Wis
     let parameters = spec.model.parameters().unwrap_or(u64::MAX);
     // Forward and backward take three products a weight and token; measured
     // steps reach about a third of the peak, and others may be slower than we.
-    let products = u128::from(parameters) * u128::from(spec.tokens_per_member_step()) * u128::from(spec.steps()) * 3;
+    let (model, kind) = (model_config(&spec.model), kind(spec.optimizer.kind));
+    let of_step = u128::from(parameters) * u128::from(spec.tokens_per_member_step()) * 3;
+    let products = (of_step + u128::from(optimizer_multiply_adds(&model, kind))) * u128::from(spec.steps());
     let seconds = products * 10 / u128::from(multiply_adds_per_s.max(1));
-    let engine_bytes = MemoryPlan::of(&model_config(&spec.model), &arithmetic(spec), &least()).bytes();
+    let engine_bytes = MemoryPlan::of(&model, &arithmetic(spec), kind, &least()).bytes();
     Wish {
         members_min: request.peers_min,
         members_max: request.peers_max,
@@ -203,11 +207,12 @@ mod tests {
     use super::*;
     use crate::checkpoint::sample::write_model;
     use crate::digits::{self, DigitsWish};
+    use crate::optimizer::Optimizer;
     use crate::run::spec::optimizer;
     use crate::schedule::{Curve, Schedule};
-    use manta_gpu_kernels::DecayShape;
+    use manta_gpu_kernels::{DecayShape, OptimizerKind};
     use manta_protocol::market::demand::Share;
-    use manta_protocol::run::spec::DecaySpec;
+    use manta_protocol::run::spec::{DecaySpec, OptimizerKindSpec, OptimizerSpec};
     use std::path::Path;
 
     struct Bench {
@@ -295,6 +300,13 @@ mod tests {
         let optimizer = optimizer(&curved);
         assert_eq!((optimizer.decay, optimizer.warmup_steps), (DecayShape::Cosine, 1));
         assert_eq!((optimizer.decay_start_step, optimizer.total_steps), (1, 2));
+        assert_eq!((plain.optimizer.kind, curved.optimizer.kind), (OptimizerKindSpec::Adamw, OptimizerKindSpec::Adamw));
+        let muon = Basis { optimizer: Optimizer::Muon, ..Basis::default() };
+        let prepared = bench.prepare(muon).unwrap();
+        assert_eq!(self::optimizer(&prepared.spec).kind, OptimizerKind::Muon);
+        assert_eq!(prepared.spec.optimizer, OptimizerSpec { kind: OptimizerKindSpec::Muon, ..plain.optimizer });
+        let of_adamw = bench.prepare(Basis::default()).unwrap().wish;
+        assert!(prepared.wish.memory_bytes > of_adamw.memory_bytes && prepared.wish.duration_s > of_adamw.duration_s);
         bench.refused(
             Basis { schedule: Schedule { warmup_steps: Some(3), ..schedule }, ..Basis::default() },
             &["--warmup 3", "2 steps"],

@@ -69,6 +69,7 @@ impl Job {
             "arithmetic_version": run_spec.arithmetic_version,
             "digits": run_spec.digits,
             "schedule": schedule,
+            "optimizer": optimizer.kind,
             "preset": self.request.as_ref().map(|request| &request.preset),
             "from": self.request.as_ref().and_then(|request| request.basis.from.as_ref()),
             "initial_root": run_spec.initial,

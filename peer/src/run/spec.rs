@@ -1,6 +1,7 @@
 //! Between the run spec on the wire and the engine's own types.
 
 use crate::api::OrderRequest;
+use crate::optimizer::kind;
 use crate::preset::{Course, OUTER_LEARNING_RATE, OUTER_MOMENTUM};
 use manta_gpu_kernels::{
     ARITHMETIC_VERSION, ArithmeticSpec, DecayShape, ModelConfig, OptimizerConfig, OuterConfig, RopeScaling,
@@ -45,6 +46,7 @@ pub(crate) fn run_spec(
             decay_start_step: schedule.decay_start_step,
             final_fraction: schedule.final_fraction.into(),
             decay: schedule.decay,
+            kind: request.basis.optimizer.into(),
         },
         seed: Seed::from_number(request.seed),
         data_root,
@@ -109,6 +111,7 @@ pub(crate) fn arithmetic(spec: &RunSpec) -> ArithmeticSpec {
 /// The optimiser as the engine takes it.
 pub(crate) fn optimizer(spec: &RunSpec) -> OptimizerConfig {
     OptimizerConfig {
+        kind: kind(spec.optimizer.kind),
         learning_rate: spec.optimizer.learning_rate.value(),
         beta1: spec.optimizer.beta1.value(),
         beta2: spec.optimizer.beta2.value(),

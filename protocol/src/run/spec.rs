@@ -99,14 +99,31 @@ impl DecaySpec {
     }
 }
 
-/// AdamW with linear warm-up, a constant stretch and decay.
+/// Which rule turns gradients into steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OptimizerKindSpec {
+    /// AdamW for all parameters.
+    #[default]
+    Adamw,
+    /// Muon for the matrices of the blocks (Jordan et al. 2024), AdamW for the rest.
+    Muon,
+}
+
+impl OptimizerKindSpec {
+    /// Whether it is AdamW for all, of which the wire says nothing.
+    pub fn is_adamw(&self) -> bool {
+        *self == Self::Adamw
+    }
+}
+
+/// The optimiser, with linear warm-up, a constant stretch and decay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OptimizerSpec {
     /// Highest learning rate.
     pub learning_rate: F32Bits,
-    /// Decay of the first moment.
+    /// Decay of AdamW's first moment.
     pub beta1: F32Bits,
-    /// Decay of the second moment.
+    /// Decay of AdamW's second moment.
     pub beta2: F32Bits,
     /// Added to the root of the second moment.
     pub epsilon: F32Bits,
@@ -123,6 +140,9 @@ pub struct OptimizerSpec {
     /// The shape of the decay; absent on the wire if it is linear.
     #[serde(default, skip_serializing_if = "DecaySpec::is_linear")]
     pub decay: DecaySpec,
+    /// The rule; absent on the wire if it is AdamW for all parameters.
+    #[serde(default, skip_serializing_if = "OptimizerKindSpec::is_adamw")]
+    pub kind: OptimizerKindSpec,
 }
 
 /// The outer optimiser of local training: Nesterov momentum on the mean of what
@@ -299,6 +319,7 @@ impl RunSpec {
                 decay_start_step: 1,
                 final_fraction: F32Bits::from(0.1),
                 decay: DecaySpec::Linear,
+                kind: OptimizerKindSpec::Adamw,
             },
             seed,
             data_root,

@@ -4,7 +4,7 @@
 use crate::samples::{NOW, confirm, identity, messages, network, peer, spec};
 use manta_protocol::membership::Genesis;
 use manta_protocol::run::RunSpec;
-use manta_protocol::run::spec::{DecaySpec, RopeScalingSpec};
+use manta_protocol::run::spec::{DecaySpec, OptimizerKindSpec, RopeScalingSpec};
 use manta_protocol::wire::codec::{self, CodecError};
 use manta_protocol::wire::{Envelope, Message};
 use manta_protocol::{Hash, NetworkId, Seed, Time};
@@ -128,6 +128,32 @@ fn the_shape_of_the_decay_has_exactly_this_encoding() {
     curved.optimizer.decay = DecaySpec::OneMinusSqrt;
     spelt_out[entry + 1] = 2;
     assert_eq!(codec::decode::<RunSpec>(&spelt_out, 1024), Ok(curved));
+}
+
+#[test]
+fn the_rule_of_the_optimizer_has_exactly_this_encoding() {
+    let plain = codec::encode(&spec());
+    let mut muon = spec();
+    muon.optimizer.kind = OptimizerKindSpec::Muon;
+    assert_eq!(muon.validate(), Ok(()));
+    assert_eq!(muon.hash().to_string(), "c55aa6f57a4ce6b7129d4c59f50d6ec817c5654ab425b81ad09130f7412aae06");
+    let bytes = codec::encode(&muon);
+    assert_eq!(codec::decode::<RunSpec>(&bytes, 1024), Ok(muon.clone()));
+    // The eleventh field of the optimiser, after nine that are as before: its number counts the one that is not there.
+    let place = bytes.iter().zip(&plain).position(|(one, other)| one != other).expect("they differ");
+    assert_eq!((plain[place], bytes[place]), (0xa9, 0xaa), "maps of 9 and of 10");
+    let [.., last] = muon.optimizer.final_fraction.0.to_be_bytes();
+    let entry = bytes.windows(3).position(|three| three == [last, 10, 1]).expect("key 10, variant 1") + 1;
+    assert_eq!([&bytes[..place], &bytes[place + 1..entry], &bytes[entry + 2..]].concat().len() + 1, plain.len());
+    let mut spelt_out = bytes.clone();
+    spelt_out[entry + 1] = 0;
+    assert_eq!(codec::decode::<RunSpec>(&spelt_out, 1024), Err(CodecError::NotCanonical), "AdamW is not said");
+    spelt_out[entry + 1] = 2;
+    assert!(matches!(codec::decode::<RunSpec>(&spelt_out, 1024), Err(CodecError::Malformed(_))), "no such rule");
+    muon.optimizer.decay = DecaySpec::Cosine;
+    let both = codec::encode(&muon);
+    assert_eq!((both[place], both.len()), (0xab, bytes.len() + 2));
+    assert_eq!(codec::decode::<RunSpec>(&both, 1024), Ok(muon));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use manta_protocol::effect::{Entry, RunStart};
 use manta_protocol::market::listing::Contact;
 use manta_protocol::run::RunSpec;
 use manta_protocol::run::ledger::Span;
+use manta_protocol::run::spec::OptimizerKindSpec;
 use manta_protocol::{Hash, PeerId, RunId};
 use std::path::Path;
 use std::sync::Arc;
@@ -74,7 +75,10 @@ pub(crate) fn nano_spec(local: bool, peers: u16) -> RunSpec {
 
 /// One member alone.
 fn start(local: bool) -> Arc<RunStart> {
-    let spec = nano_spec(local, 1);
+    start_of(nano_spec(local, 1))
+}
+
+fn start_of(spec: RunSpec) -> Arc<RunStart> {
     let members = vec![Contact { peer: ME, bulk_port: 0, addresses: Vec::new() }];
     let donors = Vec::new();
     Arc::new(RunStart { run: RUN, spec, owner: ME, me: ME, members, donors, entry: Entry::First })
@@ -119,7 +123,11 @@ fn exchange(number: u64, mut ask: impl FnMut(Option<Moment>, Work) -> Answer) ->
 }
 
 /// Trains on `device`, which is lost right before `moment`.
-fn train(device: Option<AdmittedDevice>, moment: Option<Moment>, local: bool) -> (Outcome, Vec<(String, bool)>) {
+fn train(
+    device: Option<AdmittedDevice>,
+    moment: Option<Moment>,
+    start: Arc<RunStart>,
+) -> (Outcome, Vec<(String, bool)>) {
     let mut trainer = Trainer::start(device.clone(), ONE_THREAD).expect("a thread");
     let mut failures = Vec::new();
     let mut ask = |now: Option<Moment>, work: Work| {
@@ -128,7 +136,7 @@ fn train(device: Option<AdmittedDevice>, moment: Option<Moment>, local: bool) ->
         }
         ask(&mut trainer, work, &mut failures)
     };
-    let prepare = Work::Prepare { start: start(local), data: data(), initial: None, state: None };
+    let prepare = Work::Prepare { start, data: data(), initial: None, state: None };
     let prepared = ask(Some(Moment::Prepare), prepare);
     assert!(matches!(prepared, Answer::Prepared { .. }), "{prepared:?}");
     let losses = (0..EXCHANGES).map(|number| exchange(number, &mut ask)).collect();
@@ -157,9 +165,9 @@ fn a_run_survives_its_device_with_the_same_bits() {
     let cache = tempfile::tempdir().expect("a folder");
     for local in [false, true] {
         let Some(device) = software(cache.path()) else { return };
-        let (expected, _) = train(None, None, local);
+        let (expected, _) = train(None, None, start(local));
         assert!(expected.losses.last() < expected.losses.first(), "it learns: {:?}", expected.losses);
-        let (undisturbed, failures) = train(Some(device), None, local);
+        let (undisturbed, failures) = train(Some(device), None, start(local));
         assert_eq!(undisturbed, expected);
         assert_eq!(failures, []);
         for moment in [
@@ -177,11 +185,32 @@ fn a_run_survives_its_device_with_the_same_bits() {
             if local && matches!(moment, Moment::Apply(_)) {
                 continue;
             }
-            let (outcome, failures) = train(software(cache.path()), Some(moment), local);
+            let (outcome, failures) = train(software(cache.path()), Some(moment), start(local));
             assert!(outcome == expected, "lost before {moment:?}, local {local}: {:?}", outcome.losses);
             let [(problem, gone)] = failures.as_slice() else { panic!("{moment:?}, local {local}: {failures:?}") };
             assert!(*gone && problem.contains("device was lost"), "{moment:?}: {problem}");
         }
+    }
+}
+
+/// The device is lost with steps since that were not read back: they are taken again natively, with Muon, too.
+#[test]
+fn a_run_with_muon_is_the_same_on_a_device_that_goes_in_the_middle() {
+    let cache = tempfile::tempdir().expect("a folder");
+    for (local, moment) in [(false, Moment::Apply(2)), (true, Moment::Compute(3))] {
+        let start = || {
+            let mut spec = nano_spec(local, 1);
+            spec.optimizer.kind = OptimizerKindSpec::Muon;
+            spec.validate().expect("a valid spec");
+            start_of(spec)
+        };
+        let (expected, _) = train(None, None, start());
+        assert!(expected.losses.last() < expected.losses.first(), "it learns: {:?}", expected.losses);
+        assert_ne!(expected.hash, train(None, None, self::start(local)).0.hash, "and otherwise than with AdamW");
+        let Some(device) = software(cache.path()) else { return };
+        let (outcome, failures) = train(Some(device), Some(moment), start());
+        assert!(outcome == expected, "local {local}: {:?}", outcome.losses);
+        assert_eq!(failures.len(), 1, "{failures:?}");
     }
 }
 
