@@ -5,14 +5,12 @@
 //! token is a hit if its logit is larger than every other one.
 
 use super::reduce::row_maximum;
+use super::rows::{RowPeaks, TASK_ROWS, Written};
 use super::simd::Simd;
 use super::softmax::exponentials;
-use crate::arithmetic::{add, canon, loss_to_fixed, mul, sub};
+use crate::arithmetic::{add, loss_to_fixed, magnitude, mul, sub};
 use crate::functions::{log, reciprocal};
 use rayon::prelude::*;
-
-/// Rows that one task computes.
-const TASK_ROWS: usize = 16;
 
 /// What rows of logits say about their targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,27 +22,40 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
-    fn plus(self, other: Self) -> Self {
-        Self { fixed: self.fixed + other.fixed, hits: self.hits + other.hits }
+    /// What all rows say, none if some say nothing.
+    pub(crate) fn sum(parts: impl ParallelIterator<Item = Option<Self>>) -> Option<Self> {
+        let plus = |a: Self, b: Self| Self { fixed: a.fixed + b.fixed, hits: a.hits + b.hits };
+        parts.reduce(|| Some(Self::default()), |a, b| Some(plus(a?, b?)))
     }
 }
 
-/// Returns losses and hits, none if a loss is 2,048 nats or more, and replaces
-/// the logits by `scale` · (softmax − one-hot) if a scale is given (else their
-/// content is undefined afterwards).
-pub(crate) fn cross_entropy(simd: Simd, logits: &mut [f32], targets: &[u32], scale: Option<f32>) -> Option<Judged> {
+/// Tells losses and hits, none if a loss is 2,048 nats or more, and replaces the logits by
+/// `scale` · (softmax − one-hot) if a scale is given (else their content is undefined afterwards).
+pub(crate) fn cross_entropy<'a>(
+    simd: Simd,
+    logits: &'a mut [f32],
+    targets: &'a [u32],
+    scale: Option<f32>,
+) -> impl Written<'a, Option<Judged>> {
     let width = logits.len() / targets.len();
-    logits
-        .par_chunks_mut(TASK_ROWS * width)
-        .zip(targets.par_chunks(TASK_ROWS))
-        .map(|(logits, targets)| rows(simd, logits, targets, width, scale))
-        .reduce(|| Some(Judged::default()), |a, b| Some(a?.plus(b?)))
+    let tasks = logits.par_chunks_mut(TASK_ROWS * width).zip(targets.par_chunks(TASK_ROWS));
+    tasks.map(move |(logits, targets)| {
+        let mut peaks = RowPeaks::default();
+        let judged = rows(simd, logits, targets, scale, &mut peaks);
+        (&*logits, peaks, judged)
+    })
+}
+
+/// [`cross_entropy`] without a gradient.
+pub(crate) fn judge(simd: Simd, logits: &mut [f32], targets: &[u32]) -> Option<Judged> {
+    Judged::sum(cross_entropy(simd, logits, targets, None).map(|(_, _, judged)| judged))
 }
 
 dispatch! {
-    fn rows(logits: &mut [f32], targets: &[u32], width: usize, scale: Option<f32>) -> Option<Judged> {
+    fn rows(logits: &mut [f32], targets: &[u32], scale: Option<f32>, peaks: &mut RowPeaks) -> Option<Judged> {
+        let width = logits.len() / targets.len();
         let mut total = Judged::default();
-        for (logits, &target) in logits.chunks_exact_mut(width).zip(targets) {
+        for ((logits, &target), row_peak) in logits.chunks_exact_mut(width).zip(targets).zip(peaks) {
             let target = target as usize;
             let maximum = row_maximum(logits);
             let distance = sub(maximum, logits[target]);
@@ -57,10 +68,14 @@ dispatch! {
             if let Some(scale) = scale {
                 let inverse = reciprocal(sum);
                 let at_target = mul(sub(mul(logits[target], inverse), 1.0), scale);
+                logits[target] = 0.0;
+                let mut peak = magnitude(at_target);
                 for e in &mut *logits {
                     *e = mul(mul(*e, inverse), scale);
+                    peak = peak.max(magnitude(*e));
                 }
-                logits[target] = canon(at_target);
+                logits[target] = at_target;
+                *row_peak = peak;
             }
         }
         Some(total)

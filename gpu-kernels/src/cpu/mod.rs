@@ -17,6 +17,7 @@ pub(crate) mod random;
 pub(crate) mod reduce;
 pub(crate) mod rmsnorm;
 pub(crate) mod rope;
+pub(crate) mod rows;
 pub(crate) mod softmax;
 pub(crate) mod swiglu;
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Root-mean-square normalisation (Zhang and Sennrich, 2019): y = x · rsqrt(mean(x²) + ε) · w.
 
 use super::reduce::{LANES, tree_dot};
+use super::rows::{RowPeaks, TASK_ROWS, Written};
 use super::simd::Simd;
 use crate::arithmetic::{add, from_host, magnitude, mul, sub};
 use crate::functions::rsqrt;
 use rayon::prelude::*;
 
-/// Rows that one task computes.
-const TASK_ROWS: usize = 16;
 /// Columns that one task of the weight gradient computes: four cache lines of each row, and 8 KiB of sums.
 const TASK_COLUMNS: usize = 64;
 
@@ -25,14 +24,16 @@ impl RmsNorm<'_> {
         from_host(1.0 / self.weight.len() as f64)
     }
 
-    /// Writes y and the reciprocal root of every row; the largest magnitude in y.
-    pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], inverse: &mut [f32]) -> u32 {
+    /// Writes y and the reciprocal root of every row; tells the largest magnitudes in y.
+    pub(crate) fn forward<'a>(self, x: &'a [f32], y: &'a mut [f32], inverse: &'a mut [f32]) -> impl Written<'a> {
         let width = self.weight.len();
         let task = TASK_ROWS * width;
         let rows = x.par_chunks(task).zip(y.par_chunks_mut(task)).zip(inverse.par_chunks_mut(TASK_ROWS));
         let scalars = [self.reciprocal_width(), self.epsilon];
-        rows.map(|((x, y), inverse)| forward_rows(self.simd, x, self.weight, scalars, y, inverse))
-            .reduce(|| 0, u32::max)
+        rows.map(move |((x, y), inverse)| {
+            let peaks = forward_rows(self.simd, x, self.weight, scalars, y, inverse);
+            (&*y, peaks, ())
+        })
     }
 
     /// Adds the gradient of x to `dx`; the largest magnitude in `dx`.
@@ -58,17 +59,20 @@ impl RmsNorm<'_> {
 }
 
 dispatch! {
-    fn forward_rows(x: &[f32], weight: &[f32], scalars: [f32; 2], y: &mut [f32], inverse: &mut [f32]) -> u32 {
+    fn forward_rows(x: &[f32], weight: &[f32], scalars: [f32; 2], y: &mut [f32], inverse: &mut [f32]) -> RowPeaks {
         let width = weight.len();
-        let mut peak = 0;
-        for ((x, y), inverse) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverse) {
+        let mut peaks = RowPeaks::default();
+        let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverse);
+        for (((x, y), inverse), row_peak) in rows.zip(&mut peaks) {
+            let mut peak = 0;
             *inverse = rsqrt(add(mul(tree_dot(x, x), scalars[0]), scalars[1]));
             for ((y, &x), &weight) in y.iter_mut().zip(x).zip(weight) {
                 *y = mul(mul(x, *inverse), weight);
                 peak = peak.max(magnitude(*y));
             }
+            *row_peak = peak;
         }
-        peak
+        peaks
     }
 }
 

@@ -4,10 +4,12 @@
 //! position · θ^(−2i/width). Angles, cosines and sines come from f64 basic
 //! operations and are rounded once, so every machine has the same table.
 
+use super::rows::{RowPeaks, TASK_ROWS, Written};
 use super::simd::Simd;
 use crate::arithmetic::{add, from_host, mul};
 use crate::model::config::{ModelConfig, RopeScaling};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// π/2 in two parts; the first has 20 trailing zero bits, so its product with a
 /// turn count under 2²⁰ is exact.
@@ -127,6 +129,9 @@ pub(crate) fn sine_cosine(angle: f64) -> (f64, f64) {
     }
 }
 
+/// Positions that one task takes out of token rows.
+const TASK_POSITIONS: usize = 64;
+
 /// Heads side by side in token rows, and where the parts lie in them.
 #[derive(Clone, Copy)]
 pub(crate) struct HeadLayout {
@@ -155,35 +160,60 @@ pub(crate) enum Turn {
 impl HeadLayout {
     /// Token rows → `[sequence][head][position][head_dim]`; the largest magnitude written.
     pub(crate) fn split(&self, rotary: &Rotary, turn: Turn, rows: &[f32], heads: &mut [f32]) -> u32 {
-        let task = self.length * self.head_dim;
-        heads
-            .par_chunks_mut(task)
-            .enumerate()
-            .map(|(index, head)| {
-                let (sequence, number) = (index / self.heads, index % self.heads);
-                let start = sequence * self.length * self.row_width + self.first + number * self.head_dim;
-                let strides = (self.row_width, self.head_dim);
-                turn_rows(self.simd, rotary, turn, (self.length, self.head_dim), &rows[start..], head, strides)
+        let strides = (self.row_width, self.head_dim);
+        let heads = heads.par_chunks_mut(self.length * self.head_dim).enumerate();
+        let peaks = heads.flat_map(|(index, head)| {
+            let (sequence, number) = (index / self.heads, index % self.heads);
+            let blocks = head.par_chunks_mut(TASK_POSITIONS * self.head_dim).enumerate();
+            blocks.map(move |(block, head)| {
+                let position = block * TASK_POSITIONS;
+                let token = sequence * self.length + position;
+                let rows = &rows[token * self.row_width + self.first + number * self.head_dim..];
+                let positions = position..position + head.len() / self.head_dim;
+                turn_rows(self.simd, rotary, turn, (positions, self.head_dim), rows, head, strides)
             })
-            .reduce(|| 0, u32::max)
+        });
+        peaks.reduce(|| 0, u32::max)
     }
 
-    /// `[sequence][head][position][head_dim]` → token rows; the largest magnitude written.
-    pub(crate) fn merge(&self, rotary: &Rotary, turn: Turn, heads: &[f32], rows: &mut [f32]) -> u32 {
-        let (length, width) = (self.length, self.head_dim);
-        rows.par_chunks_mut(length * self.row_width)
-            .enumerate()
-            .map(|(sequence, rows)| {
-                let mut peak = 0;
-                for number in 0..self.heads {
-                    let head = &heads[(sequence * self.heads + number) * length * width..][..length * width];
-                    let rows = &mut rows[self.first + number * width..];
-                    let strides = (width, self.row_width);
-                    peak = peak.max(turn_rows(self.simd, rotary, turn, (length, width), head, rows, strides));
-                }
-                peak
-            })
-            .reduce(|| 0, u32::max)
+    /// `[sequence][head][position][head_dim]` → token row number `token`; the largest magnitude written.
+    #[inline(always)]
+    fn merge_row(&self, rotary: &Rotary, turn: Turn, heads: &[f32], token: usize, row: &mut [f32]) -> u32 {
+        let (sequence, position) = (token / self.length, token % self.length);
+        let (first, apart) = (sequence * self.heads * self.length + position, self.length * self.head_dim);
+        let heads = &heads[first * self.head_dim..];
+        let mut peak = 0;
+        for (number, to) in row[self.first..].chunks_exact_mut(self.head_dim).take(self.heads).enumerate() {
+            let from = &heads[number * apart..][..self.head_dim];
+            peak = turn_row(rotary, turn, position, from, to).max(peak);
+        }
+        peak
+    }
+}
+
+/// Heads → token rows; tells the largest magnitudes in each row. `parts` are side by side in a row and make all of it.
+pub(crate) fn merge<'a, const PARTS: usize>(
+    rotary: &'a Rotary,
+    parts: [(HeadLayout, Turn, &'a [f32]); PARTS],
+    rows: &'a mut [f32],
+) -> impl Written<'a> {
+    let row_width = parts[0].0.row_width;
+    rows.par_chunks_mut(TASK_ROWS * row_width).enumerate().map(move |(task, rows)| {
+        let peaks = merge_rows(parts[0].0.simd, rotary, &parts, task * TASK_ROWS, rows);
+        (&*rows, peaks, ())
+    })
+}
+
+dispatch! {
+    fn merge_rows(rotary: &Rotary, parts: &[(HeadLayout, Turn, &[f32])], token: usize, rows: &mut [f32]) -> RowPeaks {
+        let mut peaks = RowPeaks::default();
+        let row_width = parts[0].0.row_width;
+        for (number, (row, peak)) in rows.chunks_exact_mut(row_width).zip(&mut peaks).enumerate() {
+            for (layout, turn, heads) in parts {
+                *peak = layout.merge_row(rotary, *turn, heads, token + number, row).max(*peak);
+            }
+        }
+        peaks
     }
 }
 
@@ -196,34 +226,38 @@ fn turn_half([a, b]: [&[f32]; 2], [cosines, sines]: [&[f32]; 2], sign: u32, to: 
     }
 }
 
+/// One head of one position; the largest magnitude written.
+#[inline(always)]
+fn turn_row(rotary: &Rotary, turn: Turn, position: usize, from: &[f32], to: &mut [f32]) -> u32 {
+    if turn == Turn::Not {
+        to.copy_from_slice(from);
+    } else {
+        let half = to.len() / 2;
+        let table = [&rotary.cosines, &rotary.sines].map(|table| &table[position * half..][..half]);
+        let (x, y) = from.split_at(half);
+        let (to_x, to_y) = to.split_at_mut(half);
+        let sign = if turn == Turn::Forward { 0 } else { 1 << 31 };
+        // One output at a time: the compiler sees that nothing overlaps, and vectorises.
+        turn_half([x, y], table, 1 << 31 ^ sign, to_x);
+        turn_half([y, x], table, sign, to_y);
+    }
+    crate::arithmetic::peak(to)
+}
+
 dispatch! {
     fn turn_rows(
         rotary: &Rotary,
         turn: Turn,
-        shape: (usize, usize),
+        shape: (Range<usize>, usize),
         from: &[f32],
         to: &mut [f32],
         strides: (usize, usize),
     ) -> u32 {
-        let ((length, width), (from_stride, to_stride)) = (shape, strides);
-        let half = width / 2;
+        let ((positions, width), (from_stride, to_stride)) = (shape, strides);
         let mut peak = 0;
-        for position in 0..length {
-            let from = &from[position * from_stride..][..width];
-            let to = &mut to[position * to_stride..][..width];
-            if turn == Turn::Not {
-                to.copy_from_slice(from);
-                continue;
-            }
-            let cosines = &rotary.cosines[position * half..][..half];
-            let sines = &rotary.sines[position * half..][..half];
-            let (x, y) = from.split_at(half);
-            let (to_x, to_y) = to.split_at_mut(half);
-            let sign = if turn == Turn::Forward { 0 } else { 1 << 31 };
-            // One output at a time: the compiler sees that nothing overlaps, and vectorises.
-            turn_half([x, y], [cosines, sines], 1 << 31 ^ sign, to_x);
-            turn_half([y, x], [cosines, sines], sign, to_y);
-            peak = peak.max(crate::arithmetic::peak(to));
+        for (row, position) in positions.enumerate() {
+            let (from, to) = (&from[row * from_stride..][..width], &mut to[row * to_stride..][..width]);
+            peak = turn_row(rotary, turn, position, from, to).max(peak);
         }
         peak
     }
@@ -233,6 +267,7 @@ dispatch! {
 mod tests {
     use super::*;
     use crate::arithmetic::magnitude;
+    use crate::cpu::rows::peak_of;
 
     #[test]
     fn table_agrees_with_the_library() {
@@ -292,7 +327,8 @@ mod tests {
         let (mut heads, mut back) = (vec![9.0; 2 * 3 * 7 * 6], rows.clone());
         layout.split(&rotary, Turn::Forward, &rows, &mut heads);
         assert_ne!(heads[6], rows[22], "position 1 must have been turned");
-        let peak = layout.merge(&rotary, Turn::Backward, &heads, &mut back);
+        // There are 14 rows, fewer than a task's.
+        let peak = peak_of(merge(&rotary, [(layout, Turn::Backward, &heads)], &mut back));
         assert!(peak >= magnitude(17.9));
         for (at, (&x, &y)) in rows.iter().zip(&back).enumerate() {
             assert!((x - y).abs() < 1e-4, "element {at}: {x} {y}");

@@ -2,11 +2,14 @@
 //! and every SIMD path of it against the portable one, bit for bit.
 
 use super::attention::{Attention, AttentionKeys, BlockScratch, Gradients, HeadScratch, Inputs, Memory};
+use super::cross_entropy::Judged;
 use super::pool::Pool;
 use super::random::mix;
 use super::rmsnorm::RmsNorm;
+use super::rows::peak_of;
 use super::simd::{Simd, SimdPath};
 use super::{adamw, cross_entropy, swiglu};
+use rayon::prelude::*;
 
 /// Values from −1 to 1 that look random.
 fn values(count: usize, seed: u32) -> Vec<f32> {
@@ -75,7 +78,7 @@ fn rms_norm() {
             let norm = RmsNorm { simd, weight: &weight, epsilon: 1e-5 };
             let (mut y, mut inverse) = (vec![f32::NAN; x.len()], vec![f32::NAN; rows]);
             let (mut dx, mut dw) = (vec![1.0; x.len()], vec![f32::NAN; width]);
-            norm.forward(&x, &mut y, &mut inverse);
+            peak_of(norm.forward(&x, &mut y, &mut inverse));
             norm.backward(&dy, &x, &inverse, &mut dx);
             norm.weight_gradient(&dy, &x, &inverse, &mut dw);
             [y, dx, dw].concat()
@@ -105,8 +108,8 @@ fn swiglu_gate() {
     };
     let found = on_every_path(|simd| {
         let (mut h, mut gradient) = (vec![f32::NAN; dh.len()], vec![f32::NAN; gate_up.len()]);
-        swiglu::forward(simd, &gate_up, width, &mut h);
-        swiglu::backward(simd, &dh, &gate_up, width, &mut gradient);
+        peak_of(swiglu::forward(simd, &gate_up, width, &mut h));
+        peak_of(swiglu::backward(simd, &dh, &gate_up, width, &mut gradient));
         [h, gradient].concat()
     });
     let (h, gradient) = found.split_at(dh.len());
@@ -128,8 +131,9 @@ fn cross_entropy_of_rows() {
     };
     let found = on_every_path(|simd| {
         let mut gradient = logits.clone();
-        let loss = cross_entropy::cross_entropy(simd, &mut gradient, &targets, Some(1.0 / rows as f32)).unwrap();
-        assert_eq!(cross_entropy::cross_entropy(simd, &mut logits.clone(), &targets, None), Some(loss));
+        let written = cross_entropy::cross_entropy(simd, &mut gradient, &targets, Some(1.0 / rows as f32));
+        let loss = Judged::sum(written.map(|(_, _, judged)| judged)).unwrap();
+        assert_eq!(cross_entropy::judge(simd, &mut logits.clone(), &targets), Some(loss));
         gradient.push(loss.fixed as f32 / 1_048_576.0 / rows as f32);
         gradient
     });
@@ -139,10 +143,10 @@ fn cross_entropy_of_rows() {
     let mut hopeless = vec![0.0; width];
     hopeless[0] = 3000.0;
     let simd = SimdPath::Auto.resolve().unwrap();
-    assert_eq!(cross_entropy::cross_entropy(simd, &mut hopeless, &[1], None), None);
+    assert_eq!(cross_entropy::judge(simd, &mut hopeless, &[1]), None);
     // A tie is no hit.
     let mut rows = [[0.0, 2.0, -1.0], [1.0, 1.0, 0.0], [3.0, 3.5, 0.0]].concat();
-    let judged = cross_entropy::cross_entropy(simd, &mut rows, &[1, 0, 0], None);
+    let judged = cross_entropy::judge(simd, &mut rows, &[1, 0, 0]);
     assert_eq!(judged.map(|judged| judged.hits), Some(1));
 }
 

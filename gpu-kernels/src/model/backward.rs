@@ -5,15 +5,19 @@ use super::forward::{Batch, Purpose};
 use super::profile::OpClass;
 use super::step::{OpKeys, RoundingSite, check_range};
 use super::weights::{BlockWeights, Linear};
-use super::workspace::{BlockSaved, Workspace};
+use super::workspace::{BlockSaved, TokenRows, Workspace};
+use crate::arithmetic::from_host;
 use crate::cpu::attention::{AttentionKeys, Gradients, Inputs, Memory};
+use crate::cpu::cross_entropy::{Judged, cross_entropy};
 use crate::cpu::embedding::scatter_add;
 use crate::cpu::matmul::product_parallel;
 use crate::cpu::pack::{Along, Packed, Packing, View};
 use crate::cpu::quantize::Rounding;
-use crate::cpu::rope::Turn;
+use crate::cpu::rope::{Turn, merge};
+use crate::cpu::rows::Written;
 use crate::cpu::swiglu;
 use crate::error::EngineError;
+use rayon::prelude::*;
 
 /// How the gradient that enters a linear map's way back is rounded.
 #[derive(Clone, Copy)]
@@ -40,7 +44,29 @@ impl Backward<'_> {
         }
     }
 
-    /// dX = dY · W into `dx`, and dW = dYᵀ · X into the gradient; the largest magnitudes of both.
+    /// Has the gradient dY of a linear map's output written and packed along its rows, which op it is a part of: what is
+    /// told.
+    fn pack<'a, 'b, T: Send>(
+        &self,
+        (rows, columns): (usize, usize),
+        rounding: GradientRounding,
+        written: impl Written<'b, T> + 'a,
+        left: &'a mut Packed,
+    ) -> impl ParallelIterator<Item = (u32, T)> {
+        let packing = Packing::left(Along::Rows, rounding.digits, rounding.rows);
+        left.pack_written(self.model.simd, (rows, columns), packing, written)
+    }
+
+    /// [`Backward::pack`] of what stands there.
+    fn pack_stream(&self, dy: &[f32], rounding: GradientRounding, left: &mut Packed) {
+        let columns = self.model.config.hidden_size;
+        let view = View::whole(dy, dy.len() / columns, columns);
+        left.pack_parallel(self.model.simd, view, Packing::left(Along::Rows, rounding.digits, rounding.rows));
+        self.model.laps.end(OpClass::PackGradients);
+    }
+
+    /// dX = dY · W into `dx`, and dW = dYᵀ · X into the gradient, for dY that is packed along its rows in `left`; the
+    /// largest magnitudes of both.
     fn linear(
         &mut self,
         linear: &Linear,
@@ -52,8 +78,6 @@ impl Backward<'_> {
     ) -> (u32, u32) {
         let Model { simd, laps, .. } = *self.model;
         let view = View::whole(dy, dy.len() / linear.rows, linear.rows);
-        left.pack_parallel(simd, view, Packing::left(Along::Rows, rounding.digits, rounding.rows));
-        laps.end(OpClass::PackGradients);
         let dx_peak = product_parallel(simd, left, &linear.backward, dx);
         laps.end(OpClass::Products);
         left.pack_parallel(simd, view, Packing::left(Along::Columns, rounding.digits, rounding.columns));
@@ -63,10 +87,14 @@ impl Backward<'_> {
         (dx_peak, dw_peak)
     }
 
-    /// Goes back from the gradient of the logits, which stands in
-    /// `workspace.logits`, to all parameters.
-    pub(crate) fn run(mut self, workspace: &mut Workspace, inputs: &[u32], batch: Batch) -> Result<(), EngineError> {
-        self.head(workspace)?;
+    /// Goes from the logits, which stand in `workspace.logits`, to the loss and back to all parameters.
+    pub(crate) fn run(
+        mut self,
+        workspace: &mut Workspace,
+        rows: &TokenRows,
+        batch: Batch,
+    ) -> Result<Judged, EngineError> {
+        let judged = self.head(workspace, &rows.targets)?;
         let mut blocks = std::mem::take(&mut workspace.blocks);
         let outcome = self.model.weights.blocks.iter().enumerate().rev().try_for_each(|(layer, weights)| {
             let saved = &mut blocks[workspace.slot(layer, Purpose::Train)];
@@ -78,15 +106,23 @@ impl Backward<'_> {
         });
         workspace.blocks = blocks;
         outcome?;
-        self.embedding(workspace, inputs)
+        self.embedding(workspace, &rows.inputs)?;
+        Ok(judged)
     }
 
-    fn head(&mut self, workspace: &mut Workspace) -> Result<(), EngineError> {
+    /// The loss, and the way back through logits and final norm.
+    fn head(&mut self, workspace: &mut Workspace, targets: &[u32]) -> Result<Judged, EngineError> {
         let Workspace { stream, normed_inverse, logits, left, final_normed, branch, normed, .. } = workspace;
         let model = self.model;
         let layers = model.config.num_hidden_layers;
         let digits = model.spec.logit_gradient_digits;
         let rounding = self.rounding(layers, RoundingSite::LogitsRows, RoundingSite::LogitsColumns, digits);
+        let scale = from_host(1.0 / targets.len() as f64);
+        let written = cross_entropy(model.simd, logits, targets, Some(scale));
+        let judged = self.pack((targets.len(), model.config.vocab_size), rounding, written, left);
+        let judged = Judged::sum(judged.map(|(_, judged)| judged));
+        let judged = judged.ok_or(EngineError::Range { op: "cross_entropy", layer: None })?;
+        model.laps.end(OpClass::CrossEntropy);
         let (dx, dw) = self.linear(&model.weights.head, logits, final_normed, rounding, left, branch);
         check_range("logits backward", None, dx)?;
         check_range("logits weight gradient", None, dw)?;
@@ -98,7 +134,7 @@ impl Backward<'_> {
         model.laps.end(OpClass::Norms);
         // From here on the stream holds its own gradient.
         std::mem::swap(stream, normed);
-        Ok(())
+        Ok(judged)
     }
 
     fn mlp_half(
@@ -112,14 +148,17 @@ impl Backward<'_> {
         let model = self.model;
         let digits = model.spec.gradient_digits;
         let rounding = self.rounding(layer, RoundingSite::DownRows, RoundingSite::DownColumns, digits);
+        self.pack_stream(stream, rounding, left);
         let (dx, dw) = self.linear(&weights.down, stream, &saved.inner, rounding, left, inner);
         check_range("down backward", layer, dx)?;
         check_range("down weight gradient", layer, dw)?;
         let width = model.config.intermediate_size;
-        let peak = swiglu::backward(model.simd, inner, &saved.gate_up, width, gate_up);
+        let shape = (inner.len() / width, 2 * width);
+        let written = swiglu::backward(model.simd, inner, &saved.gate_up, width, gate_up);
+        let rounding = self.rounding(layer, RoundingSite::GateUpRows, RoundingSite::GateUpColumns, digits);
+        let peak = self.pack(shape, rounding, written, left).map(|(peak, ())| peak).reduce(|| 0, u32::max);
         check_range("swiglu backward", layer, peak)?;
         model.laps.end(OpClass::Gates);
-        let rounding = self.rounding(layer, RoundingSite::GateUpRows, RoundingSite::GateUpColumns, digits);
         let (dx, dw) = self.linear(&weights.gate_up, gate_up, &saved.normed_middle, rounding, left, branch);
         check_range("gate_up backward", layer, dx)?;
         check_range("gate_up weight gradient", layer, dw)?;
@@ -139,6 +178,7 @@ impl Backward<'_> {
         let model = self.model;
         let digits = model.spec.gradient_digits;
         let rounding = self.rounding(layer, RoundingSite::OutputRows, RoundingSite::OutputColumns, digits);
+        self.pack_stream(stream, rounding, left);
         let (dx, dw) = self.linear(&weights.output, stream, &saved.attended, rounding, left, attended);
         check_range("output backward", layer, dx)?;
         check_range("output weight gradient", layer, dw)?;
@@ -157,14 +197,21 @@ impl Backward<'_> {
         let peak = model.attention(batch).backward(memory, inputs, heads, &keys, gradients);
         check_range("attention backward", layer, peak)?;
         model.laps.end(OpClass::Attention);
-        let [query_layout, key_layout, value_layout] = model.joint_layouts(batch);
-        let peak = query_layout.merge(model.rotary, Turn::Backward, d_queries, joint);
-        let peak = peak.max(key_layout.merge(model.rotary, Turn::Backward, d_keys, joint));
-        value_layout.merge(model.rotary, Turn::Not, d_values, joint);
+        let [queries, keys, values] = model.joint_layouts(batch);
+        let parts = [
+            (queries, Turn::Backward, &**d_queries),
+            (keys, Turn::Backward, &**d_keys),
+            (values, Turn::Not, &**d_values),
+        ];
+        let merged = merge(model.rotary, parts, joint);
+        let rounding = self.rounding(layer, RoundingSite::JointRows, RoundingSite::JointColumns, digits);
+        let peak = self
+            .pack((batch.tokens(), queries.row_width), rounding, merged, left)
+            .map(|(peak, ())| peak)
+            .reduce(|| 0, u32::max);
         check_range("rotary backward", layer, peak)?;
         model.laps.end(OpClass::Rotary);
 
-        let rounding = self.rounding(layer, RoundingSite::JointRows, RoundingSite::JointColumns, digits);
         let (dx, dw) = self.linear(&weights.query_key_value, joint, &saved.normed_input, rounding, left, branch);
         check_range("query_key_value backward", layer, dx)?;
         check_range("query_key_value weight gradient", layer, dw)?;

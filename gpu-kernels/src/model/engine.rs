@@ -17,10 +17,10 @@ use super::state::{OPTIMIZER_CONTEXT, PARAMETER_CONTEXT, TrainingState, hash_vec
 use super::step::{Evaluation, LossSum, MicroBatchKey, OpKeys, StepNumbers, StepReport, check_range};
 use super::weights::Weights;
 use super::workspace::{TokenRows, Workspace};
-use crate::arithmetic::{canon, from_host};
+use crate::arithmetic::canon;
 use crate::cpu::adamw::{Peaks, State, UNKNOWN_PEAKS};
 use crate::cpu::attention::BlockScratch;
-use crate::cpu::cross_entropy::cross_entropy;
+use crate::cpu::cross_entropy::judge;
 use crate::cpu::pool::Pool;
 use crate::cpu::reduce::add_to;
 use crate::cpu::rope::Rotary;
@@ -252,8 +252,6 @@ impl Engine {
     }
 
     fn accumulate(&mut self, rows: &TokenRows, batch: Batch, key: &MicroBatchKey) -> Result<LossSum, EngineError> {
-        let TokenRows { inputs, targets } = rows;
-        let gradient_scale = from_host(1.0 / batch.tokens() as f64);
         self.prepare(batch.length, true);
         let Self { workspace, gradient, gradient_is_zero, micro_gradient, .. } = self;
         let model = Model {
@@ -267,12 +265,9 @@ impl Engine {
             laps: &self.laps,
         };
         self.pool.install(|| {
-            model.forward(workspace, inputs, batch, Purpose::Train)?;
-            let judged = cross_entropy(model.simd, &mut workspace.logits, targets, Some(gradient_scale))
-                .ok_or(EngineError::Range { op: "cross_entropy", layer: None })?;
-            model.laps.end(OpClass::CrossEntropy);
+            model.forward(workspace, &rows.inputs, batch, Purpose::Train)?;
             let backward = Backward { model: &model, keys: OpKeys::new(key), gradient: &mut *micro_gradient };
-            backward.run(workspace, inputs, batch)?;
+            let judged = backward.run(workspace, rows, batch)?;
             // The sum of nothing and a canonical gradient is that gradient.
             if !*gradient_is_zero {
                 let sums = gradient.par_chunks(TASK_ELEMENTS).zip(micro_gradient.par_chunks_mut(TASK_ELEMENTS));
@@ -343,7 +338,7 @@ impl Engine {
             let (inputs, targets) = split_targets(tokens, batch.length);
             let judged = model.pool.install(|| {
                 model.forward(workspace, &inputs, batch, Purpose::Evaluate)?;
-                cross_entropy(model.simd, &mut workspace.logits, &targets, None)
+                judge(model.simd, &mut workspace.logits, &targets)
                     .ok_or(EngineError::Range { op: "cross_entropy", layer: None })
             })?;
             let loss = LossSum { fixed: judged.fixed, tokens: batch.tokens() as u64 };

@@ -13,7 +13,8 @@ use crate::cpu::pack::{Along, Packed, Packing, View};
 use crate::cpu::quantize::Rounding;
 use crate::cpu::reduce::add_to;
 use crate::cpu::rmsnorm::RmsNorm;
-use crate::cpu::rope::{HeadLayout, Turn};
+use crate::cpu::rope::{HeadLayout, Turn, merge};
+use crate::cpu::rows::Written;
 use crate::cpu::swiglu;
 use crate::error::EngineError;
 use rayon::prelude::*;
@@ -85,12 +86,17 @@ impl Model<'_> {
         HeadLayout { row_width: self.config.query_width(), ..queries }
     }
 
-    /// y = x · Wᵀ; keeps x packed along the tokens if `saved` is given.
-    fn linear(&self, linear: &Linear, x: &[f32], left: &mut Packed, saved: Option<&mut Packed>, y: &mut [f32]) -> u32 {
-        let view = View::whole(x, x.len() / linear.columns, linear.columns);
-        let digits = self.spec.activation_digits.into();
-        left.pack_parallel(self.simd, view, Packing::left(Along::Rows, digits, Rounding::Nearest));
-        self.laps.end(OpClass::PackActivations);
+    /// Has the input of a linear map written and packed along its rows, which op it is a part of; the largest magnitude
+    /// told.
+    fn pack<'a>(&self, linear: &Linear, rows: usize, written: impl Written<'a>, left: &mut Packed) -> u32 {
+        let packing = Packing::left(Along::Rows, self.spec.activation_digits.into(), Rounding::Nearest);
+        left.pack_written(self.simd, (rows, linear.columns), packing, written)
+            .map(|(peak, ())| peak)
+            .reduce(|| 0, u32::max)
+    }
+
+    /// y = x · Wᵀ for x that is packed along its rows in `left`; keeps x packed along the tokens if `saved` is given.
+    fn linear(&self, linear: &Linear, x: &[f32], left: &Packed, saved: Option<&mut Packed>, y: &mut [f32]) -> u32 {
         if let Some(saved) = saved {
             self.keep(linear, x, saved);
         }
@@ -189,22 +195,30 @@ impl Model<'_> {
     ) -> Result<(), EngineError> {
         let Workspace { stream, normed, joint, heads, attended, branch, left, .. } = workspace;
         std::mem::swap(stream, &mut saved.input);
-        let norm = self.norm(&weights.input_norm);
-        check_range("rms_norm", layer, norm.forward(&saved.input, normed, &mut saved.input_inverse))?;
+        let norm = self.norm(&weights.input_norm).forward(&saved.input, normed, &mut saved.input_inverse);
+        check_range("rms_norm", layer, self.pack(&weights.query_key_value, batch.tokens(), norm, left))?;
         self.laps.end(OpClass::Norms);
         let keep = saving.then_some(&mut saved.normed_input);
         check_range("query_key_value", layer, self.linear(&weights.query_key_value, normed, left, keep, joint))?;
         let [queries, keys, values] = self.joint_layouts(batch);
-        let peak = queries.split(self.rotary, Turn::Forward, joint, &mut saved.queries);
-        let peak = peak.max(keys.split(self.rotary, Turn::Forward, joint, &mut saved.keys));
-        values.split(self.rotary, Turn::Not, joint, &mut saved.values);
-        check_range("rotary", layer, peak)?;
+        let (joint, BlockSaved { queries: q, keys: k, values: v, .. }) = (&*joint, &mut *saved);
+        let (queries_peak, (keys_peak, _)) = rayon::join(
+            || queries.split(self.rotary, Turn::Forward, joint, q),
+            || {
+                rayon::join(
+                    || keys.split(self.rotary, Turn::Forward, joint, k),
+                    || values.split(self.rotary, Turn::Not, joint, v),
+                )
+            },
+        );
+        check_range("rotary", layer, queries_peak.max(keys_peak))?;
         self.laps.end(OpClass::Rotary);
         let inputs = Inputs { queries: &saved.queries, keys: &saved.keys, values: &saved.values };
         let memory = Memory { pool: self.pool, heads: &mut workspace.attention };
         check_range("attention", layer, self.attention(batch).forward(memory, inputs, heads))?;
         self.laps.end(OpClass::Attention);
-        self.attended_layout(batch).merge(self.rotary, Turn::Not, heads, attended);
+        let merged = merge(self.rotary, [(self.attended_layout(batch), Turn::Not, heads)], attended);
+        self.pack(&weights.output, batch.tokens(), merged, left);
         self.laps.end(OpClass::Rotary);
         let keep = saving.then_some(&mut saved.attended);
         check_range("output", layer, self.linear(&weights.output, attended, left, keep, branch))?;
@@ -226,7 +240,7 @@ impl Model<'_> {
         self.residual(layer, &saved.middle, branch, stream)
     }
 
-    /// swiglu(gate_up(norm(x)))
+    /// swiglu(gate_up(norm(x))), also packed along its rows.
     fn mlp_inner(
         &self,
         workspace: &mut Workspace,
@@ -236,15 +250,16 @@ impl Model<'_> {
     ) -> Result<(), EngineError> {
         let Workspace { stream, normed, inner, left, .. } = workspace;
         std::mem::swap(stream, &mut saved.middle);
-        let norm = self.norm(&weights.attention_norm);
-        check_range("rms_norm", layer, norm.forward(&saved.middle, normed, &mut saved.middle_inverse))?;
+        let rows = saved.middle_inverse.len();
+        let norm = self.norm(&weights.attention_norm).forward(&saved.middle, normed, &mut saved.middle_inverse);
+        check_range("rms_norm", layer, self.pack(&weights.gate_up, rows, norm, left))?;
         self.laps.end(OpClass::Norms);
         let keep = saving.then_some(&mut saved.normed_middle);
         check_range("gate_up", layer, self.linear(&weights.gate_up, normed, left, keep, &mut saved.gate_up))?;
-        let width = self.config.intermediate_size;
-        let peak = swiglu::forward(self.simd, &saved.gate_up, width, inner);
+        let gated = swiglu::forward(self.simd, &saved.gate_up, self.config.intermediate_size, inner);
+        check_range("swiglu", layer, self.pack(&weights.down, rows, gated, left))?;
         self.laps.end(OpClass::Gates);
-        check_range("swiglu", layer, peak)
+        Ok(())
     }
 
     /// Final norm and logits of the last `rows` tokens.
@@ -253,7 +268,8 @@ impl Model<'_> {
         let start = stream.len() - rows * self.config.hidden_size;
         let normed = &mut normed[..rows * self.config.hidden_size];
         let norm = self.norm(&self.weights.final_norm);
-        check_range("rms_norm", None, norm.forward(&stream[start..], normed, &mut normed_inverse[..rows]))?;
+        let written = norm.forward(&stream[start..], normed, &mut normed_inverse[..rows]);
+        check_range("rms_norm", None, self.pack(&self.weights.head, rows, written, left))?;
         self.laps.end(OpClass::Norms);
         let keep = (purpose == Purpose::Train).then_some(final_normed);
         check_range("logits", None, self.linear(&self.weights.head, normed, left, keep, logits))

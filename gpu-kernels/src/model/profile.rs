@@ -14,21 +14,21 @@ use std::time::Instant;
 pub enum OpClass {
     /// Rounding and packing weights, forward and backward, once a step.
     PackWeights,
-    /// Rounding and packing the inputs of linear maps.
+    /// Rounding and packing the inputs of linear maps along the tokens; along their rows, the op that writes them does it.
     PackActivations,
-    /// Rounding (stochastically) and packing gradients.
+    /// Rounding (stochastically) and packing gradients, but for rows that an op has just written.
     PackGradients,
     /// Products of linear maps.
     Products,
-    /// RMSNorm and its way back.
+    /// RMSNorm, with packing the rows that it gives, and its way back.
     Norms,
-    /// Rotary embedding, and taking heads apart and together.
+    /// Rotary embedding, taking heads apart and together, and packing the rows that this gives.
     Rotary,
     /// Attention with its own packing and products.
     Attention,
-    /// SwiGLU and its way back.
+    /// SwiGLU and its way back, with packing the rows that they give.
     Gates,
-    /// Loss and the gradient of the logits.
+    /// Loss and the gradient of the logits, with packing its rows.
     CrossEntropy,
     /// Embedding rows and their gradient.
     Embedding,

@@ -10,8 +10,10 @@ use crate::cpu;
 use crate::cpu::cross_entropy::Judged;
 use crate::cpu::reduce::add_assign;
 use crate::cpu::rope::{Rotary, Turn};
+use crate::cpu::rows::peak_of;
 use crate::error::EngineError;
 use crate::gpu::ops;
+use rayon::prelude::*;
 
 /// Inputs and native results of a norm.
 struct NormCase {
@@ -37,7 +39,7 @@ fn norm_cases(bench: &Bench) -> Vec<NormCase> {
             let dy = spread(rows * width, seed + 2, x_range.0, x_range.1);
             let (mut y, mut inverse) = (vec![0.0; x.len()], vec![0.0; rows]);
             let norm = cpu::rmsnorm::RmsNorm { simd: bench.simd, weight: &weight, epsilon: EPSILON };
-            let peak = bench.pool.install(|| norm.forward(&x, &mut y, &mut inverse));
+            let peak = bench.pool.install(|| peak_of(norm.forward(&x, &mut y, &mut inverse)));
             cases.push(NormCase { rows, width, x, weight, dy, y, inverse, peak });
         }
     }
@@ -127,7 +129,8 @@ pub(super) fn rope(bench: &mut Bench) -> Cases {
             let dispatch = device.merge(&angles, turn, &bench.floats(&by_head)?, &out, SLOT);
             let found = bench.run(&[dispatch], &[&out])?;
             let mut merged = rows.clone();
-            let peak = bench.pool.install(|| native.merge(&rotary, turn, &by_head, &mut merged));
+            let peak =
+                bench.pool.install(|| peak_of(cpu::rope::merge(&rotary, [(native, turn, &by_head)], &mut merged)));
             outcomes.push(Outcome { found, expected: expect(&[&merged], peak) });
         }
     }
@@ -221,7 +224,7 @@ pub(super) fn swiglu(bench: &mut Bench) -> Cases {
         let dispatch = ops::swiglu::swiglu(&bench.floats(&gate_up)?, (rows, width), &h, SLOT);
         let found = bench.run(&[dispatch], &[&h])?;
         let mut expected = vec![0.0; dh.len()];
-        let peak = bench.pool.install(|| cpu::swiglu::forward(bench.simd, &gate_up, width, &mut expected));
+        let peak = bench.pool.install(|| peak_of(cpu::swiglu::forward(bench.simd, &gate_up, width, &mut expected)));
         outcomes.push(Outcome { found, expected: expect(&[&expected], peak) });
     }
     Ok(outcomes)
@@ -235,7 +238,8 @@ pub(super) fn swiglu_backward(bench: &mut Bench) -> Cases {
         let dispatch = ops::swiglu::swiglu_backward([&inputs.0, &inputs.1], (rows, width), &out, SLOT);
         let found = bench.run(&[dispatch], &[&out])?;
         let mut expected = vec![0.0; gate_up.len()];
-        let peak = bench.pool.install(|| cpu::swiglu::backward(bench.simd, &dh, &gate_up, width, &mut expected));
+        let peak =
+            bench.pool.install(|| peak_of(cpu::swiglu::backward(bench.simd, &dh, &gate_up, width, &mut expected)));
         outcomes.push(Outcome { found, expected: expect(&[&expected], peak) });
     }
     Ok(outcomes)
@@ -264,7 +268,8 @@ pub(super) fn cross_entropy(bench: &mut Bench) -> Cases {
         let dispatches =
             ops::cross_entropy::cross_entropy(&buffer, (rows, width), &bench.words(&targets)?, scale, &losses, SLOT);
         let mut found = bench.run(&dispatches, &[&losses, &buffer])?;
-        let judged = bench.pool.install(|| cpu::cross_entropy::cross_entropy(bench.simd, &mut logits, &targets, scale));
+        let written = cpu::cross_entropy::cross_entropy(bench.simd, &mut logits, &targets, scale);
+        let judged = bench.pool.install(|| Judged::sum(written.map(|(_, _, judged)| judged)));
         let failed = found.pop();
         // The native twin gives the sums of losses and hits only, and nothing if one fails.
         let sum: u64 = found[..rows].iter().map(|&loss| u64::from(loss & !(1 << 31))).sum();

@@ -130,6 +130,7 @@ impl Attention {
             stride: self.stride(),
             index: index.wrapping_add((first * self.stride()) as u32),
             triangle: Some(Triangle { first }),
+            peaks: None,
         }
     }
 

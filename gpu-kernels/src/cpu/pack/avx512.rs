@@ -219,7 +219,11 @@ fn rows<const DIGITS: usize, const STOCHASTIC: bool>(
     let offset = _mm512_set1_epi32(if packing.offset() { OFFSET } else { 0 });
     for row in 0..rows {
         let (line, index) = view.line(block * BLOCK + row, 0, view.reach(block * BLOCK + row));
-        let (scale, inverse) = scale_of(line_peak(line), DIGITS);
+        let peak = match view.peaks {
+            Some(peaks) => peaks[block * BLOCK + row],
+            None => line_peak(line),
+        };
+        let (scale, inverse) = scale_of(peak, DIGITS);
         into.scales[row] = scale;
         let inverse = _mm512_set1_ps(inverse);
         let (panel, lane) = (row / PANEL, row % PANEL);

@@ -11,6 +11,7 @@ mod avx512;
 mod words;
 
 use super::quantize::{Rounding, digit_of, quantize_line, scale_of};
+use super::rows::{Written, largest};
 use super::simd::Simd;
 use super::softmax::REACH;
 use crate::arithmetic::magnitude;
@@ -43,6 +44,8 @@ pub(crate) struct View<'a> {
     /// If given, row r is known to be zero behind column `first + r` as far as [`REACH`] says, and to be
     /// multiplied only by products of the same [`Triangle`], which do not look further.
     pub(crate) triangle: Option<Triangle>,
+    /// The largest magnitude in each row, where it is known.
+    pub(crate) peaks: Option<&'a [u32]>,
 }
 
 /// The lower left part of a matrix of scores, or of some of its rows: row r is
@@ -56,7 +59,7 @@ impl<'a> View<'a> {
     /// A whole row-major matrix.
     pub(crate) fn whole(values: &'a [f32], rows: usize, columns: usize) -> Self {
         debug_assert_eq!(values.len(), rows * columns);
-        Self { values, rows, columns, stride: columns, index: 0, triangle: None }
+        Self { values, rows, columns, stride: columns, index: 0, triangle: None, peaks: None }
     }
 
     /// How many columns of `row` need to be packed: what may be looked at.
@@ -199,6 +202,28 @@ impl Packed {
         }
     }
 
+    /// Packs `rows` rows of `columns` elements along their rows, each panel when a task has written it; the largest
+    /// magnitudes, and what else the tasks tell.
+    pub(crate) fn pack_written<'a, 'b, T: Send>(
+        &'a mut self,
+        simd: Simd,
+        (rows, columns): (usize, usize),
+        packing: Packing,
+        written: impl Written<'b, T> + 'a,
+    ) -> impl ParallelIterator<Item = (u32, T)> {
+        debug_assert_eq!(packing.along, Along::Rows);
+        let shape = View { values: &[], rows, columns, stride: columns, index: 0, triangle: None, peaks: None };
+        let (words, sums) = self.reshape(simd, &shape, &packing);
+        let panels = self.words.par_chunks_mut(words).zip(self.scales.par_chunks_mut(PANEL));
+        let panels = panels.zip(self.sums.par_chunks_mut(sums));
+        written.zip_eq(panels).enumerate().map(move |(panel, ((values, peaks, told), ((words, scales), sums)))| {
+            let index = (panel * PANEL * columns) as u32;
+            let view = View { index, peaks: Some(&peaks), ..View::whole(values, values.len() / columns, columns) };
+            pack_block(simd, &view, 0, &packing, Panels { words, scales, sums });
+            (largest(&peaks), told)
+        })
+    }
+
     /// [`Packed::pack`] on all threads of the current pool.
     pub(crate) fn pack_parallel(&mut self, simd: Simd, view: View<'_>, packing: Packing) {
         let (words, sums) = self.reshape(simd, &view, &packing);
@@ -267,7 +292,8 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packin
     let mut words = [0u32; PIECE];
     for row in 0..rows {
         let (line, index) = view.line(block * BLOCK + row, 0, view.reach(block * BLOCK + row));
-        let (scale, inverse) = scale_of(crate::arithmetic::peak(line), digits);
+        let peak = view.peaks.map_or_else(|| crate::arithmetic::peak(line), |peaks| peaks[block * BLOCK + row]);
+        let (scale, inverse) = scale_of(peak, digits);
         into.scales[row] = scale;
         let (panel, lane) = (row / PANEL, row % PANEL);
         for (number, values) in line.chunks(PIECE).enumerate() {
