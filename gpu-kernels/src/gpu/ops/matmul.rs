@@ -198,6 +198,7 @@ pub(crate) fn pack(matrix: &Matrix, along: Along, rounding: Rounding, keys: &Buf
             dispatches.push(launch(&all_rows, &columns, Phase::Whole));
             continue;
         }
+        assert!(rows_max >= PIECE, "the memory plan makes sure that a piece of each column fits");
         let windows = pieces(matrix.rows, rows_max, PIECE);
         let peaks = |first| if first == 0 { Phase::FirstPeaks } else { Phase::MorePeaks };
         let words = |end| if end == matrix.rows { Phase::LastWords } else { Phase::Words };
