@@ -1,4 +1,5 @@
 // Packs lines of a matrix, its rows or its columns, by eight threads each. Twin of `cpu/pack.rs`.
+// `pack_words` or `pack_fours` reads them.
 //
 // A matrix that no binding holds comes in windows of some of its rows. Packed along them
 // the windows are lines of their own; packed along the columns each has a piece of every
@@ -27,7 +28,6 @@ struct Params {
     phase: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> source: array<u32>;
 @group(0) @binding(3) var<storage, read> keys: array<u32>;
 /// `[batch][line][digit][piece][word]`: 16 digits in a piece, four in each of its words,
 /// the first in the lowest byte. Behind the end of a line they are 0.
@@ -57,9 +57,7 @@ struct Line {
 fn pack(line: Line, inside: bool, lane: u32) {
     var own_peak = 0u;
     if inside && params.phase < PHASE_WORDS {
-        for (var place = lane; place < line.length; place += ROW_THREADS) {
-            own_peak = max(own_peak, magnitude(source[params.offset + line.start + place * line.step]));
-        }
+        own_peak = largest_of(line, lane);
     }
     if inside && lane == 0u && params.phase > PHASE_FIRST_PEAKS {
         own_peak = max(own_peak, scales[line.number]);
@@ -84,14 +82,12 @@ fn pack(line: Line, inside: bool, lane: u32) {
     let word_count = (line.length + 15u) / 16u * 4u;
     for (var word = lane; word < word_count; word += ROW_THREADS) {
         var digits: array<u32, DIGITS>;
+        let four = four_of(line, 4u * word);
         for (var byte = 0u; byte < 4u; byte++) {
-            let place = 4u * word + byte;
-            if place < line.length {
-                let at = line.start + place * line.step;
-                let q = quantize(source[params.offset + at], peak, key, params.index + at);
-                for (var digit = 0u; digit < DIGITS; digit++) {
-                    digits[digit] |= (bitcast<u32>(digit_of(q, digit)) & 0xffu) << (8u * byte);
-                }
+            let index = params.index + line.start + (4u * word + byte) * line.step;
+            let q = quantize(four[byte], peak, key, index);
+            for (var digit = 0u; digit < DIGITS; digit++) {
+                digits[digit] |= (bitcast<u32>(digit_of(q, digit)) & 0xffu) << (8u * byte);
             }
         }
         for (var digit = 0u; digit < DIGITS; digit++) {

@@ -9,6 +9,8 @@ pub(crate) enum Kernel {
     PackRows {
         digits: u32,
         stochastic: bool,
+        /// Elements are read in fours.
+        fours: bool,
     },
     PackColumns {
         digits: u32,
@@ -98,6 +100,8 @@ const HASH: &str = part!("hash");
 const QUANTIZE: &str = part!("quantize");
 const PACK: &str = part!("pack");
 const ROUND_SUM: &str = part!("round_sum");
+const PACK_WORDS: &str = part!("pack_words");
+const PACK_FOURS: &str = part!("pack_fours");
 const SOFTMAX: &str = part!("softmax");
 const CAUSAL: &str = part!("causal");
 const ADAMW_UPDATE: &str = part!("adamw_update");
@@ -163,7 +167,8 @@ impl Kernel {
         ];
         for digits in [1, 2] {
             for stochastic in [false, true] {
-                kernels.extend([Self::PackRows { digits, stochastic }, Self::PackColumns { digits, stochastic }]);
+                kernels.extend([false, true].map(|fours| Self::PackRows { digits, stochastic, fours }));
+                kernels.push(Self::PackColumns { digits, stochastic });
             }
         }
         // The other numbers of digits differ in constants alone.
@@ -176,8 +181,13 @@ impl Kernel {
 
     fn source(self) -> Source {
         match self {
-            Self::PackRows { .. } => source!("pack_rows", "rrww", HASH, QUANTIZE, PACK, EXCHANGE, ROWS),
-            Self::PackColumns { .. } => source!("pack_columns", "rrww", HASH, QUANTIZE, PACK, EXCHANGE, ROWS),
+            Self::PackRows { fours: true, .. } => {
+                source!("pack_rows", "rrww", HASH, QUANTIZE, PACK, PACK_FOURS, EXCHANGE, ROWS)
+            }
+            Self::PackRows { .. } => source!("pack_rows", "rrww", HASH, QUANTIZE, PACK, PACK_WORDS, EXCHANGE, ROWS),
+            Self::PackColumns { .. } => {
+                source!("pack_columns", "rrww", HASH, QUANTIZE, PACK, PACK_WORDS, EXCHANGE, ROWS)
+            }
             Self::Matmul(_) => source!("matmul", "rrrrw", ROUND_SUM),
             Self::MatmulSum => source!("matmul_sum", "rrrw", ROUND_SUM, ELEMENTS),
             Self::MatmulNaive => source!("matmul_naive", "rrrrw", ELEMENTS),
@@ -277,7 +287,7 @@ fn header(kernel: Kernel, form: Form) -> String {
         flaw == Some(Flaw::Reassociated),
     );
     match kernel {
-        Kernel::PackRows { digits, stochastic } | Kernel::PackColumns { digits, stochastic } => {
+        Kernel::PackRows { digits, stochastic, .. } | Kernel::PackColumns { digits, stochastic } => {
             let (below, limit) = if digits == 1 { (6, 127) } else { (13, 16_384) };
             let _ = write!(
                 text,

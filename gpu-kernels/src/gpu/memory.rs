@@ -45,6 +45,11 @@ fn packed(count: usize, rows: usize, k: usize, digits: u8) -> [Buffers; 3] {
     ]
 }
 
+/// Words of a matrix that are bound at once at least: packed along its columns, a piece of each.
+fn rows_at_once(rows: usize, columns: usize) -> usize {
+    PIECE.min(rows) * columns + WINDOW_STEP
+}
+
 /// All that an engine holds between passes; the largest first.
 fn of_model(config: &ModelConfig, spec: &ArithmeticSpec, optimizer: OptimizerKind) -> Vec<Buffers> {
     let layout = Layout::new(config);
@@ -66,6 +71,7 @@ fn of_model(config: &ModelConfig, spec: &ArithmeticSpec, optimizer: OptimizerKin
     for linear in Weights::new(config, &layout).linears() {
         buffers.extend(packed(1, linear.rows, linear.columns, spec.weight_digits));
         buffers.extend(packed(1, linear.columns, linear.rows, spec.weight_digits));
+        buffers.push(whole("rows of a weight", 0, rows_at_once(linear.rows, linear.columns)));
     }
     buffers
 }
@@ -98,7 +104,7 @@ fn of_pass(config: &ModelConfig, spec: &ArithmeticSpec, extent: &Extent) -> Vec<
         whole("attention heads", 2, tokens * queries),
         whole("SwiGLU output", 1, tokens * inner),
         windowed("logits", 1, tokens * config.vocab_size),
-        whole("rows of logits", 0, PIECE.min(tokens) * config.vocab_size + WINDOW_STEP),
+        whole("rows of logits", 0, rows_at_once(tokens, config.vocab_size)),
         whole("tokens", 4, tokens),
         windowed("packed digits", 1, left_words),
         windowed("packed exponents", 1, left_scales),

@@ -1,4 +1,4 @@
-//! The training step of `torch_step.py` in burn, on its native back end `flex`.
+//! The training step of `torch_step.py` in burn, on its native back end `flex` or on a graphics device.
 
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
@@ -6,7 +6,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::{silu, softmax};
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, DeviceKind, Int, Tensor, TensorData};
 use manta_gpu_kernels::benchmark::processor_ms;
 use std::error::Error;
 use std::io::Write;
@@ -17,7 +17,8 @@ const LENGTH: usize = 256;
 const HEAD_DIM: usize = 64;
 
 /// Width, width between gate and down, blocks, query heads, key heads.
-const MODELS: [(&str, [usize; 5]); 2] = [("small", [384, 1024, 6, 6, 3]), ("medium", [512, 1408, 8, 8, 4])];
+const MODELS: [(&str, [usize; 5]); 3] =
+    [("tiny", [256, 704, 4, 4, 2]), ("small", [384, 1024, 6, 6, 3]), ("medium", [512, 1408, 8, 8, 4])];
 
 /// What all blocks share and nothing learns.
 struct Tables {
@@ -134,13 +135,26 @@ impl Decoder {
     }
 }
 
+/// burn's device: `native` is its back end flex, `software` wgpu's software adapter, and `hardware` its best other.
+///
+/// # Errors
+/// Another name.
+pub fn device(name: &str) -> Result<Device, Box<dyn Error>> {
+    match name {
+        "native" => Ok(Device::flex()),
+        "software" => Ok(Device::wgpu(DeviceKind::Cpu)),
+        "hardware" => Ok(Device::wgpu(DeviceKind::DefaultDevice)),
+        _ => Err(format!("`{name}` is none of native, software, hardware").into()),
+    }
+}
+
 /// Takes a step for every line of the input and says how long it took, as `torch_step.py --serve` does.
 ///
 /// # Errors
-/// An unknown model, or the input or output cannot be used.
-pub fn serve(model: &str, vocabulary: usize) -> Result<(), Box<dyn Error>> {
-    let shape = MODELS.iter().find(|(name, _)| *name == model).ok_or("the model is small or medium")?.1;
-    let device = Device::flex().autodiff();
+/// An unknown model or device, or the input or output cannot be used.
+pub fn serve(model: &str, vocabulary: usize, device_name: &str) -> Result<(), Box<dyn Error>> {
+    let shape = MODELS.iter().find(|(name, _)| *name == model).ok_or("the model is tiny, small or medium")?.1;
+    let device = device(device_name)?.autodiff();
     let tables = Tables::new(&device);
     let mut decoder = Decoder::new(vocabulary, shape, &device);
     let clipping = Some(GradientClippingConfig::Norm(1.0));

@@ -2,12 +2,14 @@
 //!
 //! `cargo run --release --manifest-path gpu-kernels/benches/peers/Cargo.toml -- [--samples N] [--threads N]
 //! [--only steps|products] [--llm-c CHECKOUT] > rows.json` prints the rows that
-//! `docs/benchmarks/README.md` describes, with one thread and with all, or with N.
+//! `docs/benchmarks/README.md` describes, with one thread and with all, or with N. `--device
+//! software|hardware` instead compares products and steps on a graphics device with those of burn there.
 //!
 //! PyTorch and OpenBLAS are Debian's (`apt-get install python3-torch libopenblas0-pthread`);
 //! PyTorch is run by /usr/bin/python3. llm.c takes part if a checkout of it is given.
 
 mod burn_step;
+mod device;
 mod openblas;
 mod products;
 mod row;
@@ -24,10 +26,10 @@ const PARTS: [&str; 2] = ["products", "steps"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [word, model, vocabulary] = &arguments[..]
+    if let [word, model, vocabulary, device] = &arguments[..]
         && word == "--serve-burn"
     {
-        return burn_step::serve(model, vocabulary.parse()?);
+        return burn_step::serve(model, vocabulary.parse()?, device);
     }
     let value = |name: &str| -> Result<Option<&String>, Box<dyn Error>> {
         let place = arguments.iter().position(|word| word == name);
@@ -52,6 +54,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let run = "cargo run --release --manifest-path gpu-kernels/benches/peers/Cargo.toml --";
     let command = format!("{run} {}", arguments.join(" "));
     let mut rows: Vec<Row> = Vec::new();
+    if let Some(name) = value("--device")? {
+        if wanted("products") {
+            rows.extend(device::products(name, samples, &command)?);
+        }
+        if wanted("steps") {
+            rows.extend(device::steps(name, samples, &command)?);
+        }
+        threads.clear();
+    }
     for &threads in &threads {
         if wanted("products") {
             rows.extend(products::compare(threads, samples, &command)?);

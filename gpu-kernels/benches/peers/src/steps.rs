@@ -13,9 +13,9 @@ use std::process::{Child, Command, Stdio};
 const WARM_UP: usize = 2;
 
 /// A program that takes a step for every line of its input and says how long it took.
-struct Peer {
-    name: &'static str,
-    versions: String,
+pub struct Peer {
+    pub name: &'static str,
+    pub versions: String,
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
@@ -49,9 +49,18 @@ impl Peer {
         })
     }
 
+    /// burn on a graphics device, `software` or `hardware`.
+    pub fn burn_on_device(model: &str, vocab_size: usize, device: &str) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--serve-burn", model, &vocab_size.to_string(), device]);
+        Self::start("burn-wgpu f32", &mut command, std::thread::available_parallelism()?.get(), |_| {
+            "burn 0.22, back end wgpu with autotune and fusion; gradients clipped tensor by tensor".into()
+        })
+    }
+
     fn burn(model: &str, vocab_size: usize, threads: usize) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--serve-burn", model, &vocab_size.to_string()]);
+        command.args(["--serve-burn", model, &vocab_size.to_string(), "native"]);
         Self::start("burn f32", &mut command, threads, |_| {
             "burn 0.22, back end flex with feature x86-v4; gradients clipped tensor by tensor".into()
         })
@@ -67,7 +76,7 @@ impl Peer {
     }
 
     /// One step: milliseconds on the clock and of the processor.
-    fn step_ms(&mut self) -> Result<[f64; 2], Box<dyn Error>> {
+    pub fn step_ms(&mut self) -> Result<[f64; 2], Box<dyn Error>> {
         let input = self.child.stdin.as_mut().ok_or("no input")?;
         writeln!(input)?;
         input.flush()?;

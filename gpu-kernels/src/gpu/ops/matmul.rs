@@ -52,6 +52,11 @@ impl Matrix {
         self.offset..self.offset + last
     }
 
+    /// Whether each row consists of fours of elements that a device can read at once.
+    fn has_fours(&self) -> bool {
+        [self.offset, self.columns, self.stride, self.batch_stride].iter().all(|number| number.is_multiple_of(4))
+    }
+
     /// Rows that can be bound at once; all of them if the whole can.
     fn rows_max(&self) -> usize {
         if self.buffer.binds(&self.extent()) {
@@ -193,6 +198,7 @@ pub(crate) fn pack(matrix: &Matrix, along: Along, rounding: Rounding, keys: &Buf
             dispatches.push(launch(&all_rows, &columns, Phase::Whole));
             continue;
         }
+        assert!(rows_max >= PIECE, "the memory plan makes sure that a piece of each column fits");
         let windows = pieces(matrix.rows, rows_max, PIECE);
         let peaks = |first| if first == 0 { Phase::FirstPeaks } else { Phase::MorePeaks };
         let words = |end| if end == matrix.rows { Phase::LastWords } else { Phase::Words };
@@ -214,11 +220,12 @@ fn pack_window(
         Rounding::Stochastic(key) => (true, key),
     };
     let digits = word(into.digits);
+    let window = matrix.part(rows, columns);
     let (kernel, lines, first_piece) = match along {
-        Along::Rows => (Kernel::PackRows { digits, stochastic }, rows, 0),
+        Along::Rows => (Kernel::PackRows { digits, stochastic, fours: window.has_fours() }, rows, 0),
         Along::Columns => (Kernel::PackColumns { digits, stochastic }, columns, rows.start / PIECE),
     };
-    let (window, (into, first_line)) = (matrix.part(rows, columns), into.part(lines));
+    let (into, first_line) = into.part(lines);
     let groups = (window.batches * lines.len()).div_ceil(GROUP_ROWS);
     let params = vec![
         word(window.rows),

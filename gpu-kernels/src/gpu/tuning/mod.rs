@@ -68,12 +68,14 @@ impl ProductClass {
         (self.rows * self.columns) as u64 * (self.depth * self.batches) as u64
     }
 
-    /// Whether this tiling is worth a measurement: parts are, of an axis that is long enough for them
-    /// and for results that are small enough.
-    fn may_take(&self, tiling: &Tiling) -> bool {
+    /// Whether this tiling is worth a measurement: parts are, of an axis that is long enough for them,
+    /// for results that are small enough, and too small for all cores where their number is known.
+    fn may_take(&self, tiling: &Tiling, cores: Option<usize>) -> bool {
         let single = self.batches == 1 && !self.wide;
         let long = self.depth >= SPLIT_DEPTH_MIN * usize::from(tiling.splits);
-        tiling.splits == 1 || (single && long && tiling.sum_words(self.rows * self.columns) <= SUM_WORDS_MAX)
+        let small = tiling.sum_words(self.rows * self.columns) <= SUM_WORDS_MAX;
+        let starves = cores.is_none_or(|cores| tiling.whole().groups(self.rows, self.columns, 1) < cores);
+        tiling.splits == 1 || (single && long && small && starves)
     }
 
     /// How far apart two classes are, in doublings of sides.
@@ -200,7 +202,10 @@ impl Tuning {
 
     /// Measures a class, and keeps what was found.
     fn tune(&mut self, pipelines: &mut Pipelines, class: ProductClass, digits: [usize; 2]) {
-        let candidates = pipelines.tilings().into_iter().filter(|tiling| class.may_take(tiling));
+        // A software adapter is the processor; others do not tell.
+        let software = self.report.kind == DeviceKind::Software;
+        let cores = software.then(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let candidates = pipelines.tilings().into_iter().filter(|tiling| class.may_take(tiling, cores));
         let right: Vec<Tiling> = candidates.filter(|&tiling| self.is_right(pipelines, tiling, digits)).collect();
         let Ok(found) = measure(pipelines, class, digits, &right) else { return };
         let fastest = |whole: bool| found.times.iter().find(|(tiling, _)| !whole || tiling.splits == 1);
@@ -281,14 +286,16 @@ mod tests {
     fn only_single_products_with_long_axes_and_small_results_are_split() {
         let class = ProductClass { rows: 256, columns: 128, depth: 1024, batches: 1, wide: false };
         let split = Tiling { splits: 8, ..Tiling::DEFAULT };
-        assert!(class.may_take(&split));
+        assert!(class.may_take(&split, None));
+        // 8 × 4 tiles of 32 × 32.
+        assert!(class.may_take(&split, Some(33)) && !class.may_take(&split, Some(32)));
         for other in [
             ProductClass { batches: 2, ..class },
             ProductClass { wide: true, ..class },
             ProductClass { depth: 256, ..class },
             ProductClass { rows: 4096, columns: 256, ..class },
         ] {
-            assert!(other.may_take(&Tiling::DEFAULT) && !other.may_take(&split), "{other:?}");
+            assert!(other.may_take(&Tiling::DEFAULT, Some(1)) && !other.may_take(&split, None), "{other:?}");
         }
         let shape = ProductShape { rows: 256, columns: 128, k: 1024, batches: 1, digits: [1, 1] };
         assert!(shape.may_split(&split, 8 * 256 * 128) && !shape.may_split(&split, 8 * 256 * 128 - 1));
