@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Turns rows of `compare.py`, `outliers.py` and `schedules.py` into tables and the rows of `docs/benchmarks`.
+"""Turns rows of `compare.py`, `outliers.py`, `schedules.py` and `muon.py` into tables and the rows of `docs/benchmarks`.
 
-    python record.py COMPARISON OUTLIERS SCHEDULES DATE > docs/benchmarks/DATE-quality.json
+    python record.py COMPARISON OUTLIERS SCHEDULES MUON DATE > docs/benchmarks/DATE-quality.json
 
 Tables for `docs/quality.md` go to the standard error stream.
 """
@@ -34,7 +34,7 @@ def record(name, peer, ours, theirs, more):
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
     ratio = statistics.median(ours) / statistics.median(theirs) if theirs else None
     row = dict(name=name, peer=peer, unit=UNIT, better="lower", ours=ours, theirs=theirs, ratio=ratio)
-    row |= dict(command="gpu-kernels/benches/quality/run.sh", versions=versions, hardware=processor(), date=sys.argv[4])
+    row |= dict(command="gpu-kernels/benches/quality/run.sh", versions=versions, hardware=processor(), date=sys.argv[-1])
     return row | more
 
 
@@ -93,9 +93,23 @@ def schedules(rows):
     return records
 
 
+def muon(rows):
+    """Losses of every run, and how much larger they are than AdamW's with the same seeds."""
+    of = lambda name, key: [row[key] for row in rows if row["run"] == name]
+    records, lines = [], []
+    for name in dict.fromkeys(row["run"] for row in rows):
+        losses, tails = of(name, "validation"), of(name, "training_tail")
+        ours, theirs = statistics.mean(losses), statistics.mean(of("AdamW", "validation")[: len(losses)])
+        shown = ", ".join(f"{loss:.4f}" for loss in losses)
+        lines.append([name, shown, f"{ours:.4f}", f"{ours - theirs:+.4f}", f"{statistics.mean(tails):.4f}"])
+        records.append(record(f"final validation loss, 200 steps, {name}", "", losses, [], dict(training_tails=tails)))
+    table(["optimiser", "loss, by seed", "mean", "beside AdamW", "training"], lines)
+    return records
+
+
 def main():
-    comparison, strange, falling = (json.load(open(path)) for path in sys.argv[1:4])
-    print(json.dumps(compared(comparison) + outliers(strange) + schedules(falling), indent=1))
+    comparison, strange, falling, orthogonal = (json.load(open(path)) for path in sys.argv[1:5])
+    print(json.dumps(compared(comparison) + outliers(strange) + schedules(falling) + muon(orthogonal), indent=1))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ exact=$target/release/examples/quality
 "$python" "$here/compare.py" "$text" "$work" --exact "$exact" > "$work/comparison.json"
 "$python" "$here/outliers.py" "$work" --exact "$exact" > "$work/outliers.json"
 "$python" "$here/schedules.py" "$work" --exact "$exact" > "$work/schedules.json"
+"$python" "$here/muon.py" "$work" --exact "$exact" > "$work/muon.json"
 date=$(date -u +%F)
-"$python" "$here/record.py" "$work/comparison.json" "$work/outliers.json" "$work/schedules.json" "$date" \
+"$python" "$here/record.py" "$work/comparison.json" "$work/outliers.json" "$work/schedules.json" "$work/muon.json" "$date" \
     > "$root/docs/benchmarks/$date-quality.json"

@@ -1,4 +1,5 @@
-"""Trains or judges a model in f32 by a plan of `compare.py`: transformers' Llama, PyTorch's AdamW and clipping.
+"""Trains or judges a model in f32 by a plan of `compare.py`: transformers' Llama, PyTorch's AdamW and clipping, and Muon
+where the plan says so.
 
     python torch_train.py train PLAN FOLDER TRAINED
     python torch_train.py judge PLAN FOLDER
@@ -44,14 +45,43 @@ def rate(optimizer, step):
     return highest * (1 - (1 - last) * (step - start) / (total - start))
 
 
+class Muon:
+    """Muon (Jordan et al. 2024) in f32, with steps of the size of AdamW's (Liu et al. 2025)."""
+
+    def __init__(self, matrices, weight_decay):
+        self.matrices, self.weight_decay = matrices, weight_decay
+        self.momenta = [torch.zeros_like(matrix) for matrix in matrices]
+
+    @torch.no_grad()
+    def step(self, rate):
+        for matrix, momentum in zip(self.matrices, self.momenta):
+            momentum.lerp_(matrix.grad, 0.05)
+            x = matrix.grad.lerp(momentum, 0.95)
+            matrix.mul_(1 - rate * self.weight_decay)
+            matrix.sub_(orthogonal(x / (x.norm() + 1e-7)), alpha=rate * 0.2 * max(x.shape) ** 0.5)
+
+
+def orthogonal(x):
+    if x.shape[0] > x.shape[1]:
+        return orthogonal(x.T).T
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.775 * gram + 2.0315 * (gram @ gram)) @ x
+    return x
+
+
 def train(model, plan):
     optimizer, arithmetic = plan["optimizer"], plan["arithmetic"]
     tokens = rows(plan["training"], arithmetic["sequence_length"])
     batches = tokens.split(arithmetic["micro_batch_sequences"])
     assert len(batches) >= optimizer["total_steps"], len(batches)
     parameters = list(model.parameters())
+    of_blocks = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("model.layers.")]
+    muon = Muon(of_blocks if optimizer.get("kind") == "muon" else [], optimizer["weight_decay"])
+    orthogonalized = {id(matrix) for matrix in muon.matrices}
+    matrices = [p for p in parameters if p.dim() == 2 and id(p) not in orthogonalized]
     groups = [
-        dict(params=[p for p in parameters if p.dim() == 2], weight_decay=optimizer["weight_decay"]),
+        dict(params=matrices, weight_decay=optimizer["weight_decay"]),
         dict(params=[p for p in parameters if p.dim() != 2], weight_decay=0.0),
     ]
     betas = (optimizer["beta1"], optimizer["beta2"])
@@ -60,11 +90,12 @@ def train(model, plan):
     for step in range(optimizer["total_steps"]):
         for group in adam.param_groups:
             group["lr"] = rate(optimizer, step)
-        adam.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss = losses(model, batches[step], "mean")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, optimizer["gradient_clip_norm"])
         adam.step()
+        muon.step(rate(optimizer, step))
         history.append(loss.item())
     return history
 

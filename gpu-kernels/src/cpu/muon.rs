@@ -210,3 +210,43 @@ pub(crate) fn combine(half: &[f32], side: usize, [b, c]: [f32; 2], whole: &mut [
         magnitude(*out)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::pack::{Along, Packing, View};
+    use crate::cpu::quantize::Rounding;
+    use crate::cpu::simd::SimdPath;
+
+    #[test]
+    fn the_document_has_the_constants() {
+        let document = include_str!("../../../docs/arithmetic.md");
+        for constant in [MOMENTUM, ONE_MINUS_MOMENTUM, NORM_EPSILON].into_iter().chain(COEFFICIENTS) {
+            let bits = format!("{:#010x}", constant.to_bits());
+            assert!(document.contains(&bits), "{constant}: {bits}");
+        }
+    }
+
+    /// Sides around those of panels and tasks, on garbage that must not show.
+    #[test]
+    fn half_of_a_symmetric_product_is_all_of_it() {
+        for simd in SimdPath::available().into_iter().map(|path| path.resolve().unwrap()) {
+            for (side, k) in [(1, 5), (15, 3), (16, 40), (31, 31), (33, 70), (65, 2), (97, 33)] {
+                let x: Vec<f32> = (0..side * k).map(|at| ((at * 7919 % 1009) as f32 - 504.0) / 64.0).collect();
+                let (mut left, mut right) = (Packed::default(), Packed::default());
+                let view = View::whole(&x, side, k);
+                left.pack(simd, view, Packing::left(Along::Rows, DIGITS, Rounding::Nearest));
+                right.pack(simd, view, Packing::right(Along::Rows, DIGITS, Rounding::Nearest));
+                let mut all = vec![0.0; side * side];
+                crate::cpu::matmul::product_parallel(simd, &left, &right, &mut all);
+                let (mut half, mut whole) = (vec![f32::NAN; side * side], vec![f32::NAN; side * side]);
+                let peak = symmetric_product(simd, &left, &right, &mut half);
+                mirror(&half, side, &mut whole);
+                assert!(whole == all, "{simd:?}: side {side} of {k}");
+                assert_eq!(peak, crate::arithmetic::peak(&all));
+                let twice = combine(&half, side, [0.5, 1.5], &mut whole);
+                assert!(whole.iter().zip(&all).all(|(&found, &one)| found == 2.0 * one) && twice == peak + (1 << 23));
+            }
+        }
+    }
+}
