@@ -11,24 +11,28 @@ import json
 import pathlib
 import sys
 
-from compare import HERE, SEEDS, VARIANTS, run
+from compare import CLASSES, HERE, SEEDS, SIZES, VARIANTS, run
 
-SIZE, STEPS = "0.4M", 200
-RATE = 3e-3
+STEPS = 200
 
-# Rule, program, digits, learning rate.
+# Rule, program, digits, and times the learning rate of `compare.py`.
 RUNS = {
-    "AdamW": ("adamw", "exact", "default", RATE),
-    "Muon": ("muon", "exact", "default", RATE),
-    "Muon, f32": ("muon", "torch", "default", RATE),
-    "AdamW, twice the rate": ("adamw", "exact", "default", 2 * RATE),
-    "Muon, twice the rate": ("muon", "exact", "default", 2 * RATE),
-    "Muon, two digits": ("muon", "exact", "two", RATE),
+    "AdamW": ("adamw", "exact", "default", 1),
+    "Muon": ("muon", "exact", "default", 1),
+    "Muon, f32": ("muon", "torch", "default", 1),
+    "AdamW, twice the rate": ("adamw", "exact", "default", 2),
+    "Muon, twice the rate": ("muon", "exact", "default", 2),
+    "Muon, four times the rate": ("muon", "exact", "default", 4),
+    "Muon, f32, four times the rate": ("muon", "torch", "default", 4),
+    "Muon, two digits, four times the rate": ("muon", "exact", "two", 4),
 }
+LARGER = ("AdamW", "Muon", "AdamW, twice the rate", "Muon, four times the rate")
+PLACES = [("0.4M", name, seed) for name in RUNS for seed in SEEDS]
+PLACES += [("1.6M", name, seed) for seed in SEEDS[:2] for name in LARGER]
 
 
-def plan(work, seed, kind, digits, learning_rate):
-    plan = json.loads((work / f"{SIZE}-{seed}-{'.'.join(map(str, VARIANTS['default']))}.json").read_text())
+def plan(work, size, seed, kind, digits, learning_rate):
+    plan = json.loads((work / f"{size}-{seed}-{'.'.join(map(str, VARIANTS['default']))}.json").read_text())
     plan["optimizer"] |= dict(
         kind=kind,
         learning_rate=learning_rate,
@@ -36,8 +40,7 @@ def plan(work, seed, kind, digits, learning_rate):
         decay_start_step=STEPS - STEPS // 3,
         total_steps=STEPS,
     )
-    names = ("activation", "weight", "gradient", "logit_gradient", "attention")
-    plan["arithmetic"] |= {f"{name}_digits": count for name, count in zip(names, VARIANTS[digits])}
+    plan["arithmetic"] |= {f"{name}_digits": count for name, count in zip(CLASSES, VARIANTS[digits])}
     path = work / "muon-plan.json"
     path.write_text(json.dumps(plan))
     return path
@@ -51,19 +54,20 @@ def main():
     arguments = parser.parse_args()
     work, rows = arguments.work, []
     programs = dict(exact=[arguments.exact], torch=[sys.executable, HERE / "torch_train.py"])
-    for name, (kind, program, digits, learning_rate) in RUNS.items():
-        for seed in SEEDS:
-            done = work / f"muon-{name.replace(' ', '-').replace(',', '')}-{seed}.row"
-            if not done.exists():
-                path = plan(work, seed, kind, digits, learning_rate)
-                folders = [work / f"{SIZE}-{seed}-initial", work / "muon-trained"]
-                report = run([*programs[program], "train", path, *folders])
-                row = dict(size=SIZE, steps=STEPS, run=name, seed=seed, learning_rate=learning_rate)
-                row |= {key: report[key] for key in ("validation", "seconds")}
-                row["training_tail"] = sum(report["training"][-50:]) / 50
-                done.write_text(json.dumps(row))
-            rows.append(json.loads(done.read_text()))
-            print(rows[-1], file=sys.stderr, flush=True)
+    for size, name, seed in PLACES:
+        kind, program, digits, times = RUNS[name]
+        learning_rate = times * SIZES[size]["learning_rate"]
+        done = work / f"muon-{size}-{name.replace(' ', '-').replace(',', '')}-{seed}.row"
+        if not done.exists():
+            path = plan(work, size, seed, kind, digits, learning_rate)
+            folders = [work / f"{size}-{seed}-initial", work / "muon-trained"]
+            report = run([*programs[program], "train", path, *folders])
+            row = dict(size=size, steps=STEPS, run=name, seed=seed, learning_rate=learning_rate)
+            row |= {key: report[key] for key in ("validation", "seconds")}
+            row["training_tail"] = sum(report["training"][-50:]) / 50
+            done.write_text(json.dumps(row))
+        rows.append(json.loads(done.read_text()))
+        print(rows[-1], file=sys.stderr, flush=True)
     print(json.dumps(rows, indent=1))
 
 

@@ -95,15 +95,17 @@ def schedules(rows):
 
 def muon(rows):
     """Losses of every run, and how much larger they are than AdamW's with the same seeds."""
-    of = lambda name, key: [row[key] for row in rows if row["run"] == name]
+    of = lambda size, name, key: [row[key] for row in rows if (row["size"], row["run"]) == (size, name)]
     records, lines = [], []
-    for name in dict.fromkeys(row["run"] for row in rows):
-        losses, tails = of(name, "validation"), of(name, "training_tail")
-        ours, theirs = statistics.mean(losses), statistics.mean(of("AdamW", "validation")[: len(losses)])
+    for size, name in dict.fromkeys((row["size"], row["run"]) for row in rows):
+        losses, tails = of(size, name, "validation"), of(size, name, "training_tail")
+        ours, theirs = statistics.mean(losses), statistics.mean(of(size, "AdamW", "validation"))
         shown = ", ".join(f"{loss:.4f}" for loss in losses)
-        lines.append([name, shown, f"{ours:.4f}", f"{ours - theirs:+.4f}", f"{statistics.mean(tails):.4f}"])
-        records.append(record(f"final validation loss, 200 steps, {name}", "", losses, [], dict(training_tails=tails)))
-    table(["optimiser", "loss, by seed", "mean", "beside AdamW", "training"], lines)
+        lines.append([size, name, shown, f"{ours:.4f}", f"{ours - theirs:+.4f}", f"{statistics.mean(tails):.4f}"])
+        title = f"final validation loss, {size} parameters, 200 steps, {name}"
+        rates = of(size, name, "learning_rate")
+        records.append(record(title, "", losses, [], dict(learning_rate=rates[0], training_tails=tails)))
+    table(["size", "optimiser", "loss, by seed", "mean", "beside AdamW", "training"], lines)
     return records
 
 

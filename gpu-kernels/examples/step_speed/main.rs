@@ -1,13 +1,13 @@
 //! Times whole training steps of one model on the processor, and says where the time goes.
 //!
-//! `cargo run --release -p manta-gpu-kernels --example step_speed [model] [vocabulary] [threads] [steps] [path]`
-//! with model `small` (about 10M parameters) or `medium` (about 24M), and path `auto`,
-//! `portable`, `avx2` or `avx512_vnni`. Threads 0 means one for each processor.
+//! `cargo run --release -p manta-gpu-kernels --example step_speed [model] [vocabulary] [threads] [steps] [path] [optimizer]`
+//! with model `small` (about 10M parameters) or `medium` (about 24M), path `auto`,
+//! `portable`, `avx2` or `avx512_vnni`, and optimizer `adamw` or `muon`. Threads 0 means one for each processor.
 //! `processor ms` is the processor's time over all threads, which other programs on the
 //! machine disturb less than the time on the clock.
 
 use manta_gpu_kernels::benchmark::{BenchmarkModel, StepBenchmark, median, processor_ms};
-use manta_gpu_kernels::{EngineOptions, OpClass, SimdPath};
+use manta_gpu_kernels::{EngineOptions, OpClass, OptimizerKind, SimdPath};
 
 /// Steps that are not timed.
 const WARM_UP: usize = 2;
@@ -22,8 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model: BenchmarkModel = serde_json::from_value(word(0, "small").into())?;
     let (threads, steps): (usize, usize) = (word(2, "1").parse()?, word(3, "5").parse()?);
     let simd: SimdPath = serde_json::from_value(word(4, "auto").into())?;
+    let kind: OptimizerKind = serde_json::from_value(word(5, "adamw").into())?;
     let options = EngineOptions { threads, simd, ..Default::default() };
-    let mut benchmark = StepBenchmark::new(model, word(1, "8192").parse()?, options)?;
+    let mut benchmark = StepBenchmark::with_optimizer(model, word(1, "8192").parse()?, kind, options)?;
     let mut samples = Vec::new();
     for number in 0..WARM_UP + steps {
         let before_ms = processor_ms();

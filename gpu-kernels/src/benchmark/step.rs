@@ -6,7 +6,7 @@ use crate::model::engine::Engine;
 use crate::model::options::EngineOptions;
 use crate::model::profile::Profile;
 use crate::model::step::{MicroBatchKey, StepNumbers};
-use crate::spec::{ArithmeticSpec, OptimizerConfig};
+use crate::spec::{ArithmeticSpec, OptimizerConfig, OptimizerKind};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -72,8 +72,22 @@ impl StepBenchmark {
     /// # Errors
     /// As [`Engine::new`].
     pub fn new(model: BenchmarkModel, vocab_size: usize, options: EngineOptions) -> Result<Self, EngineError> {
+        Self::with_optimizer(model, vocab_size, OptimizerKind::Adamw, options)
+    }
+
+    /// [`StepBenchmark::new`] with another optimiser.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_optimizer(
+        model: BenchmarkModel,
+        vocab_size: usize,
+        kind: OptimizerKind,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let optimizer = OptimizerConfig { kind, ..OptimizerConfig::default() };
         let spec = ArithmeticSpec { micro_batch_sequences: 4, sequence_length: 256, ..Default::default() };
-        let mut engine = Engine::new(model.config(vocab_size), OptimizerConfig::default(), spec, options)?;
+        let mut engine = Engine::new(model.config(vocab_size), optimizer, spec, options)?;
         engine.initialize([1; 32]);
         Ok(Self { engine, tokens: Vec::new(), number: 0 })
     }

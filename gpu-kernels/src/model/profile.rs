@@ -36,7 +36,7 @@ pub enum OpClass {
     Residuals,
     /// Adding up micro-batches.
     GradientSums,
-    /// Norm of the gradient, AdamW.
+    /// Norm of the gradient, and the step.
     Optimizer,
 }
 
@@ -73,7 +73,7 @@ impl OpClass {
             Self::Embedding => "embedding",
             Self::Residuals => "residuals",
             Self::GradientSums => "sums of gradients",
-            Self::Optimizer => "AdamW",
+            Self::Optimizer => "optimizer",
         }
     }
 }

@@ -63,7 +63,8 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     schedule: ScheduleArgs,
 
-    /// The rule that turns gradients into steps; the same learning rates suit both
+    /// The rule that turns gradients into steps. With AdamW's learning rates Muon's steps are
+    /// of AdamW's size; it bears larger ones, and takes more time where steps have few tokens
     #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     optimizer: Optimizer,
 

@@ -5,8 +5,8 @@
 //! few steps ago, and the gradient sums of the steps since, which came through
 //! the host anyway. When the device fails, the native engine is set to the
 //! former and takes the optimiser's steps with the latter: element-wise work of
-//! milliseconds that gives the very bits that the device held. Then what has
-//! failed is done again natively.
+//! milliseconds, or some products of matrices with Muon, that gives the very bits
+//! that the device held. Then what has failed is done again natively.
 //!
 //! Where members take steps of their own, the past is where they began, and
 //! also what [`RunEngine::rewind`] goes back to.

@@ -2,7 +2,7 @@
 //!
 //! Two ways to train together. *Averaged*: a member gives the sum of the
 //! gradients of its batches; the sum of all moves everybody's parameters by one
-//! AdamW step. *Local*: a member takes AdamW steps of its own from the anchor,
+//! optimiser's step. *Local*: a member takes such steps of its own from the anchor,
 //! with moments of its own, and gives how far it went; the sum of all moves the
 //! anchor by one outer step (DiLoCo), and everybody starts again from there.
 
