@@ -60,12 +60,21 @@ impl Segments {
     }
 }
 
-/// Adds the rows of `dx` to the rows of their tokens in `gradient`; the largest magnitude met.
-pub(crate) fn scatter_add(simd: Simd, segments: &Segments, dx: &[f32], width: usize, gradient: &mut [f32]) -> u32 {
+/// Adds the rows of `dx` to the rows of their tokens in `gradient`, or to zero if it is `fresh`; the largest magnitude met.
+pub(crate) fn scatter_add(
+    simd: Simd,
+    segments: &Segments,
+    dx: &[f32],
+    width: usize,
+    (gradient, fresh): (&mut [f32], bool),
+) -> u32 {
     gradient
         .par_chunks_mut(width)
         .enumerate()
         .map(|(token, row)| {
+            if fresh {
+                row.fill(0.0);
+            }
             segments.places(token).iter().fold(0, |peak, &place| {
                 let start = place as usize * width;
                 peak.max(add_assign(simd, row, &dx[start..start + width]))

@@ -7,8 +7,10 @@ use crate::arithmetic::{add, from_host, magnitude, mul, sub};
 use crate::functions::rsqrt;
 use rayon::prelude::*;
 
-/// Columns that one task of the weight gradient computes: four cache lines of each row, and 8 KiB of sums.
-const TASK_COLUMNS: usize = 64;
+/// Columns that one task of the weight gradient computes at most: four cache lines of each row, and 8 KiB of sums.
+const TASK_COLUMNS_MAX: usize = 64;
+/// And at least: one cache line.
+const TASK_COLUMNS_MIN: usize = 16;
 
 /// What both directions need: the row width is that of `weight`.
 #[derive(Clone, Copy)]
@@ -47,13 +49,28 @@ impl RmsNorm<'_> {
             .reduce(|| 0, u32::max)
     }
 
+    /// [`RmsNorm::weight_gradient`] into `dw`, beside [`RmsNorm::backward`] into `dx`.
+    pub(crate) fn both_gradients(
+        &self,
+        dy: &[f32],
+        x: &[f32],
+        inverse: &[f32],
+        dw: &mut [f32],
+        dx: &mut [f32],
+    ) -> (u32, u32) {
+        rayon::join(|| self.weight_gradient(dy, x, inverse, dw), || self.backward(dy, x, inverse, dx))
+    }
+
     /// Writes the gradient of the weight, Σ over rows of dy · x · inverse, by
     /// the tree of 32 lanes along the rows; its largest magnitude.
     pub(crate) fn weight_gradient(&self, dy: &[f32], x: &[f32], inverse: &[f32], dw: &mut [f32]) -> u32 {
         let width = self.weight.len();
-        dw.par_chunks_mut(TASK_COLUMNS)
+        // Two tasks for each thread, if there are as many cache lines.
+        let columns = (width / (2 * rayon::current_num_threads())).next_multiple_of(TASK_COLUMNS_MIN);
+        let columns = columns.clamp(TASK_COLUMNS_MIN, TASK_COLUMNS_MAX);
+        dw.par_chunks_mut(columns)
             .enumerate()
-            .map(|(task, dw)| weight_columns(self.simd, (dy, x), inverse, (width, task * TASK_COLUMNS), dw))
+            .map(|(task, dw)| weight_columns(self.simd, (dy, x), inverse, (width, task * columns), dw))
             .reduce(|| 0, u32::max)
     }
 }
@@ -118,7 +135,7 @@ dispatch! {
         dw: &mut [f32],
     ) -> u32 {
         let ((dy, x), (width, first)) = (inputs, place);
-        let mut lanes = [[0.0; TASK_COLUMNS]; LANES];
+        let mut lanes = [[0.0; TASK_COLUMNS_MAX]; LANES];
         let columns = dw.len();
         for (row, &inverse) in inverse.iter().enumerate() {
             let start = row * width + first;

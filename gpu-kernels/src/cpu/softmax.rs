@@ -98,3 +98,34 @@ pub(crate) fn clear_behind_reach(scores: &mut [f32], stride: usize) {
         scores[(row + 1).next_multiple_of(REACH).min(stride)..].fill(0.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arithmetic::FLUSH_BITS;
+    use crate::cpu::reduce::tree_sum;
+
+    #[test]
+    fn exponentials_are_those_of_the_definition() {
+        // From the smallest difference there is to where exponentials vanish, at every place of a chunk and behind one.
+        let smallest = f32::from_bits(FLUSH_BITS);
+        for maximum in [0.0, smallest, 3.0, 1e12] {
+            for length in [1, 31, 32, 45, 96] {
+                let below = |place: usize| match place % 5 {
+                    0 => maximum,
+                    1 => maximum - place as f32,
+                    2 => maximum - smallest,
+                    3 => maximum - 64.0 + place as f32 * 1e-3,
+                    _ => -2e12,
+                };
+                let mut found: Vec<f32> = (0..length).map(below).collect();
+                let expected: Vec<f32> = found.iter().map(|&x| exp(sub(x, maximum))).collect();
+                let sum = exponentials(&mut found, maximum);
+                let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+                assert_eq!(bits(&found), bits(&expected), "{length} values under {maximum}");
+                assert_eq!(sum.to_bits(), tree_sum(&expected).to_bits(), "{length} values under {maximum}");
+            }
+        }
+        assert_eq!(exp(NOTHING - 1e12).to_bits(), 0);
+    }
+}

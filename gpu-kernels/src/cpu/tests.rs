@@ -3,7 +3,9 @@
 
 use super::attention::{Attention, AttentionKeys, BlockScratch, Gradients, HeadScratch, Inputs, Memory};
 use super::cross_entropy::Judged;
+use super::pack::{Along, Packed, Packing, View};
 use super::pool::Pool;
+use super::quantize::Rounding;
 use super::random::mix;
 use super::rmsnorm::RmsNorm;
 use super::rows::peak_of;
@@ -91,6 +93,40 @@ fn rms_norm() {
         // The gradient was added to ones.
         assert_close("dx", dx, &expected.iter().map(|dx| dx + 1.0).collect::<Vec<f64>>(), 1e-5);
         assert_close("dw", dw, &differences(&weight, |weight| weighted(&formula(&wide(&x), weight), &dy)), 1e-5);
+    }
+}
+
+/// A packed matrix without what its buffers may hold behind it.
+fn contents(packed: &Packed) -> (Vec<u32>, Vec<u32>, Vec<i32>) {
+    let bits = packed.scales.iter().map(|scale| scale.to_bits()).collect();
+    (packed.words.to_vec(), bits, packed.sums.clone())
+}
+
+#[test]
+fn rows_packed_as_they_are_written_are_those_packed_afterwards_by_any_number_of_threads() {
+    for (rows, width, digits) in [(1, 3, 1), (16, 64, 2), (37, 130, 1), (150, 51, 2)] {
+        let (x, weight) = (values(rows * width, 15), values(width, 16));
+        for (path, threads) in SimdPath::available().into_iter().zip([1, 3, 13].into_iter().cycle()) {
+            let simd = path.resolve().unwrap();
+            let pool = Pool::<BlockScratch>::new(threads).unwrap();
+            for rounding in [Rounding::Nearest, Rounding::Stochastic([9, 10])] {
+                let (mut y, mut inverse) = (vec![f32::NAN; x.len()], vec![f32::NAN; rows]);
+                let (mut written, mut whole, mut one) = (Packed::default(), Packed::default(), Packed::default());
+                let norm = RmsNorm { simd, weight: &weight, epsilon: 1e-5 }.forward(&x, &mut y, &mut inverse);
+                let packing = Packing::left(Along::Rows, digits, rounding);
+                let told = written.pack_written(simd, (rows, width), packing, norm).map(|(peak, ())| peak);
+                assert_eq!(pool.install(|| told.max()), Some(crate::arithmetic::peak(&y)));
+                for along in [Along::Rows, Along::Columns] {
+                    let packing = Packing::left(along, digits, rounding);
+                    one.pack(simd, View::whole(&y, rows, width), packing);
+                    pool.install(|| whole.pack_parallel(simd, View::whole(&y, rows, width), packing));
+                    assert_eq!(contents(&whole), contents(&one), "{path:?} {threads} {along:?} {rounding:?}");
+                    if along == Along::Rows {
+                        assert_eq!(contents(&written), contents(&one), "{path:?} {threads} {rounding:?}");
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -63,7 +63,7 @@ impl NativeGemm {
                 draw(*simd, keys.left, (first * shape.depth / 4) as u32, integers);
                 let view = View::whole(integers, folds.len(), shape.depth);
                 left.pack(*simd, view, Packing::left(Along::Rows, 1, Rounding::Nearest));
-                product(*simd, left, 0..folds.len().div_ceil(PANEL), right, out, shape.columns);
+                product(*simd, left, 0..folds.len(), right, out, shape.columns);
                 for (row_fold, row) in folds.iter_mut().zip(out.chunks_exact(shape.columns)) {
                     *row_fold = fold(*simd, keys.fold, row);
                 }

@@ -1,7 +1,7 @@
 //! The backward pass: the gradient of the mean token loss of one micro-batch.
 
 use super::engine::Model;
-use super::forward::{Batch, Purpose};
+use super::forward::{Batch, Purpose, TASK_ELEMENTS};
 use super::profile::OpClass;
 use super::step::{OpKeys, RoundingSite, check_range};
 use super::weights::{BlockWeights, Linear};
@@ -106,7 +106,7 @@ impl Backward<'_> {
         });
         workspace.blocks = blocks;
         outcome?;
-        self.embedding(workspace, &rows.inputs)?;
+        self.embedding(workspace)?;
         Ok(judged)
     }
 
@@ -128,9 +128,10 @@ impl Backward<'_> {
         check_range("logits weight gradient", None, dw)?;
         let norm = model.norm(&model.weights.final_norm);
         let dw = &mut self.gradient[model.weights.final_norm.clone()];
-        check_range("rms_norm weight gradient", None, norm.weight_gradient(branch, stream, normed_inverse, dw))?;
-        normed.fill(0.0);
-        check_range("rms_norm backward", None, norm.backward(branch, stream, normed_inverse, normed))?;
+        normed.par_chunks_mut(TASK_ELEMENTS).for_each(|part| part.fill(0.0));
+        let (dw, dx) = norm.both_gradients(branch, stream, normed_inverse, dw, normed);
+        check_range("rms_norm weight gradient", None, dw)?;
+        check_range("rms_norm backward", None, dx)?;
         model.laps.end(OpClass::Norms);
         // From here on the stream holds its own gradient.
         std::mem::swap(stream, normed);
@@ -230,21 +231,19 @@ impl Backward<'_> {
     ) -> Result<(), EngineError> {
         let norm = self.model.norm(weight);
         let dw = &mut self.gradient[weight.clone()];
-        check_range("rms_norm weight gradient", layer, norm.weight_gradient(dy, x, inverse, dw))?;
-        let peak = norm.backward(dy, x, inverse, stream);
+        let (dw, dx) = norm.both_gradients(dy, x, inverse, dw, stream);
         self.model.laps.end(OpClass::Norms);
-        check_range("rms_norm backward", layer, peak)
+        check_range("rms_norm weight gradient", layer, dw)?;
+        check_range("rms_norm backward", layer, dx)
     }
 
-    fn embedding(&mut self, workspace: &mut Workspace, inputs: &[u32]) -> Result<(), EngineError> {
+    fn embedding(&mut self, workspace: &Workspace) -> Result<(), EngineError> {
         let Workspace { stream, segments, .. } = workspace;
         let model = self.model;
-        segments.sort(inputs, model.config.vocab_size);
         let gradient = &mut self.gradient[model.weights.embedding.clone()];
-        if !model.config.tie_word_embeddings {
-            gradient.fill(0.0);
-        }
-        let peak = scatter_add(model.simd, segments, stream, model.config.hidden_size, gradient);
+        // A tied head has written its part there.
+        let target = (gradient, !model.config.tie_word_embeddings);
+        let peak = scatter_add(model.simd, segments, stream, model.config.hidden_size, target);
         model.laps.end(OpClass::Embedding);
         check_range("embedding gradient", None, peak)
     }

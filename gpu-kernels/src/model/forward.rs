@@ -144,7 +144,12 @@ impl Model<'_> {
         }
         let embedding = &self.parameters[self.weights.embedding.clone()];
         self.laps.start();
-        gather(embedding, inputs, self.config.hidden_size, &mut workspace.stream);
+        let Workspace { stream, segments, .. } = &mut *workspace;
+        rayon::join(
+            || gather(embedding, inputs, self.config.hidden_size, stream),
+            // The way back of the embedding wants it.
+            || (purpose == Purpose::Train).then(|| segments.sort(inputs, self.config.vocab_size)),
+        );
         self.laps.end(OpClass::Embedding);
         let mut blocks = std::mem::take(&mut workspace.blocks);
         let last = self.weights.blocks.len() - 1;

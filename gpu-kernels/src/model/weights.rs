@@ -8,6 +8,7 @@ use super::layout::Layout;
 use crate::cpu::pack::{Along, Packed, Packing, View};
 use crate::cpu::quantize::Rounding;
 use crate::cpu::simd::Simd;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// One linear map: `rows` outputs from `columns` inputs.
@@ -37,6 +38,12 @@ pub(crate) struct BlockWeights {
     pub(crate) attention_norm: Range<usize>,
     pub(crate) gate_up: Linear,
     pub(crate) down: Linear,
+}
+
+impl BlockWeights {
+    fn linears(&mut self) -> [&mut Linear; 4] {
+        [&mut self.query_key_value, &mut self.output, &mut self.gate_up, &mut self.down]
+    }
 }
 
 /// All parameters, by their place in the computation.
@@ -87,16 +94,13 @@ impl Weights {
     }
 
     pub(crate) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
-        let blocks = self.blocks.iter_mut();
-        blocks
-            .flat_map(|block| [&mut block.query_key_value, &mut block.output, &mut block.gate_up, &mut block.down])
-            .chain([&mut self.head])
+        self.blocks.iter_mut().flat_map(BlockWeights::linears).chain([&mut self.head])
     }
 
     /// Packs what the coming pass needs and is not packed yet.
     pub(crate) fn pack(&mut self, simd: Simd, parameters: &[f32], digits: usize, with_backward: bool) {
         let (forward, backward) = (!self.forward_packed, with_backward && !self.backward_packed);
-        for linear in self.linears() {
+        let pack = |linear: &mut Linear| {
             let view = View::whole(&parameters[linear.range.clone()], linear.rows, linear.columns);
             if forward {
                 linear.forward.pack_parallel(simd, view, Packing::right(Along::Rows, digits, Rounding::Nearest));
@@ -104,7 +108,11 @@ impl Weights {
             if backward {
                 linear.backward.pack_parallel(simd, view, Packing::right(Along::Columns, digits, Rounding::Nearest));
             }
-        }
+        };
+        let Self { blocks, head, .. } = self;
+        // A matrix alone has too few panels for many threads.
+        let of_blocks = || blocks.par_iter_mut().for_each(|block| block.linears().into_iter().for_each(pack));
+        rayon::join(of_blocks, || pack(head));
         self.forward_packed = true;
         self.backward_packed |= with_backward;
     }

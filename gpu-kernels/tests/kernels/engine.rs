@@ -11,6 +11,10 @@ fn threads_do_not_change_a_bit() {
     let one = train(1, SimdPath::Auto);
     assert_eq!(one, train(2, SimdPath::Auto));
     assert_eq!(one, train(3, SimdPath::Auto));
+    // More than there are heads, panels or cache lines to share out, on every path.
+    for path in SimdPath::available() {
+        assert_eq!(one, train(17, path), "{path:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::super::bench::{Bench, GARBAGE, Outcome, SLOT, expect};
 use super::super::vectors::{faint, ordinary, spread, ties};
 use super::Cases;
 use crate::cpu;
-use crate::cpu::pack::{Along, PANEL, Packing, View};
+use crate::cpu::pack::{Along, Packing, View};
 use crate::cpu::quantize::{self, digit_of, quantize_line, scale_of};
 use crate::error::EngineError;
 use crate::gpu::ops;
@@ -174,8 +174,7 @@ fn product_outcomes(
     native_left.pack(bench.simd, View::whole(a, m, k), Packing::left(Along::Rows, left_digits, nearest));
     native_right.pack(bench.simd, View::whole(b, n, k), Packing::right(Along::Rows, right_digits, nearest));
     let mut c = vec![0.0; m * n];
-    let panels = 0..m.div_ceil(PANEL);
-    let peak = cpu::matmul::product(bench.simd, &native_left, panels, &native_right, &mut c, n);
+    let peak = cpu::matmul::product(bench.simd, &native_left, 0..m, &native_right, &mut c, n);
     bench.run(&[pack_left, pack_right].concat(), &[])?;
     let mut outcomes = Vec::new();
     for &tiling in tilings {

@@ -322,8 +322,9 @@ pub(super) fn embedding_gradient(bench: &mut Bench) -> Cases {
                 SLOT,
             );
             let found = bench.run(&dispatches, &[&gradient])?;
-            let peak =
-                bench.pool.install(|| cpu::embedding::scatter_add(bench.simd, &segments, &dx, width, &mut table));
+            let peak = bench
+                .pool
+                .install(|| cpu::embedding::scatter_add(bench.simd, &segments, &dx, width, (&mut table, false)));
             outcomes.push(Outcome { found, expected: expect(&[&table], peak) });
         }
     }

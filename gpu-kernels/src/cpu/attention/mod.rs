@@ -12,7 +12,7 @@ mod forward;
 pub(crate) use backward::{AttentionKeys, Gradients};
 
 use super::matmul::{Extent, product_within};
-use super::pack::{Along, BLOCK, PANEL, Packed, Packing, Triangle, View};
+use super::pack::{Along, BLOCK, Packed, Packing, Triangle, View};
 use super::pool::Pool;
 use super::quantize::Rounding;
 use super::simd::Simd;
@@ -145,7 +145,7 @@ impl Attention {
     }
 
     fn product(&self, left: &Packed, right: &Packed, extent: Extent, out: &mut [f32], stride: usize) -> u32 {
-        product_within(self.simd, left, 0..left.rows.div_ceil(PANEL), right, extent, (out, stride))
+        product_within(self.simd, left, 0..left.rows, right, extent, (out, stride))
     }
 
     /// Probabilities of the block of rows from `first` on, of the head whose keys are packed in `keys`; the largest

@@ -23,9 +23,9 @@ use std::ops::Range;
 pub(crate) const TILE_ROWS: usize = 8;
 /// Columns of a tile: two panels.
 pub(crate) const TILE_COLUMNS: usize = 32;
-/// Panels of rows that one task computes at most: with more of them, each panel of columns is read less often.
-const TASK_PANELS_MAX: usize = 4;
-/// Tasks for each thread, if there are as many panels: the last ones to end wait for less.
+/// Rows that one task computes at most: with more of them, each panel of columns is read less often.
+const TASK_ROWS_MAX: usize = 64;
+/// Tasks for each thread, if there are as many tiles of rows: the last ones to end wait for less.
 const TASKS_PER_THREAD: usize = 4;
 
 /// Exact sums of one tile.
@@ -106,44 +106,44 @@ impl Extent {
 /// threads of the current pool; the largest magnitude in C.
 pub(crate) fn product_parallel(simd: Simd, left: &Packed, right: &Packed, out: &mut [f32]) -> u32 {
     debug_assert_eq!(out.len(), left.rows * right.rows);
-    let all_panels = left.rows.div_ceil(PANEL);
-    let task_panels = (all_panels / (TASKS_PER_THREAD * rayon::current_num_threads())).clamp(1, TASK_PANELS_MAX);
-    out.par_chunks_mut(task_panels * PANEL * right.rows)
+    let tiles = left.rows.div_ceil(TILE_ROWS) / (TASKS_PER_THREAD * rayon::current_num_threads());
+    let task_rows = (tiles * TILE_ROWS).clamp(TILE_ROWS, TASK_ROWS_MAX);
+    out.par_chunks_mut(task_rows * right.rows)
         .enumerate()
         .map(|(task, out)| {
-            let first = task * task_panels;
-            let panels = first..(first + task_panels).min(all_panels);
-            product(simd, left, panels, right, out, right.rows)
+            let first = task * task_rows;
+            product(simd, left, first..(first + task_rows).min(left.rows), right, out, right.rows)
         })
         .reduce(|| 0, u32::max)
 }
 
-/// Computes the rows of C in `panels` of the left operand into `out`, whose
+/// Computes `rows` of C, the first of which is one of a tile, into `out`, whose
 /// rows are `stride` apart; the largest magnitude among them.
 pub(crate) fn product(
     simd: Simd,
     left: &Packed,
-    panels: Range<usize>,
+    rows: Range<usize>,
     right: &Packed,
     out: &mut [f32],
     stride: usize,
 ) -> u32 {
-    product_within(simd, left, panels, right, Extent::Full, (out, stride))
+    product_within(simd, left, rows, right, Extent::Full, (out, stride))
 }
 
 /// [`product`] as far as `extent` says; the largest magnitude in the tiles that count.
 pub(crate) fn product_within(
     simd: Simd,
     left: &Packed,
-    panels: Range<usize>,
+    rows: Range<usize>,
     right: &Packed,
     extent: Extent,
     (out, stride): (&mut [f32], usize),
 ) -> u32 {
     assert_eq!(left.k, right.k, "operands must share the contracted axis");
+    assert!(rows.start.is_multiple_of(TILE_ROWS) && rows.end <= left.rows, "rows {rows:?} of {}", left.rows);
     #[cfg(target_arch = "x86_64")]
     if simd == Simd::Avx512Vnni && left.chunks == 1 {
-        return vnni::product(left, panels, right, extent, (out, stride));
+        return vnni::product(left, rows, right, extent, (out, stride));
     }
     let narrow = left.digits == 1 && right.digits == 1 && left.chunks == 1;
     let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
@@ -153,13 +153,13 @@ pub(crate) fn product_within(
         let column = column_panel * PANEL;
         let columns = (right.rows - column).min(TILE_COLUMNS);
         let column_scales = &right.scales[column..(column + TILE_COLUMNS).min(right.scales.len())];
-        for row in (panels.start * PANEL..(panels.end * PANEL).min(left.rows)).step_by(TILE_ROWS) {
+        for row in rows.clone().step_by(TILE_ROWS) {
             if !extent.wants(row, column) {
                 continue;
             }
-            let rows = (left.rows - row).min(TILE_ROWS);
-            let target = Target { row_scales: &left.scales[row..row + rows], column_scales, columns, stride };
-            let out = &mut out[(row - panels.start * PANEL) * stride + column..];
+            let tile_rows = (rows.end - row).min(TILE_ROWS);
+            let target = Target { row_scales: &left.scales[row..row + tile_rows], column_scales, columns, stride };
+            let out = &mut out[(row - rows.start) * stride + column..];
             let operands = Operands { simd, left, right, row, column_panel, extent };
             peak = peak.max(match operands.input(0, 0, 0) {
                 Some(input) if narrow => {

@@ -80,12 +80,11 @@ unsafe fn add_groups<const PANELS: usize, const STRIDE: usize>(
 /// A product of operands of one chunk; the largest magnitude in the tiles that count.
 pub(super) fn product(
     left: &Packed,
-    panels: Range<usize>,
+    rows: Range<usize>,
     right: &Packed,
     extent: Extent,
     (out, stride): (&mut [f32], usize),
 ) -> u32 {
-    let rows = panels.start * PANEL..(panels.end * PANEL).min(left.rows);
     if rows.is_empty() || right.rows == 0 {
         return 0;
     }

@@ -108,28 +108,28 @@ impl<const DIGITS: usize, const STOCHASTIC: bool> Rounder<DIGITS, STOCHASTIC> {
 }
 
 /// Packs a block of rows, or of columns, in groups of four.
-pub(super) fn pack_block(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+pub(super) fn pack_block(view: &View<'_>, first: usize, packing: &Packing, into: Panels<'_>) {
     match (packing.digits, packing.rounding) {
-        (1, Rounding::Nearest) => with(Rounder::<1, false> { key: [0; 2] }, view, block, packing, into),
-        (1, Rounding::Stochastic(key)) => with(Rounder::<1, true> { key }, view, block, packing, into),
-        (_, Rounding::Nearest) => with(Rounder::<2, false> { key: [0; 2] }, view, block, packing, into),
-        (_, Rounding::Stochastic(key)) => with(Rounder::<2, true> { key }, view, block, packing, into),
+        (1, Rounding::Nearest) => with(Rounder::<1, false> { key: [0; 2] }, view, first, packing, into),
+        (1, Rounding::Stochastic(key)) => with(Rounder::<1, true> { key }, view, first, packing, into),
+        (_, Rounding::Nearest) => with(Rounder::<2, false> { key: [0; 2] }, view, first, packing, into),
+        (_, Rounding::Stochastic(key)) => with(Rounder::<2, true> { key }, view, first, packing, into),
     }
 }
 
 fn with<const DIGITS: usize, const STOCHASTIC: bool>(
     rounder: Rounder<DIGITS, STOCHASTIC>,
     view: &View<'_>,
-    block: usize,
+    first: usize,
     packing: &Packing,
     into: Panels<'_>,
 ) {
     // SAFETY: the dispatcher has detected the instruction sets.
     unsafe {
         if packing.along == Along::Rows {
-            rows(rounder, view, block, packing, into);
+            rows(rounder, view, first, packing, into);
         } else {
-            columns(rounder, view, block, packing, into);
+            columns(rounder, view, first, packing, into);
         }
     }
 }
@@ -203,12 +203,12 @@ fn words_of(vector: __m512i) -> [u32; WIDTH] {
 fn rows<const DIGITS: usize, const STOCHASTIC: bool>(
     rounder: Rounder<DIGITS, STOCHASTIC>,
     view: &View<'_>,
-    block: usize,
+    first: usize,
     packing: &Packing,
     into: Panels<'_>,
 ) {
     let (groups, chunks) = (view.columns.div_ceil(4), view.columns.div_ceil(CHUNK));
-    let rows = (view.rows - block * BLOCK).min(BLOCK);
+    let rows = (view.rows - first).min(into.scales.len());
     if rows < into.scales.len() {
         // Padding rows are all zero; buffers may hold another matrix's remains.
         into.words[rows / PANEL * DIGITS * groups * PANEL..].fill(0);
@@ -218,9 +218,9 @@ fn rows<const DIGITS: usize, const STOCHASTIC: bool>(
     let ones = _mm512_set1_epi8(1);
     let offset = _mm512_set1_epi32(if packing.offset() { OFFSET } else { 0 });
     for row in 0..rows {
-        let (line, index) = view.line(block * BLOCK + row, 0, view.reach(block * BLOCK + row));
+        let (line, index) = view.line(first + row, 0, view.reach(first + row));
         let peak = match view.peaks {
-            Some(peaks) => peaks[block * BLOCK + row],
+            Some(peaks) => peaks[first + row],
             None => line_peak(line),
         };
         let (scale, inverse) = scale_of(peak, DIGITS);
@@ -237,20 +237,20 @@ fn rows<const DIGITS: usize, const STOCHASTIC: bool>(
                     *q = rounder.round(x, inverse, counters);
                     counters = _mm512_add_epi32(counters, _mm512_set1_epi32(WIDTH as i32));
                 }
-                let (first, length) = (place / 4, run.len().div_ceil(4));
+                let (group, length) = (place / 4, run.len().div_ceil(4));
                 for (digit, sum) in sums.iter_mut().enumerate() {
                     let words = rounder.concatenate(rounder.digits(q, digit));
                     *sum = _mm512_dpbusd_epi32(*sum, ones, words);
                     let words = words_of(_mm512_xor_si512(words, offset));
                     if packing.row_major() {
-                        let start = (row * DIGITS + digit) * groups + first;
+                        let start = (row * DIGITS + digit) * groups + group;
                         if length == WIDTH {
                             into.words[start..start + WIDTH].copy_from_slice(&words);
                         } else {
                             into.words[start..start + length].copy_from_slice(&words[..length]);
                         }
                     } else {
-                        let start = ((panel * DIGITS + digit) * groups + first) * PANEL;
+                        let start = ((panel * DIGITS + digit) * groups + group) * PANEL;
                         let to = into.words[start..start + length * PANEL].chunks_exact_mut(PANEL);
                         for (to, word) in to.zip(words) {
                             to[lane] = word;
@@ -269,24 +269,29 @@ fn rows<const DIGITS: usize, const STOCHASTIC: bool>(
 fn columns<const DIGITS: usize, const STOCHASTIC: bool>(
     rounder: Rounder<DIGITS, STOCHASTIC>,
     view: &View<'_>,
-    block: usize,
+    first: usize,
     packing: &Packing,
     into: Panels<'_>,
 ) {
     let (groups, chunks) = (view.rows.div_ceil(4), view.rows.div_ceil(CHUNK));
-    let first = block * BLOCK;
-    let columns = (view.columns - first).min(BLOCK);
+    let columns = (view.columns - first).min(into.scales.len());
     let panels = into.scales.len() / PANEL;
     let mut peaks = [_mm512_setzero_si512(); BLOCK_PANELS];
     for row in view.begin(first)..view.rows {
         let (line, _) = view.line(row, first, columns);
         // Lines of a block lie too far apart for the processor to guess the next ones.
         let ahead = line.as_ptr().wrapping_add(AHEAD * view.stride);
-        for part in 0..BLOCK_PANELS {
+        for part in 0..panels {
             _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(part * WIDTH).cast());
         }
-        for (peak, x) in peaks.iter_mut().zip(load_run(line)) {
-            *peak = _mm512_max_epu32(*peak, magnitudes(x));
+        if columns == BLOCK {
+            for (peak, x) in peaks.iter_mut().zip(load_run(line)) {
+                *peak = _mm512_max_epu32(*peak, magnitudes(x));
+            }
+        } else {
+            for (part, peak) in peaks.iter_mut().enumerate().take(panels) {
+                *peak = _mm512_max_epu32(*peak, magnitudes(load_part(line, part)));
+            }
         }
     }
     let mut inverses = [_mm512_set1_ps(1.0); BLOCK_PANELS];

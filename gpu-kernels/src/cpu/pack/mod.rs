@@ -28,6 +28,8 @@ pub(crate) const CHUNK: usize = 1 << 16;
 const BLOCK_PANELS: usize = 4;
 /// Rows in such a block.
 pub(crate) const BLOCK: usize = BLOCK_PANELS * PANEL;
+/// Tasks for each thread, if there are as many panels.
+const TASKS_PER_THREAD: usize = 2;
 /// Elements of a row that are rounded at once; divides [`CHUNK`].
 const PIECE: usize = 512;
 
@@ -186,10 +188,10 @@ impl Packed {
     /// Packs 64 columns of `view` from number 64·`block` on: this becomes a matrix of as many rows.
     pub(crate) fn pack_columns_of(&mut self, simd: Simd, view: View<'_>, block: usize, packing: Packing) {
         debug_assert_eq!(packing.along, Along::Columns);
-        let columns = (view.columns - block * BLOCK).min(BLOCK);
-        self.reshape(simd, &View { columns, ..view }, &packing);
+        let first = block * BLOCK;
+        self.reshape(simd, &View { columns: (view.columns - first).min(BLOCK), ..view }, &packing);
         let Self { words, scales, sums, .. } = self;
-        pack_block(simd, &view, block, &packing, Panels { words, scales, sums });
+        pack_block(simd, &view, first, &packing, Panels { words, scales, sums });
     }
 
     /// Packs `view` on the calling thread.
@@ -198,7 +200,7 @@ impl Packed {
         let words = self.words.chunks_mut(BLOCK_PANELS * words);
         let blocks = words.zip(self.scales.chunks_mut(BLOCK)).zip(self.sums.chunks_mut(BLOCK_PANELS * sums));
         for (block, ((words, scales), sums)) in blocks.enumerate() {
-            pack_block(simd, &view, block, &packing, Panels { words, scales, sums });
+            pack_block(simd, &view, block * BLOCK, &packing, Panels { words, scales, sums });
         }
     }
 
@@ -227,36 +229,40 @@ impl Packed {
     /// [`Packed::pack`] on all threads of the current pool.
     pub(crate) fn pack_parallel(&mut self, simd: Simd, view: View<'_>, packing: Packing) {
         let (words, sums) = self.reshape(simd, &view, &packing);
-        let words = self.words.par_chunks_mut(BLOCK_PANELS * words);
-        let blocks = words.zip(self.scales.par_chunks_mut(BLOCK)).zip(self.sums.par_chunks_mut(BLOCK_PANELS * sums));
-        blocks.enumerate().for_each(|(block, ((words, scales), sums))| {
-            pack_block(simd, &view, block, &packing, Panels { words, scales, sums });
+        // Smaller tasks where there would be too few: a panel of columns is still a cache line of each row.
+        let panels = self.rows.div_ceil(PANEL) / (TASKS_PER_THREAD * rayon::current_num_threads());
+        let panels = panels.clamp(1, BLOCK_PANELS);
+        let words = self.words.par_chunks_mut(panels * words);
+        let tasks = words.zip(self.scales.par_chunks_mut(panels * PANEL)).zip(self.sums.par_chunks_mut(panels * sums));
+        tasks.enumerate().for_each(|(task, ((words, scales), sums))| {
+            pack_block(simd, &view, task * panels * PANEL, &packing, Panels { words, scales, sums });
         });
     }
 }
 
-fn pack_block(simd: Simd, view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+/// Packs as many rows or columns from number `first` on as there are scales for, 64 at most.
+fn pack_block(simd: Simd, view: &View<'_>, first: usize, packing: &Packing, into: Panels<'_>) {
     match (simd, packing.along) {
         #[cfg(target_arch = "x86_64")]
-        (Simd::Avx512Vnni, _) => avx512::pack_block(view, block, packing, into),
+        (Simd::Avx512Vnni, _) => avx512::pack_block(view, first, packing, into),
         #[cfg(target_arch = "aarch64")]
-        (Simd::NeonDot, Along::Rows) => pack_rows::<4>(view, block, packing, into),
+        (Simd::NeonDot, Along::Rows) => pack_rows::<4>(view, first, packing, into),
         #[cfg(target_arch = "aarch64")]
-        (Simd::NeonDot, Along::Columns) => pack_columns::<4>(view, block, packing, into),
-        (_, Along::Rows) => rows_by_two(simd, view, block, packing, into),
-        (_, Along::Columns) => columns_by_two(simd, view, block, packing, into),
+        (Simd::NeonDot, Along::Columns) => pack_columns::<4>(view, first, packing, into),
+        (_, Along::Rows) => rows_by_two(simd, view, first, packing, into),
+        (_, Along::Columns) => columns_by_two(simd, view, first, packing, into),
     }
 }
 
 dispatch! {
-    fn rows_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
-        pack_rows::<2>(view, block, packing, into);
+    fn rows_by_two(view: &View<'_>, first: usize, packing: &Packing, into: Panels<'_>) {
+        pack_rows::<2>(view, first, packing, into);
     }
 }
 
 dispatch! {
-    fn columns_by_two(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
-        pack_columns::<2>(view, block, packing, into);
+    fn columns_by_two(view: &View<'_>, first: usize, packing: &Packing, into: Panels<'_>) {
+        pack_columns::<2>(view, first, packing, into);
     }
 }
 
@@ -277,10 +283,10 @@ fn write_words<const GROUP: usize>(digits: &[i32], words: &mut [u32]) {
 }
 
 #[inline(always)]
-fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+fn pack_rows<const GROUP: usize>(view: &View<'_>, first: usize, packing: &Packing, into: Panels<'_>) {
     let digits = packing.digits;
     let (groups, chunks) = (view.columns.div_ceil(GROUP), view.columns.div_ceil(CHUNK));
-    let rows = (view.rows - block * BLOCK).min(BLOCK);
+    let rows = (view.rows - first).min(into.scales.len());
     if rows < into.scales.len() {
         // Padding rows are all zero; buffers may hold another matrix's remains.
         let panel_words = digits * groups * PANEL;
@@ -291,8 +297,8 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packin
     let (mut integers, mut one_digit) = ([0i32; PIECE], [0i32; PIECE]);
     let mut words = [0u32; PIECE];
     for row in 0..rows {
-        let (line, index) = view.line(block * BLOCK + row, 0, view.reach(block * BLOCK + row));
-        let peak = view.peaks.map_or_else(|| crate::arithmetic::peak(line), |peaks| peaks[block * BLOCK + row]);
+        let (line, index) = view.line(first + row, 0, view.reach(first + row));
+        let peak = view.peaks.map_or_else(|| crate::arithmetic::peak(line), |peaks| peaks[first + row]);
         let (scale, inverse) = scale_of(peak, digits);
         into.scales[row] = scale;
         let (panel, lane) = (row / PANEL, row % PANEL);
@@ -309,13 +315,13 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packin
                 }
                 let plane = panel * digits + digit;
                 into.sums[(plane * chunks + number * PIECE / CHUNK) * PANEL + lane] += sum;
-                let first = number * PIECE / GROUP;
+                let group = number * PIECE / GROUP;
                 if packing.row_major() {
-                    let start = (row * digits + digit) * groups + first;
+                    let start = (row * digits + digit) * groups + group;
                     write_words::<GROUP>(&one_digit[..length], &mut into.words[start..start + length / GROUP]);
                 } else {
                     write_words::<GROUP>(&one_digit[..length], &mut words);
-                    let to = into.words[(plane * groups + first) * PANEL..].chunks_exact_mut(PANEL);
+                    let to = into.words[(plane * groups + group) * PANEL..].chunks_exact_mut(PANEL);
                     for (to, &word) in to.zip(&words[..length / GROUP]) {
                         to[lane] = word;
                     }
@@ -326,11 +332,10 @@ fn pack_rows<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packin
 }
 
 #[inline(always)]
-fn pack_columns<const GROUP: usize>(view: &View<'_>, block: usize, packing: &Packing, into: Panels<'_>) {
+fn pack_columns<const GROUP: usize>(view: &View<'_>, first: usize, packing: &Packing, into: Panels<'_>) {
     let (digits, how) = (packing.digits, (packing.digits, packing.rounding));
     let (groups, chunks) = (view.rows.div_ceil(GROUP), view.rows.div_ceil(CHUNK));
-    let first = block * BLOCK;
-    let columns = (view.columns - first).min(BLOCK);
+    let columns = (view.columns - first).min(into.scales.len());
     let padded = into.scales.len();
     let mut peaks = [0u32; BLOCK];
     for row in view.begin(first)..view.rows {
