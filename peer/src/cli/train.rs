@@ -52,7 +52,8 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 
-    /// The highest learning rate [default: the preset's; with --from, 0.04 by the model's width]
+    /// The highest learning rate [default: the preset's, four times that with --optimizer
+    /// muon; with --from, 0.04 by the model's width]
     #[arg(long, value_name = "X", value_parser = learning_rate)]
     learning_rate: Option<f32>,
 
@@ -63,8 +64,8 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     schedule: ScheduleArgs,
 
-    /// The rule that turns gradients into steps. With AdamW's learning rates Muon's steps are
-    /// of AdamW's size; it bears larger ones, and takes more time where steps have few tokens
+    /// The rule that turns gradients into steps. Muon learns more in as many steps, and takes
+    /// more time for each, the less so the more tokens they have
     #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     optimizer: Optimizer,
 

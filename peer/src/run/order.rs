@@ -112,7 +112,8 @@ fn beginning(request: &OrderRequest) -> Result<Beginning, String> {
         (None, tokenizer) => {
             let tokenizer = tokenizer.as_deref().map_or(Ok(Tokenizer::Bytes), read_tokenizer_at);
             let tokenizer = tokenizer.map_err(|error| error.to_string())?;
-            let course = Preset::find(&request.preset)?.course(tokenizer.vocab_size());
+            let mut course = Preset::find(&request.preset)?.course(tokenizer.vocab_size());
+            course.learning_rate *= request.basis.optimizer.times_the_rate();
             Beginning { course, tokenizer, initial: None }
         }
     };
@@ -212,7 +213,7 @@ mod tests {
     use crate::schedule::{Curve, Schedule};
     use manta_gpu_kernels::{DecayShape, OptimizerKind};
     use manta_protocol::market::demand::Share;
-    use manta_protocol::run::spec::{DecaySpec, OptimizerKindSpec, OptimizerSpec};
+    use manta_protocol::run::spec::{DecaySpec, F32Bits, OptimizerKindSpec, OptimizerSpec};
     use std::path::Path;
 
     struct Bench {
@@ -304,7 +305,13 @@ mod tests {
         let muon = Basis { optimizer: Optimizer::Muon, ..Basis::default() };
         let prepared = bench.prepare(muon).unwrap();
         assert_eq!(self::optimizer(&prepared.spec).kind, OptimizerKind::Muon);
-        assert_eq!(prepared.spec.optimizer, OptimizerSpec { kind: OptimizerKindSpec::Muon, ..plain.optimizer });
+        let learning_rate = F32Bits::from(4.0 * plain.optimizer.learning_rate.value());
+        let expected = OptimizerSpec { kind: OptimizerKindSpec::Muon, learning_rate, ..plain.optimizer };
+        assert_eq!(prepared.spec.optimizer, expected);
+        // Models that are trained on keep their small rate.
+        let on = |optimizer| bench.prepare(Basis { optimizer, ..from(&bench.path("model")) }).unwrap().spec.optimizer;
+        let [by_adamw, by_muon] = [Optimizer::Adamw, Optimizer::Muon].map(on);
+        assert_eq!(by_muon, OptimizerSpec { kind: OptimizerKindSpec::Muon, ..by_adamw });
         let of_adamw = bench.prepare(Basis::default()).unwrap().wish;
         assert!(prepared.wish.memory_bytes > of_adamw.memory_bytes && prepared.wish.duration_s > of_adamw.duration_s);
         bench.refused(
