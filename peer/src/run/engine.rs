@@ -132,7 +132,7 @@ impl AnyEngine {
     /// The accumulated gradient, flat.
     pub(crate) fn gradient(&self) -> Result<Cow<'_, [f32]>, EngineError> {
         match self {
-            Self::Native(engine) => Ok(engine.gradient().into()),
+            Self::Native(engine) => Ok(engine.gradient()),
             Self::Gpu(engine) => Ok(engine.gradient()?.into()),
         }
     }
