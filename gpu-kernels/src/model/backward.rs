@@ -44,8 +44,8 @@ impl Backward<'_> {
         }
     }
 
-    /// Has the gradient dY of a linear map's output written and packed along its rows, which op it is a part of: what is
-    /// told.
+    /// Runs the op that writes the gradient of a linear map's output, and packs each task's rows; their largest magnitudes
+    /// and what else the op tells.
     fn pack<'a, 'b, T: Send>(
         &self,
         (rows, columns): (usize, usize),
@@ -57,7 +57,7 @@ impl Backward<'_> {
         left.pack_written(self.model.simd, (rows, columns), packing, written)
     }
 
-    /// [`Backward::pack`] of what stands there.
+    /// Packs the rows of the stream's gradient, which no op has just written.
     fn pack_stream(&self, dy: &[f32], rounding: GradientRounding, left: &mut Packed) {
         let columns = self.model.config.hidden_size;
         let view = View::whole(dy, dy.len() / columns, columns);

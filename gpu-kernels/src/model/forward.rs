@@ -86,8 +86,7 @@ impl Model<'_> {
         HeadLayout { row_width: self.config.query_width(), ..queries }
     }
 
-    /// Has the input of a linear map written and packed along its rows, which op it is a part of; the largest magnitude
-    /// told.
+    /// Runs the op that writes the input of a linear map, and packs each task's rows; the largest magnitude in them.
     fn pack<'a>(&self, linear: &Linear, rows: usize, written: impl Written<'a>, left: &mut Packed) -> u32 {
         let packing = Packing::left(Along::Rows, self.spec.activation_digits.into(), Rounding::Nearest);
         left.pack_written(self.simd, (rows, linear.columns), packing, written)

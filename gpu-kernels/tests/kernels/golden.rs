@@ -100,3 +100,19 @@ fn hashes_after_twenty_steps_are_the_pinned_ones() {
         }
     }
 }
+
+/// Else a path that is no longer found would no longer be compared with anything.
+#[test]
+fn goldens_are_compared_on_every_path_of_the_processor() {
+    let paths = SimdPath::available();
+    assert!(paths.contains(&SimdPath::Portable));
+    #[cfg(target_arch = "x86_64")]
+    {
+        assert_eq!(paths.contains(&SimdPath::Avx2), is_x86_feature_detected!("avx2"));
+        // No processor has the dot products without the rest.
+        let vnni = is_x86_feature_detected!("avx512vnni");
+        assert_eq!(paths.contains(&SimdPath::Avx512Vnni), vnni);
+    }
+    #[cfg(target_arch = "aarch64")]
+    assert_eq!(paths.contains(&SimdPath::NeonDot), std::arch::is_aarch64_feature_detected!("dotprod"));
+}
