@@ -158,9 +158,8 @@ pub(crate) fn symmetric_product(simd: Simd, left: &Packed, right: &Packed, out: 
     out.par_chunks_mut(TASK_ROWS * side)
         .enumerate()
         .map(|(task, out)| {
-            let first = task * (TASK_ROWS / PANEL);
-            let panels = first..(first + TASK_ROWS / PANEL).min(side.div_ceil(PANEL));
-            product_within(simd, left, panels, right, half, (out, side))
+            let first = task * TASK_ROWS;
+            product_within(simd, left, first..(first + TASK_ROWS).min(side), right, half, (out, side))
         })
         .reduce(|| 0, u32::max)
 }
